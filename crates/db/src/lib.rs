@@ -1,0 +1,5 @@
+//! ProximaDB's engine. The order of the modules is the architecture: a module uses only modules above it.
+
+pub mod error;
+pub mod point;
+pub mod schema;

@@ -1,0 +1,118 @@
+//! What a collection is: its vectors, its settings and its name. Pure data, carried by every self-describing file.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use proximadb_index::Metric;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Id of a collection, a UUID (v7). Paths carry the id, never the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CollectionId(pub Uuid);
+
+impl fmt::Display for CollectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.hyphenated())
+    }
+}
+
+impl FromStr for CollectionId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, uuid::Error> {
+        Uuid::try_parse(text).map(Self)
+    }
+}
+
+/// Distance of a vector space, by the names of the Qdrant API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Distance {
+    /// Cosine similarity; vectors are stored normalised. Larger is better.
+    Cosine,
+    /// Inner product. Larger is better.
+    Dot,
+    /// Euclidean distance. Smaller is better.
+    Euclid,
+    /// Sum of absolute differences. Smaller is better.
+    Manhattan,
+}
+
+impl Distance {
+    /// The metric over stored vectors: cosine is the dot product of normalised vectors.
+    pub fn metric(self) -> Metric {
+        match self {
+            Self::Cosine | Self::Dot => Metric::Dot,
+            Self::Euclid => Metric::Euclidean,
+            Self::Manhattan => Metric::Manhattan,
+        }
+    }
+}
+
+/// One vector space of a collection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VectorSpace {
+    /// Number of dimensions, 1 to 65,535.
+    pub size: usize,
+    /// How two vectors compare.
+    pub distance: Distance,
+    /// Further fields of the Qdrant API (`on_disk`, `hnsw_config`, …), kept and answered as given.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, serde_json::Value>,
+}
+
+/// Engine that keeps the segments of a collection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StorageEngineKind {
+    /// Parquet segments.
+    #[default]
+    Viper,
+}
+
+/// Kind of a payload index, by the names of the Qdrant API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names are the Qdrant API's own")]
+pub enum PayloadKind {
+    Keyword,
+    Integer,
+    Float,
+    Geo,
+    Text,
+    Bool,
+    Datetime,
+    Uuid,
+}
+
+/// Everything about a collection that its creator chose. Serialised into its metadata record, its manifests,
+/// and the header of every WAL and data file, so that the files alone describe it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Schema {
+    /// Vector spaces by name; the default one has the empty name.
+    pub vectors: BTreeMap<String, VectorSpace>,
+    /// Engine of the data.
+    #[serde(default)]
+    pub storage_engine: StorageEngineKind,
+    /// Indexed payload fields: path → the index parameters as given (a string or an object with `type`).
+    #[serde(default)]
+    pub payload_indexes: BTreeMap<String, serde_json::Value>,
+    /// Further settings of the Qdrant API (`hnsw_config`, `optimizers_config`, `metadata`, …), answered as given.
+    #[serde(default)]
+    pub settings: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Identity and schema of a collection: what a self-describing file carries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CollectionDescription {
+    /// The collection.
+    pub id: CollectionId,
+    /// Its name when the file was written.
+    pub name: String,
+    /// Its schema when the file was written.
+    pub schema: Schema,
+    /// When it was created, ms since 1970 UTC.
+    pub created_at_ms: u64,
+}
