@@ -3,3 +3,9 @@
 pub mod error;
 pub mod point;
 pub mod schema;
+pub mod stub;
+pub use error::Error;
+pub use stub::{
+    Assignment, Collection, CollectionInfo, Database, PayloadSelector, PointSelector, Query, Record, RootStatus,
+    ScoredPoint, Selection, VectorSelector, filter,
+};

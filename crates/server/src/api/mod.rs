@@ -1,0 +1,138 @@
+//! The HTTP API: one file a resource, each with its `router()`. Handlers translate and call; they decide nothing
+//! about data. This file puts the routers together and wraps them.
+
+use std::any::Any;
+use std::future::Future;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use proximadb_db::{Collection, Database, Error};
+use tokio::sync::{RwLock, Semaphore};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::cors::CorsLayer;
+use tower_http::decompression::RequestDecompressionLayer;
+
+use crate::failure::Failure;
+use crate::metrics::Requests;
+
+mod admission;
+mod auth;
+mod cluster;
+mod collections;
+mod envelope;
+mod extract;
+mod index;
+mod points;
+mod query;
+mod service;
+mod storage;
+#[cfg(test)]
+mod tests;
+mod updates;
+
+/// The API version that clients compare with theirs: same major, minor within one.
+pub const QDRANT_API_VERSION: &str = "1.19.0";
+
+/// Settings of the HTTP server, from `[server]` of the configuration.
+#[derive(Clone, Default)]
+pub struct Settings {
+    /// Key that may do everything; none asks for no key unless there is a read-only one.
+    pub api_key: Option<String>,
+    /// Key that may only read.
+    pub read_only_api_key: Option<String>,
+    /// Largest request body in bytes.
+    pub max_request_bytes: usize,
+}
+
+/// What every handler shares.
+pub struct App {
+    database: Arc<Database>,
+    settings: Settings,
+    requests: Requests,
+    /// KiB of request bodies that may be in memory at once.
+    bodies: Arc<Semaphore>,
+    /// Held shared by each running change, exclusively from the moment the database is closed.
+    changes: Arc<RwLock<()>>,
+}
+
+/// The state as handlers take it.
+pub type AppState = Arc<App>;
+
+impl App {
+    /// An API over `database`.
+    pub fn new(database: Arc<Database>, settings: Settings) -> AppState {
+        let bodies = Arc::new(Semaphore::new(admission::budget_kib(settings.max_request_bytes)));
+        Arc::new(Self {
+            database,
+            settings,
+            requests: Requests::default(),
+            bodies,
+            changes: Arc::default(),
+        })
+    }
+
+    async fn collection(&self, name: &str) -> Result<Arc<Collection>, Failure> {
+        Ok(self.database.collection(name).await?)
+    }
+
+    /// Runs a change to its end even if the client hangs up: half a change must not depend on the network.
+    ///
+    /// # Errors
+    /// Those of the change; 503 while the server stops.
+    async fn change<T: Send + 'static>(
+        &self,
+        change: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let running = self.changes.clone().try_read_owned();
+        let running = running.map_err(|_| Failure::unavailable("the server is stopping"))?;
+        let task = tokio::spawn(async move {
+            let result = change.await;
+            drop(running);
+            result
+        });
+        Ok(task.await.map_err(Failure::internal)??)
+    }
+
+    /// Waits for the running changes, refuses further ones and closes the database.
+    pub async fn close(&self) {
+        let _forever = self.changes.clone().write_owned().await;
+        self.database.close().await;
+    }
+}
+
+/// All routes with everything around them.
+pub fn router(app: AppState) -> Router {
+    let routes = Router::new()
+        .merge(service::router())
+        .merge(collections::router())
+        .merge(points::router())
+        .merge(updates::router())
+        .merge(query::router())
+        .merge(index::router())
+        .merge(cluster::router())
+        .merge(storage::router());
+    // The last layer sees a request first.
+    routes
+        .layer(RequestDecompressionLayer::new().gzip(true))
+        // The limit counts what the client's text is after decompression; `extract` enforces it.
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(app.clone(), admission::admit))
+        .layer(from_fn_with_state(app.clone(), auth::check))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(app.clone(), envelope::finish))
+        .layer(CompressionLayer::new().gzip(true))
+        .layer(CorsLayer::permissive())
+        .with_state(app)
+}
+
+fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    Failure::internal(format_args!("a handler panicked: {text}")).into_response()
+}

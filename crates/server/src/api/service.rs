@@ -1,0 +1,79 @@
+//! `/`, health probes, telemetry and metrics.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use serde_json::json;
+
+use super::envelope::Answer;
+use super::{AppState, QDRANT_API_VERSION, storage};
+use crate::failure::Failure;
+use crate::metrics::{CollectionSample, render};
+
+pub fn router() -> Router<AppState> {
+    Router::new()
+        .route("/", get(version))
+        .route("/healthz", get(alive))
+        .route("/livez", get(alive))
+        .route("/readyz", get(ready))
+        .route("/telemetry", get(telemetry))
+        .route("/metrics", get(metrics))
+}
+
+/// Not wrapped: clients read it before anything else and compare `version` with their own.
+async fn version() -> impl IntoResponse {
+    axum::Json(json!({
+        "title": "ProximaDB - vector database with the Qdrant API",
+        "version": QDRANT_API_VERSION,
+        "commit": null,
+        "proximadb_version": env!("CARGO_PKG_VERSION"),
+    }))
+}
+
+async fn alive() -> &'static str {
+    "healthz check passed"
+}
+
+/// Ready while the database takes requests; a lost root makes its collections unavailable, not the server.
+async fn ready(State(app): State<AppState>) -> impl IntoResponse {
+    match app.changes.try_read() {
+        Ok(_) => (StatusCode::OK, "all shards are ready"),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "some shards are not ready"),
+    }
+}
+
+async fn telemetry(State(app): State<AppState>) -> Result<Answer, Failure> {
+    Answer::new(&json!({
+        "id": "00000000-0000-0000-0000-000000000000",
+        "app": {
+            // The JS client's own test compares this name.
+            "name": "qdrant",
+            "version": QDRANT_API_VERSION,
+            "proximadb_version": env!("CARGO_PKG_VERSION"),
+            "jwt_rbac": false,
+        },
+        "collections": {"number_of_collections": app.database.collection_names().len()},
+    }))
+}
+
+async fn metrics(State(app): State<AppState>) -> impl IntoResponse {
+    let mut samples = Vec::new();
+    for name in app.database.collection_names() {
+        // A collection on a lost root has no numbers; the root's own series say why.
+        if let Ok(collection) = app.database.collection(&name).await {
+            let info = collection.info();
+            let (points, segments, bytes) = (info.points, info.segments, info.bytes);
+            samples.push(CollectionSample {
+                name,
+                points,
+                segments,
+                bytes,
+            });
+        }
+    }
+    let text = render(&app.requests, &samples, &storage::roots(&app.database));
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
