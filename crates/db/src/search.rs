@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fixedbitset::FixedBitSet;
 use parking_lot::Mutex;
-use proximadb_index::{Hit, Metric, SearchParams, TopK, scan_slice};
+use proximadb_index::{Hit, Metric, RowSlice, SearchParams, TopK, scan};
 
 use crate::engine::segment::SegmentData;
 use crate::filter::{FieldIndex, Filter, PayloadSource};
@@ -141,7 +141,8 @@ pub fn search_memtable(memtable: &MemSource, metric: Metric, query: &Query) -> V
         }
     }
     let mut top = TopK::new(metric, query.params().k);
-    scan_slice(metric, rows, &query.vector, Some(&allowed), &mut top);
+    let rows = RowSlice::new(query.vector.len(), rows);
+    scan(metric, rows, 0..rows.len(), &query.vector, Some(&allowed), &mut top);
     let hits = top.into_sorted().into_iter();
     hits.map(|hit| candidate(hit, memtable.source, memtable.table.id(hit.row))).collect()
 }
@@ -170,7 +171,7 @@ pub fn search_segment(segment: &SegmentSource, metric: Metric, query: &Query) ->
         Some(index) => index.search(&column.rows, &query.vector, &params, allowed),
         None => {
             let mut top = TopK::new(metric, params.k);
-            scan_slice(metric, column.rows.as_slice(), &query.vector, allowed, &mut top);
+            scan(metric, &column.rows, 0..column.rows.len(), &query.vector, allowed, &mut top);
             top.into_sorted()
         }
     };
