@@ -1,7 +1,14 @@
-//! The ProximaDB binary's parts: the HTTP API, its JSON and its metrics. A module uses only modules above it.
+//! The ProximaDB binary's parts: the HTTP API, its JSON and its metrics, and the command line.
+//! A module uses only modules above it.
+
+pub mod failure;
+
+pub mod wire;
+
+pub mod metrics;
 
 pub mod api;
-pub mod failure;
-pub mod metrics;
+
 pub mod serve;
-pub mod wire;
+
+pub mod cli;

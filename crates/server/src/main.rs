@@ -1,4 +1,4 @@
-//! The ProximaDB server.
+//! The ProximaDB server: only wires.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -6,6 +6,8 @@ use std::sync::Arc;
 use proximadb::api::{App, Settings};
 use proximadb::serve::{serve, signalled};
 use proximadb_db::Database;
+use proximadb_db::config::Config;
+use tokio::net::TcpListener;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -18,17 +20,9 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run() -> std::io::Result<()> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:6333".to_owned());
-    let listener = tokio::net::TcpListener::bind(address).await?;
-    let settings = Settings {
-        max_request_bytes: 32 * 1024 * 1024,
-        ..Settings::default()
-    };
-    serve(
-        listener,
-        App::new(Arc::new(Database::default()), settings),
-        signalled()?,
-    )
-    .await
+async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    let config = Config::load(None, std::env::vars())?;
+    let listener = TcpListener::bind(config.server.listen).await?;
+    let app = App::new(Arc::new(Database::default()), Settings::from(&config.server));
+    Ok(serve(listener, app, signalled()?).await?)
 }

@@ -4,6 +4,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use proximadb_db::config::Secret;
 
 use super::{AppState, Settings};
 use crate::failure::Failure;
@@ -46,7 +47,10 @@ fn allow(settings: &Settings, headers: &HeaderMap, method: &Method, route: &str)
     let Some(key) = header("api-key").or_else(bearer) else {
         return unauthorized("Must provide an API key or an Authorization bearer token");
     };
-    let is = |own: &Option<String>| own.as_ref().is_some_and(|own| same(own.as_bytes(), key.as_bytes()));
+    let is = |own: &Option<Secret>| {
+        own.as_ref()
+            .is_some_and(|own| same(own.expose().as_bytes(), key.as_bytes()))
+    };
     if is(&settings.api_key) {
         return Ok(());
     }

@@ -32,7 +32,7 @@ async fn create(
         database.update_schema(&name, change).await
     };
     app.change(insert).await?;
-    Answer::new(&UpdateResult::new(0, wait))
+    Answer::new(&UpdateResult::new(None, wait))
 }
 
 /// Deleting an index that is not there is no error.
@@ -49,5 +49,5 @@ async fn remove(
         database.update_schema(&name, change).await
     };
     app.change(remove).await?;
-    Answer::new(&UpdateResult::new(0, wait))
+    Answer::new(&UpdateResult::new(None, wait))
 }

@@ -9,6 +9,8 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use proximadb_db::config::{Secret, ServerConfig};
 use proximadb_db::{Collection, Database, Error};
 use tokio::sync::{RwLock, Semaphore};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -38,14 +40,24 @@ mod updates;
 pub const QDRANT_API_VERSION: &str = "1.19.0";
 
 /// Settings of the HTTP server, from `[server]` of the configuration.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Key that may do everything; none asks for no key unless there is a read-only one.
-    pub api_key: Option<String>,
+    pub api_key: Option<Secret>,
     /// Key that may only read.
-    pub read_only_api_key: Option<String>,
+    pub read_only_api_key: Option<Secret>,
     /// Largest request body in bytes.
     pub max_request_bytes: usize,
+}
+
+impl From<&ServerConfig> for Settings {
+    fn from(config: &ServerConfig) -> Self {
+        Self {
+            api_key: config.api_key.clone(),
+            read_only_api_key: config.read_only_api_key.clone(),
+            max_request_bytes: usize::try_from(config.max_request_size_mb << 20).unwrap_or(usize::MAX),
+        }
+    }
 }
 
 /// What every handler shares.
@@ -53,6 +65,7 @@ pub struct App {
     database: Arc<Database>,
     settings: Settings,
     requests: Requests,
+    started_at: DateTime<Utc>,
     /// KiB of request bodies that may be in memory at once.
     bodies: Arc<Semaphore>,
     /// Held shared by each running change, exclusively from the moment the database is closed.
@@ -71,6 +84,7 @@ impl App {
             settings,
             requests: Requests::default(),
             bodies,
+            started_at: Utc::now(),
             changes: Arc::default(),
         })
     }

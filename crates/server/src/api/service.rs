@@ -54,6 +54,7 @@ async fn telemetry(State(app): State<AppState>) -> Result<Answer, Failure> {
             "version": QDRANT_API_VERSION,
             "proximadb_version": env!("CARGO_PKG_VERSION"),
             "jwt_rbac": false,
+            "startup": app.started_at.to_rfc3339(),
         },
         "collections": {"number_of_collections": app.database.collection_names().len()},
     }))

@@ -129,5 +129,5 @@ async fn apply(
                 .await
         }
     }?;
-    Ok(UpdateResult::new(seq, wait))
+    Ok(UpdateResult::new(Some(seq), wait))
 }

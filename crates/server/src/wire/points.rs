@@ -301,14 +301,14 @@ pub struct PageOut {
 /// What every update answers.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct UpdateResult {
-    operation_id: u64,
+    operation_id: Option<u64>,
     status: &'static str,
 }
 
 impl UpdateResult {
-    /// The result of the operation with this sequence number. Every update is durable and visible when it is
+    /// The result of the operation with this sequence number; a change of the schema has none. Every update is durable and visible when it is
     /// answered; without `wait` the word is still "acknowledged", because clients compare it.
-    pub fn new(operation_id: u64, wait: bool) -> Self {
+    pub fn new(operation_id: Option<u64>, wait: bool) -> Self {
         Self {
             operation_id,
             status: if wait { "completed" } else { "acknowledged" },

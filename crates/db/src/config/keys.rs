@@ -1,0 +1,286 @@
+//! The one table of configuration keys. Loading, defaults, the errors about unknown keys, `config show` and
+//! docs/config.md all come from it, so none of them can know a key that the others do not.
+
+use super::DistributionStrategy;
+
+/// One configuration key.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// Dotted path. A segment in angle brackets stands for any one name, such as a URL prefix.
+    pub path: &'static str,
+    /// Other spellings that set the same value; two spellings in one file are an error.
+    pub aliases: &'static [Alias],
+    pub kind: Kind,
+    pub default: Default,
+    pub doc: &'static str,
+    /// The module that acts on the value, for the reference and for the test that no key goes unread.
+    pub reader: &'static str,
+}
+
+/// Another spelling of a key.
+#[derive(Debug)]
+pub(super) struct Alias {
+    pub path: &'static str,
+    pub form: Form,
+}
+
+/// How the value of an alias becomes the value of its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Taken as it is.
+    Same,
+    /// One string that stands for a list of one.
+    Single,
+    /// The `wal_dir` of old: one plain path or URL. Accepted with a warning.
+    LegacyPath,
+}
+
+/// The type and the limits of a value.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    /// An IP address and a port.
+    Address,
+    /// The name of an environment variable that holds a secret.
+    Variable,
+    Text,
+    Boolean,
+    Integer {
+        min: i64,
+        max: i64,
+    },
+    /// A positive, finite number.
+    Weight,
+    Strategy,
+    /// URLs of roots. `what` names the component in messages, as in "No WAL URLs configured".
+    Urls {
+        what: &'static str,
+    },
+}
+
+/// The value of a key that is not given.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Default {
+    Boolean(bool),
+    Integer(i64),
+    Text(&'static str),
+    Strategy(DistributionStrategy),
+    /// `<url>/<directory>` for every URL of `storage.urls`, or one directory below the data directory.
+    Directory(&'static str),
+    /// 2 with two or more metadata URLs, else 1: a single root cannot hold a second copy.
+    Replicas,
+    /// No value.
+    Unset,
+}
+
+/// The largest size in MB (1,048,576 bytes each) that a setting may have: 1 TiB. Products with it stay far below 2^63.
+const MB_MAX: i64 = 1 << 20;
+
+const SIZE_BYTES: Kind = Kind::Integer { min: 1, max: i64::MAX };
+const SIZE_MB: Kind = Kind::Integer { min: 1, max: MB_MAX };
+const CACHE_MB: Kind = Kind::Integer { min: 0, max: MB_MAX };
+
+const STRATEGY_DOC: &str = "How the first root of a collection is chosen";
+const AFFINITY_DOC: &str =
+    "true: all files of a collection go to its first root; false: each new file is placed by the strategy";
+const CACHE_DOC: &str = "Memory for bytes read from remote roots of this component, in MB";
+
+const fn key(path: &'static str, kind: Kind, default: Default, reader: &'static str, doc: &'static str) -> Key {
+    Key {
+        path,
+        aliases: &[],
+        kind,
+        default,
+        doc,
+        reader,
+    }
+}
+
+const fn urls(path: &'static str, aliases: &'static [Alias], what: &'static str, directory: &'static str) -> Key {
+    let doc = "Where this component keeps its files: one URL for each directory or bucket";
+    Key {
+        path,
+        aliases,
+        kind: Kind::Urls { what },
+        default: Default::Directory(directory),
+        doc,
+        reader: "root",
+    }
+}
+
+const fn strategy(path: &'static str, default: DistributionStrategy) -> Key {
+    key(
+        path,
+        Kind::Strategy,
+        Default::Strategy(default),
+        "placement",
+        STRATEGY_DOC,
+    )
+}
+
+const fn affinity(path: &'static str) -> Key {
+    key(path, Kind::Boolean, Default::Boolean(true), "placement", AFFINITY_DOC)
+}
+
+const fn cache(path: &'static str) -> Key {
+    key(path, CACHE_MB, Default::Integer(256), "cache", CACHE_DOC)
+}
+
+const fn same(path: &'static str) -> Alias {
+    Alias { path, form: Form::Same }
+}
+
+/// Every key, in the order of the documentation.
+pub(super) const KEYS: &[Key] = &[
+    key(
+        "server.listen",
+        Kind::Address,
+        Default::Text("127.0.0.1:6333"),
+        "server",
+        "Address and port of the HTTP API; 0.0.0.0:6333 answers other machines too",
+    ),
+    key(
+        "server.api_key_env",
+        Kind::Variable,
+        Default::Text("PROXIMADB_API_KEY"),
+        "server",
+        "Environment variable with the key that clients must send; no key is asked for while the default variable is not set",
+    ),
+    key(
+        "server.read_only_api_key_env",
+        Kind::Variable,
+        Default::Text("PROXIMADB_READ_ONLY_API_KEY"),
+        "server",
+        "Environment variable with a second key that may only read",
+    ),
+    key(
+        "server.max_request_size_mb",
+        SIZE_MB,
+        Default::Integer(32),
+        "server",
+        "Largest request body, in MB; a larger one is answered 413",
+    ),
+    key(
+        "storage.urls",
+        Kind::Urls { what: "storage" },
+        Default::Unset,
+        "config",
+        "Shorthand: every component without a list of its own uses `<url>/<component>` of each of these",
+    ),
+    urls(
+        "storage.wal_config.wal_urls",
+        &[
+            same("storage.wal_config.storage_urls"),
+            Alias {
+                path: "storage.wal_config.wal_url",
+                form: Form::Single,
+            },
+            Alias {
+                path: "storage.wal_dir",
+                form: Form::LegacyPath,
+            },
+        ],
+        "WAL",
+        "wal",
+    ),
+    strategy(
+        "storage.wal_config.distribution_strategy",
+        DistributionStrategy::RoundRobin,
+    ),
+    affinity("storage.wal_config.collection_affinity"),
+    key(
+        "storage.wal_config.memory_flush_size_bytes",
+        SIZE_BYTES,
+        Default::Integer(1_048_576),
+        "collection",
+        "A collection whose unflushed points take this many bytes of memory is flushed to a segment",
+    ),
+    key(
+        "storage.wal_config.global_flush_threshold",
+        SIZE_BYTES,
+        Default::Integer(536_870_912),
+        "database",
+        "Bytes of unflushed points over all collections at which the largest are flushed, whatever their own size",
+    ),
+    urls(
+        "storage.viper_config.data_urls",
+        &[same("storage.viper_config.storage_urls")],
+        "VIPER",
+        "viper",
+    ),
+    strategy("storage.viper_config.distribution_strategy", DistributionStrategy::Hash),
+    affinity("storage.viper_config.collection_affinity"),
+    key(
+        "storage.viper_config.segment_size_mb",
+        SIZE_MB,
+        Default::Integer(512),
+        "collection",
+        "Compaction merges Parquet segments up to this size, in MB",
+    ),
+    cache("storage.viper_config.cache_size_mb"),
+    urls("storage.lsm_config.storage_urls", &[], "LSM", "lsm"),
+    strategy(
+        "storage.lsm_config.distribution_strategy",
+        DistributionStrategy::LoadBalanced,
+    ),
+    affinity("storage.lsm_config.collection_affinity"),
+    cache("storage.lsm_config.cache_size_mb"),
+    urls(
+        "storage.index_config.index_urls",
+        &[same("storage.index_config.storage_urls")],
+        "index",
+        "index",
+    ),
+    strategy(
+        "storage.index_config.distribution_strategy",
+        DistributionStrategy::LoadBalanced,
+    ),
+    affinity("storage.index_config.collection_affinity"),
+    key(
+        "storage.index_config.index_type_affinity",
+        Kind::Boolean,
+        Default::Boolean(true),
+        "placement",
+        "true: indexes are placed by collection and index type, types of one kind together; false: by collection alone",
+    ),
+    cache("storage.index_config.cache_size_mb"),
+    urls(
+        "storage.collection_metadata_config.metadata_urls",
+        &[same("storage.collection_metadata_config.storage_urls")],
+        "metadata",
+        "metadata",
+    ),
+    strategy(
+        "storage.collection_metadata_config.distribution_strategy",
+        DistributionStrategy::RoundRobin,
+    ),
+    affinity("storage.collection_metadata_config.collection_affinity"),
+    key(
+        "storage.collection_metadata_config.backup_replicas",
+        Kind::Integer { min: 0, max: 64 },
+        Default::Replicas,
+        "metadata",
+        "Copies of each collection's record, each on another metadata root; 0 and 1 both mean one copy",
+    ),
+    cache("storage.collection_metadata_config.cache_size_mb"),
+    key(
+        "storage.roots.<url prefix>.weight",
+        Kind::Weight,
+        Default::Unset,
+        "placement",
+        "Share of new collections that the roots below this prefix get from the Hash strategy, relative to 1 for every other root",
+    ),
+    key(
+        "storage.roots.<url prefix>.tags.<tag>",
+        Kind::Text,
+        Default::Unset,
+        "placement",
+        "A label of the roots below this prefix, such as region, tier or device",
+    ),
+    key(
+        "storage.credentials.<url prefix>.<option>",
+        Kind::Variable,
+        Default::Unset,
+        "root",
+        "Environment variable that holds this option (access_key_id, endpoint, ...) of the buckets below this prefix",
+    ),
+];
