@@ -133,17 +133,32 @@ impl Collection {
     }
 
     /// The points with these ids, in the order asked; missing ones are left out.
-    pub fn retrieve(&self, ids: &[PointId], select: &Selection) -> Vec<Record> {
+    ///
+    /// # Errors
+    /// [`Error::Corruption`] for a damaged row.
+    pub async fn retrieve(&self, ids: &[PointId], select: &Selection) -> Result<Vec<Record>> {
         self.shard.retrieve(ids, select)
     }
 
     /// Up to `limit` points in order of ids (numbers, then UUIDs) from `start` on, and the id of the next page.
-    pub fn scroll(&self, filter: Option<&Filter>, start: Option<PointId>, limit: usize, select: &Selection) -> (Vec<Record>, Option<PointId>) {
+    ///
+    /// # Errors
+    /// [`Error::Corruption`] for a damaged row.
+    pub async fn scroll(
+        &self,
+        filter: Option<&Filter>,
+        start: Option<PointId>,
+        limit: usize,
+        select: &Selection,
+    ) -> Result<(Vec<Record>, Option<PointId>)> {
         self.shard.scroll(filter, start, limit, select)
     }
 
     /// Number of points that match.
-    pub fn count(&self, filter: Option<&Filter>) -> u64 {
+    ///
+    /// # Errors
+    /// [`Error::Corruption`] for a damaged row.
+    pub async fn count(&self, filter: Option<&Filter>) -> Result<u64> {
         self.shard.count(filter)
     }
 
@@ -151,14 +166,14 @@ impl Collection {
     ///
     /// # Errors
     /// [`Error::InvalidInput`] for a wrong vector or an unknown vector space.
-    pub fn query(&self, mut query: Query) -> Result<Vec<ScoredPoint>> {
+    pub async fn query(&self, mut query: Query) -> Result<Vec<ScoredPoint>> {
         let description = self.description();
         let space = self::space(&description, &query.using)?;
         check_vector(space, &mut query.vector)?;
         if query.limit == 0 {
             return Err(Error::InvalidInput("limit: must be 1 or larger".to_owned()));
         }
-        Ok(self.shard.search(&query, space.distance.metric()))
+        self.shard.search(&query, space.distance.metric())
     }
 
     /// What the collection holds, in numbers.

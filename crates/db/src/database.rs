@@ -1,0 +1,325 @@
+//! The database: names to collections, and the life of a collection from create to drop.
+//!
+//! Owns the order in which durable things come and go. Creating: one metadata record with all homes, then the first log
+//! file and manifest. Dropping: the record says `dropping`, then the files go, then the record. A crash between any two
+//! steps is finished at the next start. Collections are opened when they are first used, so that thousands of idle ones cost nothing.
+
+mod recovery;
+mod report;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::{Mutex, RwLock};
+use proximadb_store::StorageUrl;
+use tokio::sync::Mutex as AsyncMutex;
+use uuid::Uuid;
+
+use crate::collection::Collection;
+use crate::config::{ComponentConfig, Config};
+use crate::discovery::{self, Discovery};
+use crate::error::{Error, Result};
+use crate::metadata::{CollectionRecord, CollectionState, MetadataStore};
+use crate::placement::{AssignmentService, Candidate, StorageAssignmentConfig};
+use crate::root::{Root, RootConfig, Roots, StorageComponentType};
+use crate::schema::{CollectionDescription, CollectionId, Schema};
+use crate::shard::budget::MemoryBudget;
+use crate::shard::{Shard, ShardOptions};
+
+pub use report::{AssignmentReport, OperationReport, RootReport};
+
+/// The only shard of a collection, until there are several.
+const SHARD: &str = "000";
+/// How old the measured usage of the roots may be when a new collection is placed by it.
+const USAGE_AGE_MAX: Duration = Duration::from_secs(10);
+
+/// An open database.
+pub struct Database {
+    config: Config,
+    roots: Arc<Roots>,
+    assignments: AssignmentService,
+    metadata: MetadataStore,
+    budget: Arc<MemoryBudget>,
+    catalog: RwLock<BTreeMap<String, Arc<Entry>>>,
+    usage: Mutex<Usage>,
+    /// Creating, dropping and changing schemas happen one at a time.
+    changing: AsyncMutex<()>,
+}
+
+/// One collection of the catalog, open or not.
+struct Entry {
+    record: RwLock<CollectionRecord>,
+    opened: AsyncMutex<Option<Arc<Collection>>>,
+    /// Set if it must not be used, although its files are there: its record is on a root that cannot be read.
+    unavailable: Option<Error>,
+}
+
+/// What the roots held when they were last listed.
+struct Usage {
+    measured: Instant,
+    discovery: Arc<Discovery>,
+}
+
+impl Database {
+    /// Opens the database: roots, discovery, records; finishes what a crash interrupted. Collections whose roots cannot be
+    /// reached are known but unavailable.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the roots are not what the configuration says.
+    pub async fn open(config: Config) -> Result<Arc<Self>> {
+        let roots = Arc::new(Roots::open(root_configs(&config)?, true).await?);
+        let discovery = Arc::new(discovery::discover(&roots).await);
+        let metadata = MetadataStore::new(roots.clone());
+        let database = Arc::new(Self {
+            budget: MemoryBudget::new(config.storage.wal.global_flush_threshold),
+            config,
+            roots,
+            assignments: AssignmentService::new(),
+            metadata,
+            catalog: RwLock::default(),
+            usage: Mutex::new(Usage { measured: Instant::now(), discovery: discovery.clone() }),
+            changing: AsyncMutex::default(),
+        });
+        database.recover(&discovery).await?;
+        Ok(database)
+    }
+}
+
+impl Database {
+    /// Creates a collection; it is durable and usable when this returns.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`]; [`Error::InvalidInput`] for a bad name; errors of the roots, and then it does not exist.
+    pub async fn create_collection(&self, name: &str, schema: Schema) -> Result<()> {
+        check_name(name)?;
+        let _one_change_at_a_time = self.changing.lock().await;
+        if self.exists(name) {
+            return Err(Error::AlreadyExists(format!("Collection `{name}` already exists!")));
+        }
+        let id = CollectionId(Uuid::now_v7());
+        let description = CollectionDescription { id, name: name.to_owned(), schema, created_at_ms: now_ms() };
+        let usage = self.usage(USAGE_AGE_MAX).await;
+        // Dropped on an error below, which takes the placement back: no counter moves without a collection.
+        let reserved = self.assignments.assign_storage_url(id, &self.assignment_configs(&usage), now_ms())?;
+        let record = self.metadata.create(description, reserved.placements().clone()).await?;
+        reserved.record();
+        self.log_placement(&record);
+        let entry = self.insert(record, None);
+        self.open_entry(&entry).await.map(|_| ())
+    }
+
+    /// Changes the settings of a collection (never its vector spaces).
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; errors of the metadata roots, and then nothing changed.
+    pub async fn update_schema(&self, name: &str, change: impl FnOnce(&mut Schema) + Send) -> Result<()> {
+        let _one_change_at_a_time = self.changing.lock().await;
+        let entry = self.entry(name)?;
+        let mut record = entry.record.read().clone();
+        change(&mut record.description.schema);
+        let record = self.metadata.update(record).await?;
+        let description = Arc::new(record.description.clone());
+        *entry.record.write() = record;
+        if let Some(collection) = &*entry.opened.lock().await {
+            collection.set_description(description);
+        }
+        Ok(())
+    }
+
+    /// Drops a collection with all of its files. False if there is none of that name.
+    ///
+    /// # Errors
+    /// Errors of the roots; the drop is finished at the next start.
+    pub async fn drop_collection(&self, name: &str) -> Result<bool> {
+        let _one_change_at_a_time = self.changing.lock().await;
+        let Ok(entry) = self.entry(name) else { return Ok(false) };
+        let mut record = entry.record.read().clone();
+        record.state = CollectionState::Dropping;
+        let record = self.metadata.update(record).await?;
+        self.catalog.write().remove(name);
+        if let Some(collection) = entry.opened.lock().await.take() {
+            collection.close().await;
+        }
+        self.finish_drop(&record).await?;
+        tracing::info!(collection = name, id = %record.description.id, "collection dropped");
+        Ok(true)
+    }
+
+    /// Names of the collections, sorted.
+    pub fn collection_names(&self) -> Vec<String> {
+        self.catalog.read().keys().cloned().collect()
+    }
+
+    /// Whether there is a collection of that name.
+    pub fn exists(&self, name: &str) -> bool {
+        self.catalog.read().contains_key(name)
+    }
+
+    /// The collection of that name, opened if it is not.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::RootUnavailable`] if one of its roots cannot be used; [`Error::Corruption`].
+    pub async fn collection(&self, name: &str) -> Result<Arc<Collection>> {
+        let entry = self.entry(name)?;
+        self.open_entry(&entry).await
+    }
+
+    /// All roots.
+    pub fn roots(&self) -> &Arc<Roots> {
+        &self.roots
+    }
+
+    /// Where everything lives.
+    pub fn assignments(&self) -> &AssignmentService {
+        &self.assignments
+    }
+
+    /// Memory of all memtables, in bytes.
+    pub fn memtable_bytes(&self) -> u64 {
+        self.budget.used()
+    }
+
+    /// Closes all collections: logs are cut to their true length and synced. Nothing is lost without it.
+    pub async fn close(&self) {
+        let _one_change_at_a_time = self.changing.lock().await;
+        let entries: Vec<Arc<Entry>> = self.catalog.read().values().cloned().collect();
+        for entry in entries {
+            if let Some(collection) = entry.opened.lock().await.take() {
+                collection.close().await;
+            }
+        }
+        self.roots.close();
+    }
+
+    fn entry(&self, name: &str) -> Result<Arc<Entry>> {
+        let missing = || Error::NotFound(format!("Collection `{name}` doesn't exist!"));
+        self.catalog.read().get(name).cloned().ok_or_else(missing)
+    }
+
+    fn insert(&self, record: CollectionRecord, unavailable: Option<Error>) -> Arc<Entry> {
+        let name = record.description.name.clone();
+        let entry = Arc::new(Entry { record: RwLock::new(record), opened: AsyncMutex::default(), unavailable });
+        self.catalog.write().insert(name, entry.clone());
+        entry
+    }
+
+    async fn open_entry(&self, entry: &Entry) -> Result<Arc<Collection>> {
+        let mut opened = entry.opened.lock().await;
+        if let Some(collection) = &*opened {
+            return Ok(collection.clone());
+        }
+        if let Some(reason) = &entry.unavailable {
+            return Err(reason.clone());
+        }
+        let record = entry.record.read().clone();
+        let options = ShardOptions {
+            wal_root: self.home(&record, StorageComponentType::Wal)?,
+            viper_root: self.home(&record, StorageComponentType::Viper)?,
+            index_root: self.home(&record, StorageComponentType::Index)?,
+            memory_flush_size_bytes: self.config.storage.wal.memory_flush_size_bytes,
+            segment_size_bytes: self.config.storage.viper.segment_size_mb << 20,
+            budget: self.budget.clone(),
+        };
+        let collection = Arc::new(Collection::new(Shard::open(record.description, SHARD, options).await?));
+        *opened = Some(collection.clone());
+        Ok(collection)
+    }
+
+    fn home(&self, record: &CollectionRecord, component: StorageComponentType) -> Result<Arc<Root>> {
+        let home = record.placement.get(&component).and_then(|placement| placement.roots.first());
+        let id = home.ok_or_else(|| Error::Corruption(format!("{} has no {component} root", record.description.id)))?;
+        let root = self.roots.by_id(*id)?;
+        root.available()?;
+        Ok(root)
+    }
+
+    /// What is on the roots, listed again if the last listing is older than `age_max`.
+    async fn usage(&self, age_max: Duration) -> Arc<Discovery> {
+        let known = {
+            let usage = self.usage.lock();
+            (usage.measured.elapsed() <= age_max).then(|| usage.discovery.clone())
+        };
+        if let Some(discovery) = known {
+            return discovery;
+        }
+        let discovery = Arc::new(discovery::discover(&self.roots).await);
+        *self.usage.lock() = Usage { measured: Instant::now(), discovery: discovery.clone() };
+        discovery
+    }
+
+    /// How each component of a new collection is to be placed.
+    fn assignment_configs(&self, usage: &Discovery) -> Vec<StorageAssignmentConfig> {
+        let components = component_configs(&self.config).into_iter();
+        let configs = components.map(|(component, config)| StorageAssignmentConfig {
+            component,
+            strategy: config.distribution_strategy,
+            affinity: config.collection_affinity,
+            copies: if component == StorageComponentType::Metadata { self.config.storage.metadata.backup_replicas as usize } else { 1 },
+            reserve_bytes: 0,
+            candidates: self.roots.of_component(component).iter().map(|root| candidate(root, usage)).collect(),
+        });
+        configs.collect()
+    }
+
+    fn log_placement(&self, record: &CollectionRecord) {
+        for (component, placement) in &record.placement {
+            let urls: Vec<String> =
+                placement.roots.iter().filter_map(|id| self.roots.by_id(*id).ok()).map(|root| root.url().to_owned()).collect();
+            tracing::info!(collection = record.description.name, id = %record.description.id, %component, ?urls, "collection placed");
+        }
+    }
+}
+
+fn candidate(root: &Root, usage: &Discovery) -> Candidate {
+    Candidate {
+        root_id: root.id(),
+        url: root.url().to_owned(),
+        index: root.index(),
+        tags: root.tags().clone(),
+        weight: root.weight(),
+        collections: 0,
+        bytes: usage.bytes_on(root.id()),
+        writable: root.accepts_placements(),
+    }
+}
+
+/// The components with their configuration.
+fn component_configs(config: &Config) -> [(StorageComponentType, &ComponentConfig); 5] {
+    [
+        (StorageComponentType::Wal, &config.storage.wal.component),
+        (StorageComponentType::Viper, &config.storage.viper.component),
+        (StorageComponentType::Lsm, &config.storage.lsm.component),
+        (StorageComponentType::Index, &config.storage.index.component),
+        (StorageComponentType::Metadata, &config.storage.metadata.component),
+    ]
+}
+
+/// The roots that a configuration names.
+///
+/// # Errors
+/// [`Error::Config`] for a URL that cannot be used.
+pub fn root_configs(config: &Config) -> Result<Vec<RootConfig>> {
+    let mut roots = Vec::new();
+    for (component, section) in component_configs(config) {
+        for url in &section.urls {
+            let of_url = config.storage.for_url(url);
+            let url = StorageUrl::parse(url).map_err(|error| Error::Config(error.to_string()))?;
+            roots.push(RootConfig { component, url, options: of_url.options, tags: of_url.tags, weight: of_url.weight });
+        }
+    }
+    Ok(roots)
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let bad = name.is_empty() || name.len() > 255 || name.contains('/') || name.chars().any(char::is_control);
+    if bad {
+        let rule = "collection name: 1 to 255 bytes, without `/` and control characters";
+        return Err(Error::InvalidInput(rule.to_owned()));
+    }
+    Ok(())
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

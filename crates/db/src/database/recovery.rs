@@ -1,0 +1,163 @@
+//! What happens between opening the roots and the first request: records are loaded, lost ones are rebuilt from the files
+//! that describe themselves, interrupted drops are finished. Nothing that cannot be seen is ever created again.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use super::{Database, now_ms};
+use crate::discovery::Discovery;
+use crate::engine::manifest;
+use crate::error::{Error, Result};
+use crate::metadata::{CollectionRecord, CollectionState};
+use crate::placement::Placement;
+use crate::root::{Root, RootId, StorageComponentType};
+use crate::schema::{CollectionDescription, CollectionId};
+
+/// Components whose files describe the collection they belong to and cannot be made again from others.
+const SELF_DESCRIBING: [StorageComponentType; 2] = [StorageComponentType::Wal, StorageComponentType::Viper];
+
+impl Database {
+    pub(super) async fn recover(&self, discovery: &Discovery) -> Result<()> {
+        let records = self.metadata.load_all(discovery).await?;
+        for (id, record) in &records {
+            self.assignments.record_assignment(*id, record.placement.clone());
+            report_strays(record, discovery);
+        }
+        let complete = self.metadata_is_complete();
+        self.assignments.restore_counters(&self.metadata.load_counters().await?, complete.is_ok());
+
+        let lost = self.lost(&records, discovery);
+        if lost.is_empty() && complete.is_ok() {
+            let used: HashSet<RootId> = records.values().flat_map(homes).collect();
+            self.roots.initialise_missing(&used).await?;
+        }
+        let (dropping, active): (Vec<_>, Vec<_>) =
+            records.into_values().partition(|record| record.state == CollectionState::Dropping);
+        for record in active {
+            self.insert(record, None);
+        }
+        for id in lost {
+            if let Err(error) = self.rebuild(id, discovery, &complete).await {
+                tracing::error!(collection = %id, %error, "a collection without metadata record could not be rebuilt");
+            }
+        }
+        for record in dropping {
+            if let Err(error) = self.finish_drop(&record).await {
+                tracing::warn!(collection = %record.description.id, %error, "drop not finished; it is tried again at the next start");
+            }
+        }
+        tracing::info!("Discovery complete: {} collections found", self.catalog.read().len());
+        Ok(())
+    }
+
+    /// Deletes the files of a collection whose record says `dropping`, then the record.
+    pub(super) async fn finish_drop(&self, record: &CollectionRecord) -> Result<()> {
+        let id = record.description.id;
+        for (component, placement) in record.placement.iter().filter(|(c, _)| **c != StorageComponentType::Metadata) {
+            for home in &placement.roots {
+                let deleted = self.roots.by_id(*home)?.delete_dir(&id.to_string()).await?;
+                tracing::info!(collection = %id, %component, files = deleted, "files of a dropped collection deleted");
+            }
+        }
+        self.metadata.save_counters(&self.assignments.counters()).await?;
+        self.metadata.remove(record).await?;
+        self.assignments.remove_assignment(id);
+        Ok(())
+    }
+
+    /// Whether every metadata root could be read, so that a record that was not found does not exist.
+    fn metadata_is_complete(&self) -> Result<()> {
+        self.roots.of_component(StorageComponentType::Metadata).iter().try_for_each(|root| root.available())
+    }
+
+    /// Collections that have files and no record.
+    fn lost(&self, records: &BTreeMap<CollectionId, CollectionRecord>, discovery: &Discovery) -> BTreeSet<CollectionId> {
+        let found = SELF_DESCRIBING.into_iter().flat_map(|component| discovery.of_component(component));
+        found.map(|(_, id, _)| id).filter(|id| !records.contains_key(id)).collect()
+    }
+
+    /// Makes the record of a collection again from its files: its homes are where they lie. If a metadata root cannot be
+    /// read the record may be there, so the collection is only shown as unavailable.
+    async fn rebuild(&self, id: CollectionId, discovery: &Discovery, complete: &Result<()>) -> Result<()> {
+        let description = self.describe(id, discovery).await?;
+        if let Some(namesake) = self.catalog.read().get(&description.name) {
+            let namesake = namesake.record.read().description.id;
+            let name = &description.name;
+            return Err(Error::Corruption(format!("files of a collection `{name}` that is not the one in use, {namesake}; its files are left alone")));
+        }
+        let found: BTreeMap<StorageComponentType, Placement> = StorageComponentType::ALL
+            .into_iter()
+            .filter_map(|component| Some((component, self.found_home(id, component, discovery)?)))
+            .collect();
+        self.assignments.record_assignment(id, found.clone());
+        if let Err(reason) = complete {
+            let record = self.metadata.unsaved(description, found);
+            self.insert(record, Some(reason.clone()));
+            return Ok(());
+        }
+        let reserved = self.assignments.assign_storage_url(id, &self.assignment_configs(discovery), now_ms())?;
+        let record = self.metadata.create(description, reserved.placements().clone()).await?;
+        reserved.record();
+        tracing::warn!(collection = record.description.name, %id, "metadata record was lost; rebuilt from the files");
+        self.insert(record, None);
+        Ok(())
+    }
+
+    /// Where the files of a component lie. Files on two roots without a record to decide are reported; the root with more bytes wins
+    /// and nothing is deleted.
+    fn found_home(&self, id: CollectionId, component: StorageComponentType, discovery: &Discovery) -> Option<Placement> {
+        let mut places: Vec<(u64, &Arc<Root>)> = discovery
+            .of_component(component)
+            .filter(|(_, found, _)| *found == id)
+            .map(|(root, _, files)| (files.iter().map(|file| file.size).sum(), root))
+            .collect();
+        places.sort_by_key(|(bytes, root)| (std::cmp::Reverse(*bytes), root.index()));
+        if let [(_, chosen), (_, other), ..] = &places[..] {
+            tracing::error!(collection = %id, %component, chosen = chosen.url(), other = other.url(), "files on two roots and no record");
+        }
+        let (_, root) = places.first()?;
+        let config = super::component_configs(&self.config).into_iter().find(|(of, _)| *of == component)?.1;
+        Some(Placement {
+            roots: vec![root.id()],
+            strategy: config.distribution_strategy,
+            affinity: config.collection_affinity,
+            sequence: None,
+            assigned_at_ms: now_ms(),
+        })
+    }
+
+    /// What the newest log file or manifest says the collection is.
+    async fn describe(&self, id: CollectionId, discovery: &Discovery) -> Result<CollectionDescription> {
+        for component in SELF_DESCRIBING {
+            for (root, _, files) in discovery.of_component(component).filter(|(_, found, _)| *found == id) {
+                for file in files.iter().rev() {
+                    let described = match component {
+                        StorageComponentType::Wal => crate::wal::describe(&file.path, &root.read(&file.path).await?),
+                        _ => manifest::describe(&file.path, &root.read(&file.path).await?),
+                    };
+                    match described {
+                        Ok(description) if description.id == id => return Ok(description),
+                        Ok(other) => tracing::error!(root = root.url(), file = file.path, other = %other.id, "file of another collection"),
+                        Err(error) => tracing::warn!(root = root.url(), file = file.path, %error, "file does not describe its collection"),
+                    }
+                }
+            }
+        }
+        Err(Error::Corruption(format!("no file of collection {id} says what it is")))
+    }
+}
+
+fn homes(record: &CollectionRecord) -> impl Iterator<Item = RootId> {
+    record.placement.values().flat_map(|placement| placement.roots.clone())
+}
+
+/// Logs files of a collection on roots that are not its homes: an operator moved or copied them, or a drop was cut short.
+fn report_strays(record: &CollectionRecord, discovery: &Discovery) {
+    for (component, placement) in &record.placement {
+        for (root, id, files) in discovery.of_component(*component) {
+            if id == record.description.id && !placement.roots.contains(&root.id()) {
+                tracing::error!(collection = %id, %component, root = root.url(), files = files.len(), "files outside of the collection's home; the record decides, they are not used");
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What operators ask: the roots and the assignments, with the files and bytes that lie there right now.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proximadb_store::Op;
+
+use super::Database;
+use crate::placement::ResourceType;
+use crate::root::{RootState, StorageComponentType};
+
+/// One root, as it is now.
+#[derive(Debug, Clone)]
+pub struct RootReport {
+    /// Identity.
+    pub id: String,
+    /// URL as configured.
+    pub url: String,
+    /// Component.
+    pub component: StorageComponentType,
+    /// Position in the configured list; information only.
+    pub index: usize,
+    /// State.
+    pub state: RootState,
+    /// Bytes of collections' files.
+    pub bytes: u64,
+    /// Their number.
+    pub files: u64,
+    /// Collections with files there.
+    pub collections: u64,
+    /// Total and free bytes of the file system; `None` for a bucket.
+    pub capacity: Option<(u64, u64)>,
+    /// Requests since the start, by operation.
+    pub operations: BTreeMap<&'static str, OperationReport>,
+}
+
+/// Requests of one kind to one root.
+#[derive(Debug, Clone, Copy)]
+pub struct OperationReport {
+    /// Number.
+    pub count: u64,
+    /// Failed ones.
+    pub errors: u64,
+    /// Bytes moved.
+    pub bytes: u64,
+    /// Median latency.
+    pub p50: Duration,
+    /// 99th percentile of the latency.
+    pub p99: Duration,
+}
+
+/// Where one component of one collection lives: the eight fields of an assignment, and what they belong to.
+#[derive(Debug, Clone)]
+pub struct AssignmentReport {
+    /// Name of the collection.
+    pub collection: String,
+    /// Component.
+    pub component: StorageComponentType,
+    /// Identity of the root.
+    pub root_id: String,
+    /// Id of the collection.
+    pub resource_id: String,
+    /// URL of the root.
+    pub storage_url: String,
+    /// Position of the URL in its list, if it is configured; information only.
+    pub directory_index: Option<usize>,
+    /// ms since 1970 UTC.
+    pub assigned_at: u64,
+    /// ms since 1970 UTC.
+    pub last_accessed: u64,
+    /// Files of the collection there.
+    pub file_count: u64,
+    /// Their bytes.
+    pub total_size_bytes: u64,
+    /// Kind of thing that is assigned.
+    pub resource_type: ResourceType,
+}
+
+impl Database {
+    /// Every configured root. Lists the roots, so that the numbers are those of the disks.
+    pub async fn root_reports(&self) -> Vec<RootReport> {
+        let usage = self.usage(Duration::ZERO).await;
+        let mut reports = Vec::new();
+        for root in self.roots.all() {
+            let capacity = root.capacity().await.ok().flatten();
+            let operations = Op::ALL.into_iter().map(|op| {
+                let stats = root.fs().meter().stats(op);
+                let (count, errors, bytes) = (stats.count, stats.errors, stats.bytes);
+                (op.name(), OperationReport { count, errors, bytes, p50: stats.p50, p99: stats.p99 })
+            });
+            reports.push(RootReport {
+                id: root.id().to_string(),
+                url: root.url().to_owned(),
+                component: root.component(),
+                index: root.index(),
+                state: root.state(),
+                bytes: usage.bytes_on(root.id()),
+                files: usage.files_on(root.id()),
+                collections: usage.collections_on(root.id()),
+                capacity: capacity.map(|capacity| (capacity.total_bytes, capacity.free_bytes)),
+                operations: operations.collect(),
+            });
+        }
+        reports
+    }
+
+    /// Where every component of every collection lives, by name and component.
+    pub async fn assignment_reports(&self) -> Vec<AssignmentReport> {
+        let usage = self.usage(Duration::ZERO).await;
+        let records: Vec<_> = self.catalog.read().values().map(|entry| entry.record.read().clone()).collect();
+        let mut reports = Vec::new();
+        for record in records {
+            let id = record.description.id;
+            for (&component, placement) in &record.placement {
+                let last_accessed = self.assignments.get_assignment(id, component).map(|assignment| assignment.last_accessed_ms);
+                for &root_id in &placement.roots {
+                    let root = self.roots.by_id(root_id).ok();
+                    let (file_count, total_size_bytes) = usage.of(root_id, id);
+                    reports.push(AssignmentReport {
+                        collection: record.description.name.clone(),
+                        component,
+                        root_id: root_id.to_string(),
+                        resource_id: id.to_string(),
+                        storage_url: self.roots.url_of(root_id),
+                        directory_index: root.map(|root| root.index()),
+                        assigned_at: placement.assigned_at_ms,
+                        last_accessed: last_accessed.unwrap_or(placement.assigned_at_ms),
+                        file_count,
+                        total_size_bytes,
+                        resource_type: component.into(),
+                    });
+                }
+            }
+        }
+        reports
+    }
+}
