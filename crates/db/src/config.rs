@@ -29,6 +29,8 @@ use effective::Settings;
 pub use source::{Origin, OriginKind};
 pub use strategy::{DistributionStrategy, UnknownStrategy};
 
+use toml::Value;
+
 use crate::error::{Error, Result};
 
 /// The effective configuration of a server. Read-only once loaded.
@@ -300,19 +302,19 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The key in the variable that `key` names. Only the default variable may be absent: whoever names one wants it used.
+/// The key in the variable that `key` names. A variable that is named but not set is an error: whoever names one
+/// expects the API to be closed.
 fn api_key(settings: &Settings, key: &str, variables: &BTreeMap<String, String>) -> Result<Option<Secret>> {
     let setting = settings.find(key)?;
-    let name: String = settings.value(key)?;
-    if setting.origin.kind == OriginKind::Default && !variables.contains_key(&name) {
+    let Some(name) = setting.value.as_ref().and_then(Value::as_str) else {
         return Ok(None);
-    }
+    };
     let place = if setting.origin.from.is_empty() {
         key
     } else {
         &setting.origin.from
     };
-    secret(place, &name, variables).map(|text| Some(Secret(text)))
+    secret(place, name, variables).map(|text| Some(Secret(text)))
 }
 
 /// The value of a variable with a secret. The name is not repeated: it may be the secret itself, put in the wrong place.
