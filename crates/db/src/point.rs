@@ -44,7 +44,9 @@ impl FromStr for PointId {
         if let Ok(number) = text.parse() {
             return Ok(Self::Num(number));
         }
-        Uuid::try_parse(text).map(Self::Uuid).map_err(|_| PointIdError(text.to_owned()))
+        Uuid::try_parse(text)
+            .map(Self::Uuid)
+            .map_err(|_| PointIdError(text.to_owned()))
     }
 }
 
@@ -98,7 +100,10 @@ impl NamedVectors {
 
     /// The vector called `name`, if the point has it.
     pub fn get(&self, name: &str) -> Option<&[f32]> {
-        self.0.iter().find(|(own, _)| own == name).map(|(_, vector)| vector.as_slice())
+        self.0
+            .iter()
+            .find(|(own, _)| own == name)
+            .map(|(_, vector)| vector.as_slice())
     }
 
     /// Sets or replaces the vector called `name`.

@@ -1,11 +1,54 @@
-//! Vectors in memory.
-/// How two stored vectors compare.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Metric {
-    /// Inner product; larger is better.
-    Dot,
-    /// Euclidean distance; smaller is better.
-    Euclidean,
-    /// Sum of absolute differences; smaller is better.
-    Manhattan,
+//! Vectors in memory: metrics, kernels, exact and approximate search. No I/O, no locks, no knowledge of files or collections.
+//!
+//! The caller owns the vectors ([`Rows`]) and passes them to every search; an index only says where to look:
+//!
+//! ```
+//! use proximadb_index::{Ivf, Metric, Rows, SearchParams, VectorIndex, decode, kmeans};
+//!
+//! let rows = Rows::from_vec(2, (0..2000).map(|i| (i % 97) as f32).collect());
+//! let clusters = kmeans::train(Metric::Euclidean, &rows, kmeans::cluster_count(rows.len()), 10, 42);
+//! let index = Ivf::build(Metric::Euclidean, &rows, &clusters);
+//! let index = decode(&index.encode())?;
+//! let hits = index.search(&rows, &[5.0, 6.0], &SearchParams::new(10), None);
+//! assert_eq!(hits[0].score, 0.0);
+//! # Ok::<(), proximadb_index::IndexError>(())
+//! ```
+//!
+//! The modules stand in the order of their use: each uses only those above it.
+#![deny(unsafe_code)]
+
+pub mod flat;
+pub mod ivf;
+pub mod kmeans;
+pub mod metric;
+pub mod recall;
+pub mod rows;
+pub mod scan;
+#[allow(
+    unsafe_code,
+    reason = "the only module that needs it: kernels by std::arch"
+)]
+pub mod simd;
+pub mod topk;
+pub mod vector_index;
+
+pub use flat::Flat;
+pub use ivf::Ivf;
+pub use metric::Metric;
+pub use recall::recall_at_k;
+pub use rows::{RowSlice, Rows};
+pub use scan::scan;
+pub use topk::{Hit, TopK};
+pub use vector_index::{IndexError, IndexKind, SearchParams, VectorIndex};
+
+/// Reads an index of any kind from [`VectorIndex::encode`]d bytes.
+///
+/// # Errors
+/// Every kind of [`IndexError`]: the bytes are not an index, of a newer format, or damaged. In each case: build it again.
+pub fn decode(bytes: &[u8]) -> Result<Box<dyn VectorIndex>, IndexError> {
+    let (header, body) = vector_index::unframe(bytes)?;
+    Ok(match header.kind {
+        IndexKind::Flat => Box::new(Flat::decode(&header, body)?),
+        IndexKind::Ivf => Box::new(Ivf::decode(&header, body)?),
+    })
 }

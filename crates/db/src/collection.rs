@@ -1,0 +1,266 @@
+//! A collection as its users see it: points go in checked and come out by id, filter or nearness.
+//!
+//! Owns the rules of input (dimensions, finite numbers, names of vector spaces, normalisation for cosine) and turns every
+//! partial update into the full points that result. One shard today; paths and files carry the shard already.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proximadb_index::normalize;
+
+use crate::error::{Error, Result};
+use crate::filter::Filter;
+use crate::payload::{self, JsonPath};
+use crate::point::{NamedVectors, Operation, Payload, Point, PointId, Seq};
+use crate::schema::{CollectionDescription, Distance, VectorSpace};
+use crate::search::{PointSelector, Query, Record, ScoredPoint, Selection};
+use crate::shard::read::{Matching, ShardStats};
+use crate::shard::state::{Location, State};
+use crate::shard::{FlushCounters, Shard};
+use crate::wal::WalStats;
+
+/// An open collection. All methods may be called from many tasks at once.
+pub struct Collection {
+    shard: Arc<Shard>,
+}
+
+impl Collection {
+    /// The collection that consists of `shard`.
+    pub fn new(shard: Arc<Shard>) -> Self {
+        Self { shard }
+    }
+
+    /// Id, name and schema.
+    pub fn description(&self) -> Arc<CollectionDescription> {
+        self.shard.description()
+    }
+
+    /// Takes over changed settings.
+    pub(crate) fn set_description(&self, description: Arc<CollectionDescription>) {
+        self.shard.set_description(description);
+    }
+
+    /// Inserts points, replacing those with the same ids. All become durable and visible together.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] for a wrong vector; then nothing is written. Errors of the roots as [`Shard::write`].
+    pub async fn upsert(&self, mut points: Vec<Point>) -> Result<Seq> {
+        let description = self.description();
+        for point in &mut points {
+            check_vectors(&description.schema.vectors, &mut point.vectors)?;
+        }
+        self.shard.write(points.into_iter().map(Operation::Upsert).collect()).await
+    }
+
+    /// Deletes points; missing ones are fine.
+    ///
+    /// # Errors
+    /// Errors of the roots as [`Shard::write`].
+    pub async fn delete(&self, points: PointSelector) -> Result<Seq> {
+        let plan = move |state: &State| Ok(existing(state, &points).into_iter().map(|(id, _)| Operation::Delete(id)).collect());
+        self.shard.read_modify_write(plan).await
+    }
+
+    /// Merges `values` into the payloads, at `key` if one is given.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for a missing id, [`Error::InvalidInput`] for a malformed key; errors of the roots.
+    pub async fn set_payload(&self, values: Payload, key: Option<String>, points: PointSelector) -> Result<Seq> {
+        let key = key.as_deref().map(parse_path).transpose()?;
+        self.modify(points, move |point| payload::set(&mut point.payload, key.as_ref(), &values)).await
+    }
+
+    /// Replaces the payloads.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for a missing id; errors of the roots.
+    pub async fn overwrite_payload(&self, values: Payload, points: PointSelector) -> Result<Seq> {
+        self.modify(points, move |point| point.payload = values.clone()).await
+    }
+
+    /// Removes the given paths from the payloads.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for a missing id, [`Error::InvalidInput`] for a malformed key; errors of the roots.
+    pub async fn delete_payload(&self, keys: Vec<String>, points: PointSelector) -> Result<Seq> {
+        let keys = keys.iter().map(|key| parse_path(key)).collect::<Result<Vec<_>>>()?;
+        self.modify(points, move |point| keys.iter().for_each(|key| payload::remove(&mut point.payload, key))).await
+    }
+
+    /// Removes the payloads.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for a missing id; errors of the roots.
+    pub async fn clear_payload(&self, points: PointSelector) -> Result<Seq> {
+        self.modify(points, |point| point.payload.clear()).await
+    }
+
+    /// Sets or replaces the given vectors of points, leaving their other vectors and payloads.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] for a wrong vector, [`Error::NotFound`] for a missing id; errors of the roots.
+    pub async fn update_vectors(&self, mut updates: Vec<(PointId, NamedVectors)>) -> Result<Seq> {
+        let description = self.description();
+        for (_, vectors) in &mut updates {
+            check_vectors(&description.schema.vectors, vectors)?;
+        }
+        let plan = move |state: &State| {
+            let mut changed: BTreeMap<PointId, Point> = BTreeMap::new();
+            for (id, vectors) in updates {
+                let point = match changed.entry(id) {
+                    std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+                    std::collections::btree_map::Entry::Vacant(entry) => entry.insert(state.point(id).ok_or_else(|| no_point(id))?),
+                };
+                for (name, vector) in vectors.iter() {
+                    point.vectors.insert(name.to_owned(), vector.to_vec());
+                }
+            }
+            Ok(changed.into_values().map(Operation::Upsert).collect())
+        };
+        self.shard.read_modify_write(plan).await
+    }
+
+    /// Removes the vectors of the given names.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] for an unknown name, [`Error::NotFound`] for a missing id; errors of the roots.
+    pub async fn delete_vectors(&self, names: Vec<String>, points: PointSelector) -> Result<Seq> {
+        let description = self.description();
+        for name in &names {
+            self::space(&description, name)?;
+        }
+        self.modify(points, move |point| names.iter().for_each(|name| point.vectors.remove(name))).await
+    }
+
+    /// The points with these ids, in the order asked; missing ones are left out.
+    pub fn retrieve(&self, ids: &[PointId], select: &Selection) -> Vec<Record> {
+        self.shard.retrieve(ids, select)
+    }
+
+    /// Up to `limit` points in order of ids (numbers, then UUIDs) from `start` on, and the id of the next page.
+    pub fn scroll(&self, filter: Option<&Filter>, start: Option<PointId>, limit: usize, select: &Selection) -> (Vec<Record>, Option<PointId>) {
+        self.shard.scroll(filter, start, limit, select)
+    }
+
+    /// Number of points that match.
+    pub fn count(&self, filter: Option<&Filter>) -> u64 {
+        self.shard.count(filter)
+    }
+
+    /// The points nearest to a vector, best first.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] for a wrong vector or an unknown vector space.
+    pub fn query(&self, mut query: Query) -> Result<Vec<ScoredPoint>> {
+        let description = self.description();
+        let space = self::space(&description, &query.using)?;
+        check_vector(space, &mut query.vector)?;
+        if query.limit == 0 {
+            return Err(Error::InvalidInput("limit: must be 1 or larger".to_owned()));
+        }
+        Ok(self.shard.search(&query, space.distance.metric()))
+    }
+
+    /// What the collection holds, in numbers.
+    pub fn stats(&self) -> ShardStats {
+        self.shard.stats()
+    }
+
+    /// What its log holds, in numbers.
+    pub fn wal_stats(&self) -> WalStats {
+        self.shard.wal_stats()
+    }
+
+    /// How often each reason led to a flush since the collection was opened.
+    pub fn flushes(&self) -> &FlushCounters {
+        &self.shard.flushes
+    }
+
+    /// Sequence number of the newest operation.
+    pub fn version(&self) -> Seq {
+        self.shard.applied_seq()
+    }
+
+    /// Moves everything from memory into segments; returns when it is durable.
+    ///
+    /// # Errors
+    /// Errors of the roots.
+    pub async fn flush(&self) -> Result<()> {
+        self.shard.flush().await
+    }
+
+    /// Merges the segments, dropping what was deleted; returns when it is durable.
+    ///
+    /// # Errors
+    /// Errors of the roots.
+    pub async fn compact(&self) -> Result<()> {
+        self.shard.compact().await
+    }
+
+    /// Stops its background work and closes its log.
+    pub(crate) async fn close(&self) {
+        self.shard.close().await;
+    }
+
+    async fn modify(&self, points: PointSelector, change: impl Fn(&mut Point) + Send) -> Result<Seq> {
+        let plan = |state: &State| {
+            if let PointSelector::Ids(ids) = &points
+                && let Some(&missing) = ids.iter().find(|&&id| state.locate(id).is_none())
+            {
+                return Err(no_point(missing));
+            }
+            let changed = existing(state, &points).into_iter().filter_map(|(id, _)| state.point(id)).map(|mut point| {
+                change(&mut point);
+                Operation::Upsert(point)
+            });
+            Ok(changed.collect())
+        };
+        self.shard.read_modify_write(plan).await
+    }
+}
+
+/// The selected points that exist, each once.
+fn existing(state: &State, points: &PointSelector) -> BTreeMap<PointId, Location> {
+    match points {
+        PointSelector::Ids(ids) => ids.iter().filter_map(|&id| Some((id, state.locate(id)?))).collect(),
+        PointSelector::Filter(filter) => {
+            let matching = Matching::new(state, filter);
+            state.points_from(None).filter(|&(_, location)| matching.contains(location)).collect()
+        }
+    }
+}
+
+fn no_point(id: PointId) -> Error {
+    Error::NotFound(format!("No point with id {id} found"))
+}
+
+fn parse_path(text: &str) -> Result<JsonPath> {
+    text.parse().map_err(|error| Error::InvalidInput(format!("key `{text}`: {error}")))
+}
+
+fn space<'a>(description: &'a CollectionDescription, name: &str) -> Result<&'a VectorSpace> {
+    let missing = || Error::InvalidInput(format!("Not existing vector name error: {name}"));
+    description.schema.vectors.get(name).ok_or_else(missing)
+}
+
+fn check_vectors(spaces: &BTreeMap<String, VectorSpace>, vectors: &mut NamedVectors) -> Result<()> {
+    for (name, vector) in vectors.iter_mut() {
+        let missing = || Error::InvalidInput(format!("Not existing vector name error: {name}"));
+        check_vector(spaces.get(name).ok_or_else(missing)?, vector)?;
+    }
+    Ok(())
+}
+
+/// Checks dimensions and numbers, and normalises for cosine.
+fn check_vector(space: &VectorSpace, vector: &mut [f32]) -> Result<()> {
+    if vector.len() != space.size {
+        return Err(Error::InvalidInput(format!("Vector dimension error: expected dim: {}, got {}", space.size, vector.len())));
+    }
+    if let Some(at) = vector.iter().position(|number| !number.is_finite()) {
+        return Err(Error::InvalidInput(format!("vector[{at}]: must be a finite number")));
+    }
+    if space.distance == Distance::Cosine {
+        normalize(vector);
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! The memory that all memtables of the process may hold together (`global_flush_threshold`), and push-back before it is exceeded.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::Shard;
+use crate::error::{Error, Result};
+
+/// How often a write that finds no room looks again before the client is told to come back later.
+const ATTEMPTS_MAX: usize = 200;
+/// Pause between two looks when nothing can be flushed because all bytes belong to writes under way.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Memory of all memtables, in bytes.
+pub struct MemoryBudget {
+    limit: u64,
+    used: AtomicU64,
+    shards: Mutex<Vec<Weak<Shard>>>,
+}
+
+/// Bytes set aside for a write until it is applied; given back on drop.
+pub struct Reservation<'a> {
+    budget: &'a MemoryBudget,
+    bytes: u64,
+}
+
+impl MemoryBudget {
+    /// A budget of `limit` bytes.
+    pub fn new(limit: u64) -> Arc<Self> {
+        Arc::new(Self { limit, used: AtomicU64::new(0), shards: Mutex::default() })
+    }
+
+    /// Bytes in memtables and in reservations now.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Lets the budget flush `shard` when memory is short.
+    pub fn register(&self, shard: &Arc<Shard>) {
+        let mut shards = self.shards.lock();
+        shards.retain(|shard| shard.strong_count() > 0);
+        shards.push(Arc::downgrade(shard));
+    }
+
+    /// Sets `bytes` aside, flushing the largest memtables first if they do not fit. A write larger than the whole budget
+    /// is let through alone.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] if no room appears in time; the error of a flush that failed.
+    pub async fn reserve(&self, bytes: u64) -> Result<Reservation<'_>> {
+        for _ in 0..ATTEMPTS_MAX {
+            let fits = |used| (used == 0 || used + bytes <= self.limit).then_some(used + bytes);
+            if self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok() {
+                return Ok(Reservation { budget: self, bytes });
+            }
+            match self.largest() {
+                Some(shard) => shard.flush_for_memory().await?,
+                None => tokio::time::sleep(PAUSE).await,
+            }
+        }
+        Err(Error::Overloaded(format!("memtables hold {} of {} bytes; retry later", self.used(), self.limit)))
+    }
+
+    /// Counts bytes that are in a memtable now.
+    pub fn add(&self, bytes: u64) {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Gives back bytes of a memtable that was flushed or dropped.
+    pub fn release(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn largest(&self) -> Option<Arc<Shard>> {
+        let shards: Vec<Arc<Shard>> = self.shards.lock().iter().filter_map(Weak::upgrade).collect();
+        shards.into_iter().filter(|shard| shard.memtable_bytes() > 0).max_by_key(|shard| shard.memtable_bytes())
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        self.budget.release(self.bytes);
+    }
+}

@@ -1,0 +1,148 @@
+//! Reading a shard: search, scroll, count and retrieval over all of its sources.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use fixedbitset::FixedBitSet;
+
+use super::Shard;
+use super::state::{Location, SourceId, State};
+use crate::filter::Filter;
+use crate::payload;
+use crate::point::{NamedVectors, PointId, Seq};
+use crate::search::{self, Candidate, PayloadSelector, Query, Record, ScoredPoint, Selection, VectorSelector};
+use proximadb_index::Metric;
+
+/// What a shard holds, in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ShardStats {
+    /// Points.
+    pub points: u64,
+    /// Vectors that an index covers.
+    pub indexed_vectors: u64,
+    /// Segments on the data root.
+    pub segments: u64,
+    /// Rows in segments that a newer version or a deletion has superseded.
+    pub dead_rows: u64,
+    /// Estimated bytes in memtables.
+    pub memtable_bytes: u64,
+}
+
+impl Shard {
+    /// The points nearest to the query, best first.
+    pub fn search(&self, query: &Query, metric: Metric) -> Vec<ScoredPoint> {
+        let (mut found, segments) = {
+            let state = self.state.read();
+            let memtables = state.memtables().flat_map(|memtable| search::search_memtable(memtable, metric, query));
+            (memtables.collect::<Vec<Candidate>>(), state.segments().cloned().collect::<Vec<_>>())
+        };
+        for segment in &segments {
+            found.extend(search::search_segment(segment, metric, query));
+        }
+        let best = search::merge(metric, query, found);
+        // A point found above may have moved to another segment or changed since; it is answered as it is now.
+        let state = self.state.read();
+        let fetch = |hit: Candidate| {
+            let location = state.locate(hit.id)?;
+            let record = record(&state, hit.id, location, &query.select);
+            Some(ScoredPoint { record, version: state.seq(location), score: hit.score })
+        };
+        best.into_iter().filter_map(fetch).collect()
+    }
+
+    /// The points with these ids, in the order asked; missing ones are left out.
+    pub fn retrieve(&self, ids: &[PointId], select: &Selection) -> Vec<Record> {
+        let state = self.state.read();
+        ids.iter().filter_map(|&id| Some(record(&state, id, state.locate(id)?, select))).collect()
+    }
+
+    /// Up to `limit` points in order of ids from `start` on, and the id where the next page starts.
+    pub fn scroll(&self, filter: Option<&Filter>, start: Option<PointId>, limit: usize, select: &Selection) -> (Vec<Record>, Option<PointId>) {
+        let state = self.state.read();
+        let matching = filter.map(|filter| Matching::new(&state, filter));
+        let wanted = |location| matching.as_ref().is_none_or(|matching| matching.contains(location));
+        let mut points = state.points_from(start).filter(|&(_, location)| wanted(location));
+        let page: Vec<_> = points.by_ref().take(limit).map(|(id, location)| record(&state, id, location, select)).collect();
+        (page, points.next().map(|(id, _)| id))
+    }
+
+    /// Number of points that match.
+    pub fn count(&self, filter: Option<&Filter>) -> u64 {
+        let state = self.state.read();
+        match filter {
+            None => state.points() as u64,
+            Some(filter) => Matching::new(&state, filter).count() as u64,
+        }
+    }
+
+    /// What the shard holds.
+    pub fn stats(&self) -> ShardStats {
+        let state = self.state.read();
+        let indexed = |segment: &super::state::SegmentSource| if segment.indexes.is_empty() { 0 } else { segment.live_rows as u64 };
+        let (active, frozen) = state.memtable_bytes();
+        ShardStats {
+            points: state.points() as u64,
+            indexed_vectors: state.segments().map(indexed).sum(),
+            segments: state.segments().count() as u64,
+            dead_rows: state.segments().map(|segment| (segment.data.ids.len() - segment.live_rows) as u64).sum(),
+            memtable_bytes: active + frozen,
+        }
+    }
+
+    /// Sequence number of the newest applied operation.
+    pub fn applied_seq(&self) -> Seq {
+        self.state.read().applied_seq()
+    }
+}
+
+/// The live rows of all sources that match a filter.
+pub struct Matching(HashMap<SourceId, FixedBitSet>);
+
+impl Matching {
+    /// Evaluates `filter` over every source of `state`.
+    pub fn new(state: &State, filter: &Filter) -> Self {
+        let segments = state.segments().map(|segment| (segment.source, search::select(segment, filter)));
+        let memtables = state.memtables().map(|memtable| {
+            let rows = memtable.live.ones().filter(|&row| search::memtable_row_matches(memtable, row as u32, filter));
+            let mut matching = FixedBitSet::with_capacity(memtable.live.len());
+            rows.for_each(|row| matching.insert(row));
+            (memtable.source, matching)
+        });
+        Self(segments.chain(memtables).collect())
+    }
+
+    /// Whether the row at `location` matches.
+    pub fn contains(&self, location: Location) -> bool {
+        self.0.get(&location.source).is_some_and(|rows| rows.contains(location.row as usize))
+    }
+
+    /// Number of matching points.
+    pub fn count(&self) -> usize {
+        self.0.values().map(|rows| rows.count_ones(..)).sum()
+    }
+}
+
+/// The point at `location` as `select` wants it.
+fn record(state: &State, id: PointId, location: Location, select: &Selection) -> Record {
+    let payload = || Arc::unwrap_or_clone(state.payload(location));
+    let payload = match &select.payload {
+        PayloadSelector::None => None,
+        PayloadSelector::All => Some(payload()),
+        PayloadSelector::Include(paths) => Some(payload::include(&payload(), paths)),
+        PayloadSelector::Exclude(paths) => Some(payload::exclude(&payload(), paths)),
+    };
+    let vectors = match &select.vectors {
+        VectorSelector::None => None,
+        VectorSelector::All => Some(state.vectors(location)),
+        VectorSelector::Names(names) => Some(only(&state.vectors(location), names)),
+    };
+    Record { id, payload, vectors }
+}
+
+fn only(vectors: &NamedVectors, names: &[String]) -> NamedVectors {
+    let mut kept = NamedVectors::default();
+    for (name, vector) in vectors.iter().filter(|(name, _)| names.iter().any(|wanted| wanted == name)) {
+        kept.insert(name.to_owned(), vector.to_vec());
+    }
+    kept
+}

@@ -1,0 +1,75 @@
+//! The index that is none: every search looks at every row. The reference for all others.
+
+use fixedbitset::FixedBitSet;
+
+use crate::metric::Metric;
+use crate::rows::Rows;
+use crate::scan::scan;
+use crate::topk::{Hit, TopK};
+use crate::vector_index::{
+    Header, IndexError, IndexKind, Reader, SearchParams, VectorIndex, frame,
+};
+
+/// Exact search over all rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flat {
+    metric: Metric,
+    rows: usize,
+    dim: usize,
+}
+
+impl Flat {
+    /// An index over these rows.
+    pub fn build(metric: Metric, rows: &Rows) -> Self {
+        Self {
+            metric,
+            rows: rows.len(),
+            dim: rows.dim(),
+        }
+    }
+
+    pub(crate) fn decode(header: &Header, body: Reader<'_>) -> Result<Self, IndexError> {
+        body.finish()?;
+        Ok(Self {
+            metric: header.metric,
+            rows: header.rows,
+            dim: header.dim,
+        })
+    }
+}
+
+impl VectorIndex for Flat {
+    fn kind(&self) -> IndexKind {
+        IndexKind::Flat
+    }
+
+    fn shape(&self) -> (usize, usize) {
+        (self.rows, self.dim)
+    }
+
+    fn search(
+        &self,
+        rows: &Rows,
+        query: &[f32],
+        params: &SearchParams,
+        allowed: Option<&FixedBitSet>,
+    ) -> Vec<Hit> {
+        let mut top = TopK::new(self.metric, params.k);
+        scan(self.metric, rows, 0..rows.len(), query, allowed, &mut top);
+        top.into_sorted()
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let header = Header {
+            kind: IndexKind::Flat,
+            metric: self.metric,
+            dim: self.dim,
+            rows: self.rows,
+        };
+        frame(&header, &[])
+    }
+
+    fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+    }
+}

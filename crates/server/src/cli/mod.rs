@@ -1,0 +1,5 @@
+//! cli
+pub mod client;
+pub mod formats;
+pub mod quickstart;
+pub mod transfer;

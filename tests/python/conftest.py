@@ -1,0 +1,138 @@
+"""Starts real ProximaDB servers for the tests: the release binary, real directories, a free port."""
+
+import http.client
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import time
+
+import pyarrow.parquet as pq
+import pytest
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+BINARY = REPOSITORY / "target" / "release" / "proximadb"
+SAMPLE = REPOSITORY / "data" / "packages-5k.parquet"
+SECTIONS = {
+    "wal": ("wal_config", "wal_urls"),
+    "viper": ("viper_config", "data_urls"),
+    "lsm": ("lsm_config", "storage_urls"),
+    "index": ("index_config", "index_urls"),
+    "metadata": ("collection_metadata_config", "metadata_urls"),
+}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """One server process over `roots` directories per component below `base`; `keys` adds `section.key = value` lines."""
+
+    def __init__(self, base, roots=3, keys=None, urls=None):
+        self.base = pathlib.Path(base)
+        self.port = free_port()
+        self.process = None
+        self.urls = urls or {
+            component: [f"file://{self.base}/disk{n}/{component}" for n in range(roots)] for component in SECTIONS
+        }
+        self.keys = keys or {}
+        self.write_config()
+
+    def write_config(self):
+        lines = ["[server]", f'listen = "127.0.0.1:{self.port}"']
+        for component, (section, key) in SECTIONS.items():
+            lines += [f"[storage.{section}]", f"{key} = {json.dumps(self.urls[component])}"]
+            lines += [f"{name} = {json.dumps(value)}" for name, value in self.keys.get(component, {}).items()]
+        self.config = self.base / "proximadb.toml"
+        self.base.mkdir(parents=True, exist_ok=True)
+        self.config.write_text("\n".join(lines) + "\n")
+
+    def command(self, *arguments, **options):
+        """Runs a command of the binary with this server's configuration."""
+        call = [str(BINARY), *arguments, "--config", str(self.config)]
+        return subprocess.run(call, capture_output=True, text=True, timeout=120, **options)
+
+    def start(self, wrapper=()):
+        log = open(self.base / "server.log", "ab")
+        self.process = subprocess.Popen([*wrapper, str(BINARY), "serve", "--config", str(self.config)], stdout=log, stderr=log)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                if self.request("GET", "/readyz")[0] == 200:
+                    return self
+            except OSError:
+                pass
+            assert self.process.poll() is None, (self.base / "server.log").read_text()[-4000:]
+            assert time.monotonic() < deadline, "the server did not become ready"
+            time.sleep(0.01)
+
+    def kill(self):
+        """kill -9, as a power cut of the process."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self):
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(timeout=60)
+
+    def request(self, method, path, body=None):
+        """One request on a connection of its own; the answer's status and JSON (or text)."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            return send(connection, method, path, body)
+        finally:
+            connection.close()
+
+    def ok(self, method, path, body=None):
+        """As `request`, but anything but 200 fails the test; returns `result`."""
+        status, answer = self.request(method, path, body)
+        assert status == 200, f"{method} {path}: {status} {answer}"
+        return answer["result"]
+
+    def path(self, url):
+        return pathlib.Path(url.removeprefix("file://"))
+
+    def files(self, component, suffix):
+        """All files of a component with this suffix, over all of its roots."""
+        return sorted(f for url in self.urls[component] for f in self.path(url).rglob(f"*{suffix}"))
+
+
+def send(connection, method, path, body=None):
+    payload = None if body is None else body if isinstance(body, (str, bytes)) else json.dumps(body)
+    connection.request(method, path, payload, {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    text = response.read()
+    try:
+        return response.status, json.loads(text)
+    except ValueError:
+        return response.status, text.decode(errors="replace")
+
+
+@pytest.fixture
+def servers(tmp_path):
+    """A factory of servers that are stopped at the end of the test."""
+    started = []
+
+    def make(name="db", **options):
+        server = Server(tmp_path / name, **options)
+        started.append(server)
+        return server
+
+    yield make
+    for server in started:
+        if server.process and server.process.poll() is None:
+            server.process.kill()
+            server.process.wait()
+
+
+@pytest.fixture(scope="session")
+def packages():
+    """The sample: 5,000 package descriptions with their vectors, as points."""
+    rows = pq.read_table(SAMPLE).to_pylist()
+    return [{"id": row.pop("id"), "vector": row.pop("vector"), "payload": row} for row in rows]
