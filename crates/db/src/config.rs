@@ -237,7 +237,7 @@ impl StorageConfig {
         let lists = self
             .components()
             .map(|(name, component)| (name, component.urls.as_slice()));
-        urls::check_distinct(&lists)?;
+        urls::check_apart(&lists)?;
         let (copies, roots) = (self.metadata.backup_replicas, self.metadata.component.urls.len());
         if copies > 1 && copies > roots as u64 {
             return Err(Error::Config(format!(

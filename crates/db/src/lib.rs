@@ -1,6 +1,6 @@
 //! ProximaDB's engine. The order of the modules is the architecture: a module uses only modules above it.
 
-pub mod config;
 pub mod error;
 pub mod point;
 pub mod schema;
+pub mod config;

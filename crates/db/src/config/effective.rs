@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use proximadb_store::StorageUrl;
 use serde::de::DeserializeOwned;
 use toml::Value;
 
@@ -85,7 +86,7 @@ impl Settings {
                 } else {
                     &setting.origin.from
                 };
-                urls::check(url).map_err(|problem| Error::Config(format!("{from}: {problem}")))?;
+                StorageUrl::parse(url).map_err(|problem| Error::Config(format!("{from}: {problem}")))?;
             }
         }
         self.0.push(setting);
