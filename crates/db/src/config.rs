@@ -168,11 +168,32 @@ impl Config {
             max_request_size_mb: settings.value("server.max_request_size_mb")?,
         };
         let storage = StorageConfig::new(&settings, &variables)?;
-        Ok(Self {
+        let config = Self {
             server,
             storage,
             settings,
-        })
+        };
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
+        Ok(config)
+    }
+
+    /// What still works but should be written differently, one line for each key.
+    pub fn warnings(&self) -> Vec<String> {
+        let legacy = self
+            .settings()
+            .iter()
+            .filter(|setting| setting.origin.kind == OriginKind::Legacy);
+        let lines = legacy.map(|setting| {
+            let (section, name) = setting.key.rsplit_once('.').unwrap_or(("", &setting.key));
+            let value = setting.value.as_ref().map(Value::to_string).unwrap_or_default();
+            format!(
+                "{} is deprecated: write {name} = {value} in [{section}]",
+                setting.origin.from
+            )
+        });
+        lines.collect()
     }
 
     /// Every key with its effective value and where it comes from.

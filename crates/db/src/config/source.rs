@@ -163,9 +163,7 @@ fn insert(values: &mut Values, spelling: Spelling, value: Value, file: &str, wri
         (Form::Same, value) => value,
         (Form::Single, Value::String(url)) => Value::Array(vec![Value::String(url)]),
         (Form::LegacyPath, Value::String(path)) => {
-            // The value is not logged: nobody has looked yet whether it holds a secret.
             let url = legacy_url(&path).map_err(|problem| Error::Config(format!("{place} {problem}")))?;
-            tracing::warn!(key = %place, "`wal_dir` is deprecated: use `wal_urls` in [storage.wal_config]");
             Value::Array(vec![Value::String(url)])
         }
         (Form::Single | Form::LegacyPath, _) => return Err(Error::Config(format!("{place} must be a string"))),

@@ -1,10 +1,6 @@
 //! One test or more for each row of group A that loading decides.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use serde_json::json;
-use tracing::{Event, Level, Metadata, Subscriber, span};
 
 use super::super::keys::{self, KEYS, Kind};
 use super::super::source::is_wildcard;
@@ -212,14 +208,13 @@ fn a6_a_wal_dir_with_a_scheme_is_kept_and_a_relative_one_is_made_absolute() {
 
 #[test]
 fn a6_a_wal_dir_is_warned_about_once() {
-    let warnings = Warnings::default();
-    let counted = Arc::clone(&warnings.0);
-    tracing::subscriber::with_default(warnings, || {
-        load("[storage]\nwal_dir = \"/data/wal\"");
-        assert_eq!(counted.load(Ordering::SeqCst), 1);
-        load("[storage.wal_config]\nwal_url = \"file:///data/wal\"");
-        assert_eq!(counted.load(Ordering::SeqCst), 1, "only wal_dir is deprecated");
-    });
+    let warnings = load("[storage]\nwal_dir = \"/data/wal\"").warnings();
+    assert_eq!(warnings.len(), 1);
+    assert!(
+        warnings[0].ends_with("wal_dir is deprecated: write wal_urls = [\"file:///data/wal\"] in [storage.wal_config]")
+    );
+    let current = load("[storage.wal_config]\nwal_url = \"file:///data/wal\"");
+    assert!(current.warnings().is_empty(), "only wal_dir is deprecated");
 }
 
 #[test]
@@ -318,6 +313,18 @@ fn a14_a_duplicate_url_is_refused() {
     refuse(
         "[storage]\nurls = [\"file:///d\", \"file:///d\"]",
         &["duplicate URL `file:///d/wal`"],
+    );
+    let aliases = "[storage.wal_config]\nwal_urls = [\"gs://b/p\", \"gcs://b//p\"]";
+    refuse(aliases, &["duplicate URL `gcs://b//p`"]);
+}
+
+#[test]
+fn a14_a_url_inside_another_is_refused() {
+    let text =
+        "[storage.wal_config]\nwal_urls = [\"file:///d\"]\n[storage.viper_config]\ndata_urls = [\"file:///d/x\"]";
+    refuse(
+        text,
+        &["`file:///d` and `file:///d/x` lie in one another", "wal and viper"],
     );
 }
 
@@ -623,24 +630,4 @@ fn other_value(kind: Kind, default: keys::Default) -> String {
 /// What the modules below can see of a configuration.
 fn without_settings(config: &Config) -> String {
     format!("{:?} {:?}", config.server, config.storage)
-}
-
-/// Counts warnings.
-#[derive(Default)]
-struct Warnings(Arc<AtomicUsize>);
-
-impl Subscriber for Warnings {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() == Level::WARN
-    }
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-    fn event(&self, _: &Event<'_>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-    fn enter(&self, _: &span::Id) {}
-    fn exit(&self, _: &span::Id) {}
 }
