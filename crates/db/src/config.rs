@@ -29,6 +29,8 @@ use effective::Settings;
 pub use source::{Origin, OriginKind};
 pub use strategy::{DistributionStrategy, UnknownStrategy};
 
+use toml::Value;
+
 use crate::error::{Error, Result};
 
 /// The effective configuration of a server. Read-only once loaded.
@@ -166,11 +168,32 @@ impl Config {
             max_request_size_mb: settings.value("server.max_request_size_mb")?,
         };
         let storage = StorageConfig::new(&settings, &variables)?;
-        Ok(Self {
+        let config = Self {
             server,
             storage,
             settings,
-        })
+        };
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
+        Ok(config)
+    }
+
+    /// What still works but should be written differently, one line for each key.
+    pub fn warnings(&self) -> Vec<String> {
+        let legacy = self
+            .settings()
+            .iter()
+            .filter(|setting| setting.origin.kind == OriginKind::Legacy);
+        let lines = legacy.map(|setting| {
+            let (section, name) = setting.key.rsplit_once('.').unwrap_or(("", &setting.key));
+            let value = setting.value.as_ref().map(Value::to_string).unwrap_or_default();
+            format!(
+                "{} is deprecated: write {name} = {value} in [{section}]",
+                setting.origin.from
+            )
+        });
+        lines.collect()
     }
 
     /// Every key with its effective value and where it comes from.
@@ -235,7 +258,7 @@ impl StorageConfig {
         let lists = self
             .components()
             .map(|(name, component)| (name, component.urls.as_slice()));
-        urls::check_distinct(&lists)?;
+        urls::check_apart(&lists)?;
         let (copies, roots) = (self.metadata.backup_replicas, self.metadata.component.urls.len());
         if copies > 1 && copies > roots as u64 {
             return Err(Error::Config(format!(
@@ -300,19 +323,19 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The key in the variable that `key` names. Only the default variable may be absent: whoever names one wants it used.
+/// The key in the variable that `key` names. A variable that is named but not set is an error: whoever names one
+/// expects the API to be closed.
 fn api_key(settings: &Settings, key: &str, variables: &BTreeMap<String, String>) -> Result<Option<Secret>> {
     let setting = settings.find(key)?;
-    let name: String = settings.value(key)?;
-    if setting.origin.kind == OriginKind::Default && !variables.contains_key(&name) {
+    let Some(name) = setting.value.as_ref().and_then(Value::as_str) else {
         return Ok(None);
-    }
+    };
     let place = if setting.origin.from.is_empty() {
         key
     } else {
         &setting.origin.from
     };
-    secret(place, &name, variables).map(|text| Some(Secret(text)))
+    secret(place, name, variables).map(|text| Some(Secret(text)))
 }
 
 /// The value of a variable with a secret. The name is not repeated: it may be the secret itself, put in the wrong place.

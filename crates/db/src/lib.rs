@@ -1,12 +1,25 @@
 //! ProximaDB's engine. The order of the modules is the architecture: a module uses only modules above it.
 
-pub mod config;
 pub mod error;
 pub mod point;
 pub mod schema;
-pub mod stub;
+pub mod payload;
+pub mod filter;
+pub mod config;
+pub mod root;
+pub mod placement;
+pub mod discovery;
+pub mod metadata;
+pub mod wal;
+pub mod engine;
+pub mod memtable;
+pub mod axis;
+pub mod search;
+pub mod shard;
+pub mod collection;
+pub mod database;
+
+pub use collection::Collection;
+pub use database::Database;
 pub use error::Error;
-pub use stub::{
-    Assignment, Collection, CollectionInfo, Database, PayloadSelector, PointSelector, Query, Record, RootStatus,
-    ScoredPoint, Selection, VectorSelector, filter,
-};
+pub use search::{PayloadSelector, PointSelector, Query, Record, ScoredPoint, Selection, VectorSelector};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use proximadb_store::StorageUrl;
 use serde::de::DeserializeOwned;
 use toml::Value;
 
@@ -44,7 +45,7 @@ impl Settings {
         given.extend(source::read_environment(variables)?);
         let mut settings = Self(Vec::new());
         for key in KEYS {
-            settings.add(key, &given)?;
+            settings.add(key, &given, variables)?;
         }
         Ok(settings)
     }
@@ -66,7 +67,7 @@ impl Settings {
         typed.ok_or_else(|| Error::Internal(format!("configuration key `{key}` has no value of the asked type")))
     }
 
-    fn add(&mut self, key: &Key, given: &Values) -> Result<()> {
+    fn add(&mut self, key: &Key, given: &Values, variables: &BTreeMap<String, String>) -> Result<()> {
         if is_wildcard(key.path) {
             let matches = given.iter().filter(|(_, given)| given.key.path == key.path);
             self.0
@@ -76,7 +77,7 @@ impl Settings {
         let path = source::split(key.path);
         let setting = match given.get(&path) {
             Some(given) => from_given(path, given),
-            None => self.default(key)?,
+            None => self.default(key, variables)?,
         };
         if let (Kind::Urls { .. }, Some(Value::Array(items))) = (key.kind, &setting.value) {
             for url in items.iter().filter_map(Value::as_str) {
@@ -85,19 +86,20 @@ impl Settings {
                 } else {
                     &setting.origin.from
                 };
-                urls::check(url).map_err(|problem| Error::Config(format!("{from}: {problem}")))?;
+                StorageUrl::parse(url).map_err(|problem| Error::Config(format!("{from}: {problem}")))?;
             }
         }
         self.0.push(setting);
         Ok(())
     }
 
-    fn default(&self, key: &Key) -> Result<Setting> {
+    fn default(&self, key: &Key, variables: &BTreeMap<String, String>) -> Result<Setting> {
         let value = match key.default {
             Default::Boolean(flag) => Some(Value::Boolean(flag)),
             Default::Integer(number) => Some(Value::Integer(number)),
             Default::Text(text) => Some(Value::String(text.to_owned())),
             Default::Strategy(strategy) => Some(Value::String(strategy.name().to_owned())),
+            Default::Variable(name) => variables.contains_key(name).then(|| Value::String(name.to_owned())),
             Default::Directory(name) => return self.default_urls(key, name),
             Default::Replicas => {
                 let roots: Vec<String> = self.value(METADATA_URLS)?;

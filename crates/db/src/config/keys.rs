@@ -64,6 +64,8 @@ pub(super) enum Default {
     Integer(i64),
     Text(&'static str),
     Strategy(DistributionStrategy),
+    /// This environment variable where it is set, else no value.
+    Variable(&'static str),
     /// `<url>/<directory>` for every URL of `storage.urls`, or one directory below the data directory.
     Directory(&'static str),
     /// 2 with two or more metadata URLs, else 1: a single root cannot hold a second copy.
@@ -141,14 +143,14 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "server.api_key_env",
         Kind::Variable,
-        Default::Text("PROXIMADB_API_KEY"),
+        Default::Variable("PROXIMADB_API_KEY"),
         "server",
-        "Environment variable with the key that clients must send; no key is asked for while the default variable is not set",
+        "Environment variable with the key that clients must send; without one, no key is asked for",
     ),
     key(
         "server.read_only_api_key_env",
         Kind::Variable,
-        Default::Text("PROXIMADB_READ_ONLY_API_KEY"),
+        Default::Variable("PROXIMADB_READ_ONLY_API_KEY"),
         "server",
         "Environment variable with a second key that may only read",
     ),

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use proximadb_store::StorageUrl;
 use serde::Serialize;
 use toml::{Table, Value};
 
@@ -149,6 +150,10 @@ pub(super) fn is_wildcard(text: &str) -> bool {
 
 /// Takes a value under its canonical name. `file` is empty for the environment, where `written` is the variable.
 fn insert(values: &mut Values, spelling: Spelling, value: Value, file: &str, written: &str) -> Result<()> {
+    if let (true, [_, section, prefix, ..]) = (is_wildcard(spelling.key.path), spelling.path.as_slice()) {
+        // Before any message with the path in it: the prefix may hold a secret.
+        StorageUrl::parse(prefix).map_err(|problem| Error::Config(format!("[storage.{section}]: {problem}")))?;
+    }
     let place = if file.is_empty() {
         written.to_owned()
     } else {
@@ -159,7 +164,6 @@ fn insert(values: &mut Values, spelling: Spelling, value: Value, file: &str, wri
         (Form::Single, Value::String(url)) => Value::Array(vec![Value::String(url)]),
         (Form::LegacyPath, Value::String(path)) => {
             let url = legacy_url(&path).map_err(|problem| Error::Config(format!("{place} {problem}")))?;
-            tracing::warn!(key = %place, %url, "`wal_dir` is deprecated: use `wal_urls` in [storage.wal_config]");
             Value::Array(vec![Value::String(url)])
         }
         (Form::Single | Form::LegacyPath, _) => return Err(Error::Config(format!("{place} must be a string"))),

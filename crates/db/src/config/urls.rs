@@ -3,19 +3,14 @@
 //! URLs are strings here and stay byte-identical. Whether the roots behind them are what they should be
 //! (nested, foreign, unmounted) is found out when they are opened.
 
-use std::collections::BTreeMap;
 use std::env;
+
+use proximadb_store::url::{Overlap, StorageUrl, compare};
 
 use crate::error::{Error, Result};
 
 /// The directory, below the working directory, that holds everything when nothing is configured.
 const DATA_DIRECTORY: &str = "proximadb-data";
-
-/// The schemes of local directories and of the three clouds, with the aliases in use for them.
-const SCHEMES: [&str; 9] = ["file", "s3", "s3a", "gcs", "gs", "adls", "abfss", "abfs", "az"];
-
-/// The schemes whose URLs name the container before an `@`.
-const CONTAINER_FIRST: [&str; 3] = ["adls", "abfss", "abfs"];
 
 /// The URL of the data directory that is used when no URL is configured at all.
 pub(super) fn data_directory() -> Result<String> {
@@ -44,59 +39,31 @@ pub(super) fn covers(prefix: &str, url: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Says what is wrong with a URL. A URL that may hold a secret is not repeated.
-pub(super) fn check(url: &str) -> Result<(), String> {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return Err(no_scheme(url));
-    };
-    let authority = rest.split('/').next().unwrap_or_default();
-    let user_info = authority.contains('@') && !CONTAINER_FIRST.contains(&scheme);
-    if user_info || authority.contains("@") && authority.contains(':') || rest.contains(['?', '#']) {
-        let advice = "name environment variables in [storage.credentials.\"<url prefix>\"] instead";
-        return Err(format!(
-            "a {scheme}:// URL must not carry credentials or a query: {advice}"
-        ));
-    }
-    if !SCHEMES.contains(&scheme) {
-        return Err(format!(
-            "unknown scheme `{scheme}` in `{url}`: use file, s3, gcs or adls"
-        ));
-    }
-    if scheme == "file" && !authority.is_empty() {
-        return Err(format!(
-            "`{url}` is not absolute: write file:// and an absolute path, such as `file:///{rest}`"
-        ));
-    }
-    if scheme != "file" && authority.is_empty() {
-        return Err(format!("`{url}` names no bucket"));
-    }
-    Ok(())
-}
-
-fn no_scheme(text: &str) -> String {
-    if text.starts_with('/') {
-        return format!("`{text}` is a path, not a URL: write `file://{text}`");
-    }
-    if text.is_empty() {
-        return "an empty string is not a URL".to_owned();
-    }
-    format!("`{text}` is not a URL: write file:// and an absolute path, or s3://, gcs:// or adls:// and a bucket")
-}
-
-/// Refuses a URL that is given twice, in one list or in two: a root belongs to one component.
-pub(super) fn check_distinct(lists: &[(&str, &[String])]) -> Result<()> {
-    let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
-    for (key, urls) in lists {
+/// Refuses a URL that names the same place as another, or a place inside it: a root belongs to one component.
+/// Compares the texts only; links between directories are found when the roots are opened.
+pub(super) fn check_apart(lists: &[(&str, &[String])]) -> Result<()> {
+    let mut seen: Vec<(&str, &str, String)> = Vec::new();
+    for (component, urls) in lists {
         for url in *urls {
-            let Some(other) = seen.insert(url.trim_end_matches('/'), key) else {
-                continue;
-            };
-            let problem = if other == *key {
-                format!("duplicate URL `{url}` in {key}")
-            } else {
-                format!("duplicate URL `{url}` in {other} and {key}: each component needs directories of its own")
-            };
-            return Err(Error::Config(problem));
+            let place = StorageUrl::parse(url)
+                .map_err(|problem| Error::Config(format!("{component}: {problem}")))?
+                .lexical();
+            for (other_component, other, other_place) in &seen {
+                let components = format!("in {other_component} and {component}: each component needs roots of its own");
+                match compare(&place, other_place) {
+                    Overlap::Apart => {}
+                    Overlap::Same if component == other_component => {
+                        return Err(Error::Config(format!("duplicate URL `{url}` in {component}")));
+                    }
+                    Overlap::Same => return Err(Error::Config(format!("duplicate URL `{url}` {components}"))),
+                    Overlap::Nested => {
+                        return Err(Error::Config(format!(
+                            "URLs `{other}` and `{url}` lie in one another, {components}"
+                        )));
+                    }
+                }
+            }
+            seen.push((component, url, place));
         }
     }
     Ok(())
