@@ -96,7 +96,7 @@ impl Header {
         }
         input.end("the header")?;
         let mut marker = SyncMarker::default();
-        marker.copy_from_slice(input.take(marker.len())?);
+        marker.copy_from_slice(input.take(size_of::<SyncMarker>())?);
         let (covered, checksum) = checksum.ok_or_else(|| Damage::new("the header has no checksum"))?;
         if header_checksum(bytes.get(..covered).unwrap_or_default(), &marker) != checksum {
             return Err(Damage::new("the header does not match its checksum"));
@@ -105,8 +105,17 @@ impl Header {
     }
 
     fn from_fields(fields: &BTreeMap<&str, &str>, marker: SyncMarker) -> Result<Self, Damage> {
-        let field = |key: &str| fields.get(key).copied().ok_or_else(|| Damage::new(format!("the header has no {key}")));
-        let seq = |key: &str| field(key)?.parse().map_err(|_| Damage::new(format!("{key} is not a number")));
+        let field = |key: &str| {
+            fields
+                .get(key)
+                .copied()
+                .ok_or_else(|| Damage::new(format!("the header has no {key}")))
+        };
+        let seq = |key: &str| {
+            field(key)?
+                .parse()
+                .map_err(|_| Damage::new(format!("{key} is not a number")))
+        };
         let version = field("proximadb.format_version")?;
         if version != FORMAT_VERSION || field("avro.schema")? != SCHEMA || field("avro.codec")? != "snappy" {
             let reason = format!("format version {version} is unknown, this program reads version {FORMAT_VERSION}");
@@ -157,7 +166,10 @@ impl FrameBuffer {
     /// Completes the block of `count` entries for the file with this marker and returns its bytes.
     pub(super) fn seal(&mut self, count: usize, marker: &SyncMarker) -> &[u8] {
         let raw_len = self.raw_len();
-        assert!(raw_len > 0 && raw_len <= MAX_RAW_BYTES, "append checks the size of every batch");
+        assert!(
+            raw_len > 0 && raw_len <= MAX_RAW_BYTES,
+            "append checks the size of every batch"
+        );
         let (_, raw) = self.bytes.split_at(FRONT);
         let checksum = crc32(raw);
         let mut prefix = Vec::with_capacity(FRONT);
@@ -236,7 +248,10 @@ struct BadBlock {
 
 impl From<Damage> for BadBlock {
     fn from(damage: Damage) -> Self {
-        Self { damage, trusted_end: None }
+        Self {
+            damage,
+            trusted_end: None,
+        }
     }
 }
 
@@ -247,13 +262,20 @@ fn parse_block<'a>(bytes: &'a [u8], at: usize, marker: &SyncMarker) -> Result<Bl
     let before_data = input.remaining();
     let raw_len = varint(&mut input)?;
     let tag = input.take(1)?;
-    let literal = input.take(4)?.iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte)) + 1;
+    let literal = input
+        .take(4)?
+        .iter()
+        .rev()
+        .fold(0_u64, |value, byte| value << 8 | u64::from(*byte))
+        + 1;
     let prefix_len = before_data - input.remaining();
     if count == 0 || tag != [LITERAL] || literal != raw_len || size as u64 != raw_len + prefix_len as u64 + 4 {
         return Err(Damage::new("the lengths of the block contradict each other").into());
     }
     let start = bytes.len() - input.remaining();
-    let trusted_end = usize::try_from(raw_len).ok().and_then(|len| start.checked_add(len)?.checked_add(4 + marker.len()));
+    let trusted_end = usize::try_from(raw_len)
+        .ok()
+        .and_then(|len| start.checked_add(len)?.checked_add(4 + marker.len()));
     let bad = |damage| BadBlock { damage, trusted_end };
     let raw = input.take(raw_len as usize).map_err(bad)?;
     let checksum = input.take(4).map_err(bad)?;
@@ -263,7 +285,11 @@ fn parse_block<'a>(bytes: &'a [u8], at: usize, marker: &SyncMarker) -> Result<Bl
     if input.take(marker.len()).map_err(bad)? != marker {
         return Err(bad(Damage::new("the sync marker after the block is wrong")));
     }
-    Ok(Block { count, raw, end: bytes.len() - input.remaining() })
+    Ok(Block {
+        count,
+        raw,
+        end: bytes.len() - input.remaining(),
+    })
 }
 
 fn varint(input: &mut Input<'_>) -> Result<u64, Damage> {
@@ -282,7 +308,11 @@ fn varint(input: &mut Input<'_>) -> Result<u64, Damage> {
 /// then the bad block had been durable and perhaps acknowledged. Two signs: any byte after its end, where the end can be trusted
 /// (a torn block may have lost any of its sectors, but has nothing after it), or a valid block anywhere behind.
 fn a_later_write_follows(bytes: &[u8], at: usize, bad: &BadBlock, marker: &SyncMarker) -> bool {
-    let written_after = |end: usize| bytes.get(end..).is_some_and(|after| after.iter().any(|byte| *byte != 0));
+    let written_after = |end: usize| {
+        bytes
+            .get(end..)
+            .is_some_and(|after| after.iter().any(|byte| *byte != 0))
+    };
     if bad.trusted_end.is_some_and(written_after) {
         return true;
     }

@@ -47,7 +47,10 @@ pub(super) struct PayloadTexts {
 impl PayloadTexts {
     /// Serialises the payload of each operation; an empty payload becomes the empty text.
     pub(super) fn of(operations: &[Operation]) -> Result<Self, serde_json::Error> {
-        let mut texts = Self { text: Vec::new(), ends: Vec::with_capacity(operations.len()) };
+        let mut texts = Self {
+            text: Vec::new(),
+            ends: Vec::with_capacity(operations.len()),
+        };
         for operation in operations {
             if let Operation::Upsert(point) = operation
                 && !point.payload.is_empty()
@@ -61,13 +64,18 @@ impl PayloadTexts {
 
     /// The texts of no operations.
     pub(super) fn none() -> Self {
-        Self { text: Vec::new(), ends: Vec::new() }
+        Self {
+            text: Vec::new(),
+            ends: Vec::new(),
+        }
     }
 
     /// The texts in the order of the operations.
     pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, end)| self.text.get(start..*end).unwrap_or_default())
+        starts
+            .zip(&self.ends)
+            .map(|(start, end)| self.text.get(start..*end).unwrap_or_default())
     }
 
     /// Bytes of all texts together.
@@ -83,14 +91,22 @@ pub(super) fn size_bound(operation: &Operation) -> usize {
     match operation {
         Operation::Delete(_) => FIXED,
         Operation::Upsert(point) => {
-            FIXED + point.vectors.iter().map(|(name, vector)| 10 + name.len() + 10 + 4 * vector.len() + 1).sum::<usize>()
+            FIXED
+                + point
+                    .vectors
+                    .iter()
+                    .map(|(name, vector)| 10 + name.len() + 10 + 4 * vector.len() + 1)
+                    .sum::<usize>()
         }
     }
 }
 
 /// Appends one entry to `out`.
 pub(super) fn encode_entry(out: &mut Vec<u8>, seq: Seq, operation: &Operation, payload: &[u8]) {
-    assert!(i64::try_from(seq).is_ok(), "sequence numbers stay below 2^63: Avro's long is signed");
+    assert!(
+        i64::try_from(seq).is_ok(),
+        "sequence numbers stay below 2^63: Avro's long is signed"
+    );
     put_long(out, seq.cast_signed());
     match operation {
         Operation::Upsert(point) => {
@@ -168,7 +184,10 @@ impl<'a> Input<'a> {
     }
 
     pub(super) fn take(&mut self, length: usize) -> Result<&'a [u8], Damage> {
-        let (taken, rest) = self.rest.split_at_checked(length).ok_or_else(|| Damage::new("ends too early"))?;
+        let (taken, rest) = self
+            .rest
+            .split_at_checked(length)
+            .ok_or_else(|| Damage::new("ends too early"))?;
         self.rest = rest;
         Ok(taken)
     }
@@ -176,7 +195,10 @@ impl<'a> Input<'a> {
     pub(super) fn long(&mut self) -> Result<i64, Damage> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
-            let (&byte, rest) = self.rest.split_first().ok_or_else(|| Damage::new("ends inside a number"))?;
+            let (&byte, rest) = self
+                .rest
+                .split_first()
+                .ok_or_else(|| Damage::new("ends inside a number"))?;
             self.rest = rest;
             value |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
@@ -214,8 +236,16 @@ impl<'a> Input<'a> {
         if count == 0 {
             return Ok(Vec::new());
         }
-        let size = count.checked_mul(4).ok_or_else(|| Damage::new(format!("a vector of {count} values")))?;
-        let values = self.take(size)?.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        let size = count
+            .checked_mul(4)
+            .ok_or_else(|| Damage::new(format!("a vector of {count} values")))?;
+        let values = self
+            .take(size)?
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|bytes| f32::from_le_bytes(*bytes))
+            .collect();
         self.end("a vector")?;
         Ok(values)
     }
@@ -241,7 +271,9 @@ impl<'a> Input<'a> {
     fn payload(&mut self) -> Result<Payload, Damage> {
         match self.bytes()? {
             [] => Ok(Payload::new()),
-            text => serde_json::from_slice(text).map_err(|error| Damage::new(format!("a payload is not JSON: {error}"))),
+            text => {
+                serde_json::from_slice(text).map_err(|error| Damage::new(format!("a payload is not JSON: {error}")))
+            }
         }
     }
 }
@@ -251,7 +283,10 @@ pub(super) fn decode_entry(input: &mut Input<'_>) -> Result<(Seq, Operation), Da
     let seq = input.long()?;
     let seq = Seq::try_from(seq).map_err(|_| Damage::new(format!("sequence number {seq} is negative")))?;
     let kind = input.long()?;
-    let id: PointId = input.string()?.parse().map_err(|_| Damage::new("a point id is neither a number nor a UUID"))?;
+    let id: PointId = input
+        .string()?
+        .parse()
+        .map_err(|_| Damage::new("a point id is neither a number nor a UUID"))?;
     let vectors = input.vectors()?;
     let payload = input.payload()?;
     match kind {

@@ -94,7 +94,10 @@ impl ActiveFile {
         let handle = AppendFile::open(&self.path)?;
         let length = handle.len()?;
         if length < self.end {
-            return Err(io::Error::other(format!("the file had {} bytes and was cut to {length}", self.end)));
+            return Err(io::Error::other(format!(
+                "the file had {} bytes and was cut to {length}",
+                self.end
+            )));
         }
         if length > self.end {
             handle.truncate(self.end)?;
@@ -110,7 +113,11 @@ impl ActiveFile {
             return Ok(());
         }
         let zeros = vec![0; step as usize];
-        match self.faults.check("grow").and_then(|()| handle.write_all_at(&zeros, end)) {
+        match self
+            .faults
+            .check("grow")
+            .and_then(|()| handle.write_all_at(&zeros, end))
+        {
             Ok(()) => self.len = end + step,
             // Zeros are a convenience: what little space is left belongs to entries.
             Err(error) if is_full(&error) => handle.truncate(end)?,
@@ -126,9 +133,15 @@ impl ActiveFile {
         if handle.is_some() && self.len == self.end {
             return;
         }
-        let cut = handle.map_or_else(|| AppendFile::open(&self.path), Ok).and_then(|handle| {
-            if handle.len()? > self.end { handle.truncate(self.end) } else { Ok(()) }
-        });
+        let cut = handle
+            .map_or_else(|| AppendFile::open(&self.path), Ok)
+            .and_then(|handle| {
+                if handle.len()? > self.end {
+                    handle.truncate(self.end)
+                } else {
+                    Ok(())
+                }
+            });
         match cut {
             Ok(()) => self.len = self.end,
             Err(error) => {

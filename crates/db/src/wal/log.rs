@@ -10,7 +10,7 @@
 use std::io;
 use std::time::Instant;
 
-use proximadb_store::Op;
+use proximadb_store::{AppendFile, Op};
 use uuid::Uuid;
 
 use crate::error::Result;
@@ -54,9 +54,15 @@ impl Log {
         let began = Instant::now();
         let bytes = batch.raw_len() as u64;
         let written = self.write(first, count, batch);
-        self.home.fs.meter().record(Op::Sync, began.elapsed(), bytes, written.is_ok());
+        self.home
+            .fs
+            .meter()
+            .record(Op::Sync, began.elapsed(), bytes, written.is_ok());
         if let Err(error) = written {
-            let name = self.active.as_ref().map_or_else(|| file_name(first), |active| file_name(active.first));
+            let name = self
+                .active
+                .as_ref()
+                .map_or_else(|| file_name(first), |active| file_name(active.first));
             self.end_failed_file();
             return Err(self.home.error(&name, &error));
         }
@@ -70,7 +76,11 @@ impl Log {
     fn write(&mut self, first: Seq, count: usize, batch: &mut FrameBuffer) -> io::Result<()> {
         let limit = self.segment_bytes.saturating_sub(batch.raw_len() as u64);
         // Another next number than ours means that operations in between have failed.
-        if self.active.as_ref().is_some_and(|file| file.next != first || !file.is_empty() && file.end > limit) {
+        if self
+            .active
+            .as_ref()
+            .is_some_and(|file| file.next != first || !file.is_empty() && file.end > limit)
+        {
             self.seal();
         }
         let active = match &mut self.active {
@@ -83,7 +93,11 @@ impl Log {
     /// Ends the active file if it has entries and at least `min_bytes`, and begins the next with `next`, the number that will be
     /// written next. When the next file cannot be created now, the next commit tries again.
     pub(super) fn roll(&mut self, min_bytes: u64, next: Seq) {
-        if self.active.as_ref().is_none_or(|file| file.is_empty() || file.end < min_bytes) {
+        if self
+            .active
+            .as_ref()
+            .is_none_or(|file| file.is_empty() || file.end < min_bytes)
+        {
             return;
         }
         self.seal();
@@ -107,14 +121,18 @@ impl Log {
     pub(super) fn seal(&mut self) {
         if let Some(mut file) = self.active.take() {
             file.seal();
-            self.sealed.push(SealedFile { first: file.first, last: file.next - 1, bytes: file.len });
+            self.sealed.push(SealedFile {
+                first: file.first,
+                last: file.next - 1,
+                bytes: file.len,
+            });
         }
     }
 
     /// After a failed write: ends the file, and deletes it if it holds nothing, lest a full disk gathers empty files.
     fn end_failed_file(&mut self) {
         let Some(file) = &self.active else { return };
-        if file.is_empty() && !self.sealed.is_empty() && std::fs::remove_file(&file.path).is_ok() {
+        if file.is_empty() && !self.sealed.is_empty() && AppendFile::discard(&file.path).is_ok() {
             self.active = None;
         } else {
             self.seal();

@@ -52,7 +52,10 @@ pub struct WalOptions {
 impl Default for WalOptions {
     /// Files of 64 MiB, read whole at replay; blocks of 4 MiB, 3 ms on the slowest disk of today.
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, max_batch_bytes: 4 << 20 }
+        Self {
+            segment_bytes: 64 << 20,
+            max_batch_bytes: 4 << 20,
+        }
     }
 }
 
@@ -96,9 +99,17 @@ struct Home {
 impl Home {
     fn new(fs: Filesystem, directory: String) -> Result<Self> {
         let local = fs.local_file(&directory).ok_or_else(|| {
-            Error::Config(format!("the log of {directory} needs a local directory, {} is none", fs.url().as_str()))
+            Error::Config(format!(
+                "the log of {directory} needs a local directory, {} is none",
+                fs.url().as_str()
+            ))
         })?;
-        Ok(Self { fs, directory, local, faults: Faults::default() })
+        Ok(Self {
+            fs,
+            directory,
+            local,
+            faults: Faults::default(),
+        })
     }
 
     /// The shard, the last part of the directory.

@@ -37,13 +37,22 @@ pub(super) struct Replayed {
 /// Reads the files and hands every operation after `after` to `each`.
 pub(super) async fn replay(home: &Home, files: &[WalFile], after: Seq, each: Replay<'_>) -> Result<Replayed> {
     let files = in_order(home, files)?;
-    let mut state = Replayed { sealed: Vec::new(), active: None, last: after, next: after + 1 };
+    let mut state = Replayed {
+        sealed: Vec::new(),
+        active: None,
+        last: after,
+        next: after + 1,
+    };
     for (at, (first, file)) in files.iter().enumerate() {
         let following = files.get(at + 1);
         match following {
             // Every entry is below the next file's first: a flushed file is not read again.
             Some((next_first, _)) if *next_first <= after + 1 => {
-                state.sealed.push(SealedFile { first: *first, last: next_first - 1, bytes: file.bytes });
+                state.sealed.push(SealedFile {
+                    first: *first,
+                    last: next_first - 1,
+                    bytes: file.bytes,
+                });
                 continue;
             }
             _ => {}
@@ -54,7 +63,11 @@ pub(super) async fn replay(home: &Home, files: &[WalFile], after: Seq, each: Rep
         };
         let (summary, marker) = replay_file(home, *first, &mut state.last, after..=limit, each).await?;
         if following.is_some() {
-            state.sealed.push(SealedFile { first: *first, last: summary.next_seq - 1, bytes: summary.bytes });
+            state.sealed.push(SealedFile {
+                first: *first,
+                last: summary.next_seq - 1,
+                bytes: summary.bytes,
+            });
         } else {
             state.next = summary.next_seq.max(state.last + 1);
             state.active = Some(newest(home, &summary, marker).await?);
@@ -62,7 +75,11 @@ pub(super) async fn replay(home: &Home, files: &[WalFile], after: Seq, each: Rep
     }
     // Appending goes on in the newest file only if no number is missing there (a flush may be ahead of a log that lost its end).
     if let Some(active) = state.active.take_if(|active| active.next != state.next) {
-        state.sealed.push(SealedFile { first: active.first, last: active.next - 1, bytes: active.len });
+        state.sealed.push(SealedFile {
+            first: active.first,
+            last: active.next - 1,
+            bytes: active.len,
+        });
     }
     Ok(state)
 }
@@ -74,7 +91,13 @@ fn in_order<'a>(home: &Home, files: &'a [WalFile]) -> Result<Vec<(Seq, &'a WalFi
         let first = file.name.strip_suffix(".avro").and_then(|digits| digits.parse().ok());
         match first {
             Some(first) if file_name(first) == file.name => ordered.push((first, file)),
-            _ => return Err(corruption(&home.display(&file.name), 0, &Damage::new("is not named as a log file"))),
+            _ => {
+                return Err(corruption(
+                    &home.display(&file.name),
+                    0,
+                    &Damage::new("is not named as a log file"),
+                ));
+            }
         }
     }
     ordered.sort_by_key(|(first, _)| *first);
@@ -91,7 +114,11 @@ async fn replay_file(
 ) -> Result<(FileSummary, SyncMarker)> {
     let name = file_name(first);
     let shown = home.display(&name);
-    let bytes = home.fs.read(&home.path(&name)).await.map_err(|error| to_error(&error))?;
+    let bytes = home
+        .fs
+        .read(&home.path(&name))
+        .await
+        .map_err(|error| to_error(&error))?;
     let (header, _) = Header::decode(&bytes).map_err(|damage| corruption(&shown, 0, &damage))?;
     check_place(home, &header, first).map_err(|damage| corruption(&shown, 0, &damage))?;
     if header.previous_seq > *last {
@@ -111,11 +138,17 @@ async fn replay_file(
 /// Whether the file belongs where it was found: a copy under another name or in another collection must not be replayed.
 fn check_place(home: &Home, header: &Header, first: Seq) -> Result<(), Damage> {
     if header.first_seq != first {
-        return Err(Damage::new(format!("its header says that it begins with entry {}", header.first_seq)));
+        return Err(Damage::new(format!(
+            "its header says that it begins with entry {}",
+            header.first_seq
+        )));
     }
     let description: serde_json::Value = serde_json::from_str(&header.description)
         .map_err(|error| Damage::new(format!("its description is not JSON: {error}")))?;
-    let collection = description.get("id").and_then(serde_json::Value::as_str).unwrap_or("none");
+    let collection = description
+        .get("id")
+        .and_then(serde_json::Value::as_str)
+        .unwrap_or("none");
     let place = format!("{collection}/{}", header.shard);
     if home.directory != place {
         return Err(Damage::new(format!("its header says that it belongs to {place}")));
@@ -151,7 +184,11 @@ async fn newest(home: &Home, summary: &FileSummary, marker: SyncMarker) -> Resul
 async fn read_header(home: &Home, file: &WalFile) -> Result<Header> {
     let mut read = file.bytes.min(HEADER_READ);
     loop {
-        let bytes = home.fs.read_range(&home.path(&file.name), 0..read).await.map_err(|error| to_error(&error))?;
+        let bytes = home
+            .fs
+            .read_range(&home.path(&file.name), 0..read)
+            .await
+            .map_err(|error| to_error(&error))?;
         match Header::decode(&bytes) {
             Ok((header, _)) => return Ok(header),
             Err(damage) if read == file.bytes.min(HEADER_LIMIT) => {

@@ -99,7 +99,9 @@ pub fn read_log_file(file: &str, bytes: &[u8], each: &mut dyn FnMut(Seq, Operati
             }
             Step::Damaged(damage) => return Err(corruption(file, at, &damage)),
             Step::Torn(damage) => {
-                summary.end = FileEnd::Torn { reason: damage.to_string() };
+                summary.end = FileEnd::Torn {
+                    reason: damage.to_string(),
+                };
                 break;
             }
             Step::End if at < bytes.len() => {
@@ -122,7 +124,10 @@ fn decode_block(block: &Block<'_>, first: Seq) -> Result<Vec<(Seq, Operation)>, 
         let entry = decode_entry(&mut input)?;
         let expected = first + entries.len() as u64;
         if entry.0 != expected {
-            return Err(Damage::new(format!("entry {} stands where entry {expected} belongs", entry.0)));
+            return Err(Damage::new(format!(
+                "entry {} stands where entry {expected} belongs",
+                entry.0
+            )));
         }
         entries.push(entry);
     }

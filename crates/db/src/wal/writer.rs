@@ -114,7 +114,13 @@ impl Wal {
             durable: found.last,
             totals: WalStats::default(),
         };
-        let queue = Queue { next: found.next, batches: VecDeque::new(), leading: false, closed: None, spare: Vec::new() };
+        let queue = Queue {
+            next: found.next,
+            batches: VecDeque::new(),
+            leading: false,
+            closed: None,
+            spare: Vec::new(),
+        };
         let shared = Shared {
             fs: fs.clone(),
             max_batch_bytes: start.options.max_batch_bytes,
@@ -124,8 +130,11 @@ impl Wal {
             stats: Mutex::new(log.stats()),
             log: Mutex::new(log),
         };
-        let wal = Self { shared: Arc::new(shared) };
-        wal.with_log(|log, next| if log.active.is_none() { log.begin(next) } else { Ok(()) }).await??;
+        let wal = Self {
+            shared: Arc::new(shared),
+        };
+        wal.with_log(|log, next| if log.active.is_none() { log.begin(next) } else { Ok(()) })
+            .await??;
         Ok(wal)
     }
 
@@ -145,27 +154,32 @@ impl Wal {
             .map_err(|error| Error::Internal(format!("a payload could not be written as JSON: {error}")))?;
         let bound = payloads.len() + operations.iter().map(size_bound).sum::<usize>();
         if bound > MAX_RAW_BYTES {
-            let reason = format!("{} operations of {bound} bytes are too many for one call: send parts", operations.len());
+            let reason = format!(
+                "{} operations of {bound} bytes are too many for one call: send parts",
+                operations.len()
+            );
             return Err(Error::InvalidInput(reason));
         }
         let wanted = u32::try_from(bound / 1024 + 1).unwrap_or(QUEUE_KIB).min(QUEUE_KIB);
         let room = Arc::clone(&self.shared.room).acquire_many_owned(wanted).await;
         let room = room.map_err(|_| closed_error())?;
         let (done, answer) = oneshot::channel();
-        let waiter = Waiter { done, _room: Some(room) };
+        let waiter = Waiter {
+            done,
+            _room: Some(room),
+        };
         // No await between here and the queue: a dropped future stops before or after, never inside.
         let numbers = self.shared.enqueue(operations, &payloads, bound, waiter)?;
         answer.await.map_err(|_| unknown_outcome())??;
         Ok(numbers)
     }
 
-    /// Ends the active file if it holds entries and at least `min_bytes`, so that a flush can release it. What was appended before
-    /// is durable and applied when this returns.
+    /// Ends the active file if it holds entries and at least `min_bytes`, so that a flush can release it. Everything appended
+    /// and acknowledged before is in it.
     ///
     /// # Errors
     /// `RootUnavailable` when the root is being closed. A new file that cannot be created (a full disk) is not an error: the next write tries again.
     pub async fn roll(&self, min_bytes: u64) -> Result<()> {
-        self.drained().await?;
         self.with_log(move |log, next| log.roll(min_bytes, next)).await
     }
 
@@ -209,17 +223,31 @@ impl Wal {
         self.shared.queue.lock().closed.get_or_insert_with(closed_error);
         // A log that has failed is closed all the same; its callers have got the error.
         let _ = drained.await;
-        let _ = self.with_log(|log, _| if let Some(active) = &mut log.active { active.seal() }).await;
+        let _ = self
+            .with_log(|log, _| {
+                if let Some(active) = &mut log.active {
+                    active.seal()
+                }
+            })
+            .await;
     }
 
     /// Waits until everything queued now is answered and applied.
     fn drained(&self) -> impl Future<Output = Result<()>> + use<> {
         let (done, answer) = oneshot::channel();
-        let queued = self.shared.enqueue(Vec::new(), &PayloadTexts::none(), 0, Waiter { done, _room: None });
+        let queued = self
+            .shared
+            .enqueue(Vec::new(), &PayloadTexts::none(), 0, Waiter { done, _room: None });
         async move {
             queued?;
             answer.await.map_err(|_| unknown_outcome())?
         }
+    }
+
+    /// Looks at the files.
+    #[cfg(test)]
+    pub(super) fn log_for_test<T>(&self, look: impl FnOnce(&mut Log) -> T) -> T {
+        look(&mut self.shared.log.lock())
     }
 
     /// Runs `work` with the log lock on the root's pool, with the number that will be written next.
@@ -252,31 +280,38 @@ impl Shared {
         let first = queue.next;
         queue.next += operations.len() as u64;
         let numbers = first..queue.next;
-        let batch = queue.gathering(bound, self.max_batch_bytes);
+        let mut batch = queue.take_gathering(bound, self.max_batch_bytes);
         for ((seq, operation), payload) in numbers.clone().zip(operations).zip(payloads.iter()) {
             encode_entry(batch.entries.entries_mut(), seq, &operation, payload);
             batch.operations.push((seq, operation));
         }
         batch.waiters.push(waiter);
+        queue.batches.push_back(batch);
         let lead = !std::mem::replace(&mut queue.leading, true);
         drop(queue);
         if lead {
-            Leadership(Arc::clone(self)).start();
+            Leadership {
+                shared: Arc::clone(self),
+                resigned: false,
+            }
+            .start();
         }
         Ok(numbers)
     }
 }
 
 impl Queue {
-    /// The batch that takes `bytes` more.
-    fn gathering(&mut self, bytes: usize, limit: usize) -> &mut Batch {
-        let fits = |batch: &Batch| batch.operations.is_empty() || batch.entries.raw_len() + bytes <= limit;
-        if !self.batches.back().is_some_and(fits) {
+    /// Takes out the last batch if `bytes` more fit in it, or a new one.
+    fn take_gathering(&mut self, bytes: usize, limit: usize) -> Batch {
+        let fits = |batch: &mut Batch| batch.operations.is_empty() || batch.entries.raw_len() + bytes <= limit;
+        self.batches.pop_back_if(fits).unwrap_or_else(|| {
             let entries = FrameBuffer::reusing(std::mem::take(&mut self.spare));
-            self.batches.push_back(Batch { entries, operations: Vec::new(), waiters: Vec::new() });
-        }
-        let last = self.batches.len() - 1;
-        &mut self.batches[last]
+            Batch {
+                entries,
+                operations: Vec::new(),
+                waiters: Vec::new(),
+            }
+        })
     }
 
     /// Number of the operation that will be written next.
@@ -284,69 +319,7 @@ impl Queue {
         let queued = self.batches.iter().flat_map(|batch| batch.operations.first());
         queued.map(|(seq, _)| *seq).next().unwrap_or(self.next)
     }
-}
 
-/// The right and the duty to write the queue. However it ends, nobody waits forever: dropped without a regular end (a panic, a root that is being
-/// closed) it refuses what is queued and everything after, because memory and log may then differ.
-struct Leadership(Arc<Shared>);
-
-impl Leadership {
-    fn start(self) {
-        let fs = self.0.fs.clone();
-        fs.spawn_blocking(move || self.lead());
-    }
-
-    fn lead(self) {
-        for _ in 0..LEADER_COMMITS {
-            if !self.commit_next() {
-                return;
-            }
-        }
-        self.start();
-    }
-
-    /// Writes and answers the oldest batch; false when there was none, which ends the leadership.
-    fn commit_next(&self) -> bool {
-        let shared = &self.0;
-        let mut log = shared.log.lock();
-        let Some(mut batch) = shared.queue.lock().take_or_resign() else { return false };
-        let operations = std::mem::take(&mut batch.operations);
-        let result = match operations.first() {
-            Some((first, _)) => log.commit(*first, operations.len(), &mut batch.entries),
-            None => Ok(()),
-        };
-        if result.is_ok() && !operations.is_empty() {
-            (shared.apply)(operations);
-        }
-        *shared.stats.lock() = log.stats();
-        drop(log);
-        for waiter in batch.waiters {
-            // The caller may have gone.
-            let _ = waiter.done.send(result.clone());
-        }
-        shared.queue.lock().keep(batch.entries.into_memory(), shared.max_batch_bytes);
-        true
-    }
-}
-
-impl Drop for Leadership {
-    fn drop(&mut self) {
-        let mut queue = self.0.queue.lock();
-        if !queue.leading {
-            return;
-        }
-        queue.leading = false;
-        let error = Error::Internal("the log has stopped after a failure of the program; restart to replay it".to_owned());
-        queue.closed.get_or_insert_with(|| error.clone());
-        let abandoned = std::mem::take(&mut queue.batches);
-        drop(queue);
-        for waiter in abandoned.into_iter().flat_map(|batch| batch.waiters) {
-            let _ = waiter.done.send(Err(error.clone()));
-        }
-    }
-}
-
-impl Queue {
     /// The oldest batch, or the end of the leadership.
     fn take_or_resign(&mut self) -> Option<Batch> {
         let batch = self.batches.pop_front();
@@ -365,10 +338,82 @@ impl Queue {
     }
 }
 
+/// The right and the duty to write the queue. However it ends, nobody waits forever: dropped without a regular end (a panic, a root that is being
+/// closed) it refuses what is queued and everything after, because memory and log may then differ.
+struct Leadership {
+    shared: Arc<Shared>,
+    resigned: bool,
+}
+
+impl Leadership {
+    fn start(self) {
+        let fs = self.shared.fs.clone();
+        fs.spawn_blocking(move || self.lead());
+    }
+
+    fn lead(mut self) {
+        for _ in 0..LEADER_COMMITS {
+            if !self.commit_next() {
+                self.resigned = true;
+                return;
+            }
+        }
+        self.start();
+    }
+
+    /// Writes and answers the oldest batch; false when there was none, which ends the leadership.
+    fn commit_next(&self) -> bool {
+        let shared = &self.shared;
+        let mut log = shared.log.lock();
+        let Some(mut batch) = shared.queue.lock().take_or_resign() else {
+            return false;
+        };
+        let operations = std::mem::take(&mut batch.operations);
+        let result = match operations.first() {
+            Some((first, _)) => log.commit(*first, operations.len(), &mut batch.entries),
+            None => Ok(()),
+        };
+        if result.is_ok() && !operations.is_empty() {
+            (shared.apply)(operations);
+        }
+        *shared.stats.lock() = log.stats();
+        drop(log);
+        for waiter in batch.waiters {
+            // The caller may have gone.
+            let _ = waiter.done.send(result.clone());
+        }
+        shared
+            .queue
+            .lock()
+            .keep(batch.entries.into_memory(), shared.max_batch_bytes);
+        true
+    }
+}
+
+impl Drop for Leadership {
+    fn drop(&mut self) {
+        if self.resigned {
+            return;
+        }
+        let mut queue = self.shared.queue.lock();
+        queue.leading = false;
+        let error =
+            Error::Internal("the log has stopped after a failure of the program; restart to replay it".to_owned());
+        queue.closed.get_or_insert_with(|| error.clone());
+        let abandoned = std::mem::take(&mut queue.batches);
+        drop(queue);
+        for waiter in abandoned.into_iter().flat_map(|batch| batch.waiters) {
+            let _ = waiter.done.send(Err(error.clone()));
+        }
+    }
+}
+
 fn closed_error() -> Error {
     Error::Internal("the log is closed".to_owned())
 }
 
 fn unknown_outcome() -> Error {
-    Error::Internal("the program failed while it was writing; after a restart the operations are there or not".to_owned())
+    Error::Internal(
+        "the program failed while it was writing; after a restart the operations are there or not".to_owned(),
+    )
 }
