@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::local::sync_directory;
 
@@ -18,15 +18,21 @@ pub struct AppendFile {
 }
 
 impl AppendFile {
-    /// Creates a new file, with up to two missing directories above it; file and directories are durable on return.
+    /// Creates a new file that begins with `bytes`, with up to two missing directories above it; all durable on return. After a
+    /// crash the file is there with all of these bytes or not at all, so that a header can never be half written.
     ///
     /// # Errors
     /// `AlreadyExists` when there is one, `NotFound` when more than two directories are missing, any failure of the disk.
-    pub fn create_new(path: &Path) -> io::Result<Self> {
+    pub fn create_new(path: &Path, bytes: &[u8]) -> io::Result<Self> {
         let directory = path.parent().ok_or(ErrorKind::InvalidInput)?;
         let created = create_directories(directory, NEW_DIRECTORIES)?;
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        file.sync_all()?;
+        let mut staging = path.as_os_str().to_owned();
+        staging.push("#1");
+        let staging = PathBuf::from(staging);
+        let published = publish(&staging, path, bytes);
+        // A leftover is harmless: it is excluded from listings and overwritten by the next attempt.
+        let _ = std::fs::remove_file(&staging);
+        let file = published?;
         sync_directory(directory)?;
         if created {
             // Also where another thread created the upper one: it may not have synced it yet.
@@ -34,7 +40,7 @@ impl AppendFile {
                 sync_directory(parent)?;
             }
         }
-        Ok(Self { file })
+        Ok(file)
     }
 
     /// Opens an existing file.
@@ -45,6 +51,14 @@ impl AppendFile {
         Ok(Self {
             file: OpenOptions::new().read(true).write(true).open(path)?,
         })
+    }
+
+    /// Deletes a file of which nothing has to remain; not synced, since its return after a crash would do no harm.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none, any failure of the disk.
+    pub fn discard(path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
     }
 
     /// Writes all `bytes` at `offset`, growing the file when needed. Not durable before [`sync_data`](Self::sync_data).
@@ -97,6 +111,20 @@ impl AppendFile {
     }
 }
 
+/// Writes the bytes beside the file and links them in; a link, unlike a rename, refuses to replace a file.
+fn publish(staging: &Path, path: &Path, bytes: &[u8]) -> io::Result<AppendFile> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(staging)?;
+    file.write_all_at(bytes, 0)?;
+    file.sync_all()?;
+    std::fs::hard_link(staging, path)?;
+    Ok(AppendFile { file })
+}
+
 /// Creates at most `limit` missing directories, the last being `directory`. Returns whether any was created.
 fn create_directories(directory: &Path, limit: usize) -> io::Result<bool> {
     match std::fs::create_dir(directory) {
@@ -121,15 +149,16 @@ mod tests {
     fn an_append_file_is_created_once_written_at_offsets_and_truncated() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("collection/000/1.avro");
-        let file = AppendFile::create_new(&path).unwrap();
-        assert!(file.is_empty().unwrap());
-        file.write_all_at(b"hello", 0).unwrap();
+        let file = AppendFile::create_new(&path, b"hello").unwrap();
+        assert_eq!(file.len().unwrap(), 5);
         file.write_all_at(b"world", 5).unwrap();
         file.sync_data().unwrap();
         assert_eq!(
-            AppendFile::create_new(&path).unwrap_err().kind(),
+            AppendFile::create_new(&path, b"other").unwrap_err().kind(),
             ErrorKind::AlreadyExists
         );
+        let entries = std::fs::read_dir(path.parent().unwrap()).unwrap().count();
+        assert_eq!(entries, 1, "no staging file stays");
         let file = AppendFile::open(&path).unwrap();
         file.truncate(7).unwrap();
         assert_eq!(
@@ -145,7 +174,10 @@ mod tests {
     fn a_missing_root_is_never_created_by_the_log() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("unmounted/collection/000/1.avro");
-        assert_eq!(AppendFile::create_new(&path).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(
+            AppendFile::create_new(&path, b"other").unwrap_err().kind(),
+            ErrorKind::NotFound
+        );
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }
