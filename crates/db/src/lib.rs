@@ -3,3 +3,5 @@
 pub mod error;
 pub mod point;
 pub mod schema;
+
+pub mod engine;
