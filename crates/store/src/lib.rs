@@ -1,1 +1,25 @@
-//! x
+//! Bytes in places: one handle over local disks and buckets, with durability on local disks and a meter on each root.
+//!
+//! Owns every touch of a file or bucket. Does not own what the bytes mean, which root they belong on, or when to retry a
+//! commit: that is the database's. Everything above uses [`Filesystem`] (whole files) and [`AppendFile`] (the log).
+//!
+//! ```text
+//! StorageUrl ─▶ FilesystemFactory ─▶ Filesystem ─▶ dyn ObjectStore: LocalDisk (durable, own threads) | S3 | GCS | Azure
+//! ```
+
+pub mod append;
+pub mod error;
+pub mod filesystem;
+pub mod local;
+pub mod lock;
+pub mod meter;
+mod pool;
+mod remote;
+pub mod url;
+
+pub use append::AppendFile;
+pub use error::{Detail, StoreError};
+pub use filesystem::{Capacity, Created, FileInfo, Filesystem, FilesystemFactory, Scan};
+pub use lock::{LockError, RootLock};
+pub use meter::{Meter, Op, OpStats};
+pub use url::{Overlap, Scheme, StorageUrl, UrlError};

@@ -1,0 +1,526 @@
+//! The one handle of a root: whole files by relative path, measured, with its own threads.
+//!
+//! Owns path rules, the create-if-absent outcome (invariant 3), listings and metering. Does not own identity, placement
+//! or what a file means. Paths are `/`-separated, relative, without `.`, `..` or empty segments.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+
+use crate::error::{StoreError, detail};
+use crate::local::{LocalDisk, create_directories};
+use crate::meter::{Meter, Op};
+use crate::pool::Pool;
+use crate::remote;
+use crate::url::StorageUrl;
+
+/// A create is tried again this often when the store says "exists" and then shows nothing (S3's 409 to racing creates).
+const CREATE_ATTEMPTS: usize = 4;
+/// Deletes that go out as one request where the store can (Azure takes at most 256).
+const DELETE_BATCH: usize = 256;
+
+/// Opens roots by the scheme of their URL.
+#[derive(Debug, Clone, Copy)]
+pub struct FilesystemFactory;
+
+impl FilesystemFactory {
+    /// Opens the place of a URL; the place itself is not touched yet. `options` are those of the cloud (as
+    /// `endpoint`, `region`, `access_key_id`), on top of its usual environment variables.
+    ///
+    /// # Errors
+    /// [`StoreError::Config`] for an unknown option, any option on a local URL, or credentials that do not fit together.
+    pub fn get_filesystem(url: &StorageUrl, options: &BTreeMap<String, String>) -> Result<Filesystem, StoreError> {
+        let pool = new_pool(url)?;
+        let Some(path) = url.local_path() else {
+            return Ok(Filesystem::new(url, remote::open(url, options)?, None, pool));
+        };
+        if let Some(option) = options.keys().next() {
+            return Err(StoreError::Config(detail(
+                url,
+                "",
+                format!("unknown option `{option}`: a directory takes none"),
+            )));
+        }
+        let disk = LocalDisk::new(path.to_owned(), Arc::clone(&pool));
+        Ok(Filesystem::new(url, Arc::new(disk.clone()), Some(disk), pool))
+    }
+}
+
+/// A file of a listing.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FileInfo {
+    /// Path below the root.
+    pub path: String,
+    /// Size in bytes.
+    pub size: u64,
+}
+
+/// Everything below a prefix.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scan {
+    /// Files, sorted by path.
+    pub files: Vec<FileInfo>,
+    /// Leftovers of writers that were killed (`<name>#<n>`), sorted by path.
+    pub staging: Vec<FileInfo>,
+}
+
+/// Outcome of a create-if-absent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Created {
+    /// Our bytes are stored, durably.
+    Committed,
+    /// Another file has the name; its bytes.
+    Conflict(Bytes),
+}
+
+/// Size of the file system that holds a root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// All bytes.
+    pub total_bytes: u64,
+    /// Bytes that this process may still use.
+    pub free_bytes: u64,
+}
+
+/// Handle of one root. Clones share everything.
+#[derive(Clone)]
+pub struct Filesystem {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    url: StorageUrl,
+    store: Arc<dyn ObjectStore>,
+    local: Option<LocalDisk>,
+    pool: Arc<Pool>,
+    meter: Meter,
+}
+
+impl Filesystem {
+    fn new(url: &StorageUrl, store: Arc<dyn ObjectStore>, local: Option<LocalDisk>, pool: Arc<Pool>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                url: url.clone(),
+                store,
+                local,
+                pool,
+                meter: Meter::default(),
+            }),
+        }
+    }
+
+    /// A root over any object store: layers and stores that have no URL scheme of their own.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when the threads cannot be set up.
+    pub fn over(url: &StorageUrl, store: Arc<dyn ObjectStore>) -> Result<Self, StoreError> {
+        Ok(Self::new(url, store, None, new_pool(url)?))
+    }
+
+    /// URL as configured.
+    pub fn url(&self) -> &StorageUrl {
+        &self.inner.url
+    }
+
+    /// Whether the root is a directory of this machine.
+    pub fn is_local(&self) -> bool {
+        self.inner.local.is_some()
+    }
+
+    /// What was measured on this root.
+    pub fn meter(&self) -> &Meter {
+        &self.inner.meter
+    }
+
+    /// Creates the base directory when missing, durably; returns whether it did. Buckets have none: `false`.
+    ///
+    /// # Errors
+    /// Any failure of the disk, naming the URL.
+    pub async fn create_dir_all(&self) -> Result<bool, StoreError> {
+        let Some(path) = self.base() else { return Ok(false) };
+        self.local_io("", move || create_directories(&path)).await
+    }
+
+    /// Whether the file exists.
+    ///
+    /// # Errors
+    /// When the root could not be looked at.
+    pub async fn exists(&self, path: &str) -> Result<bool, StoreError> {
+        let location = self.location(path)?;
+        let head = async {
+            self.inner
+                .store
+                .head(&location)
+                .await
+                .map_err(|error| self.error(path, &error))
+        };
+        match self.measured(Op::Read, head, |_| 0).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Files below `prefix` at any depth, sorted by path, without leftovers of killed writers. An empty prefix lists all.
+    ///
+    /// # Errors
+    /// When the root could not be listed; a missing prefix is an empty listing.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<FileInfo>, StoreError> {
+        Ok(self.scan(prefix).await?.files)
+    }
+
+    /// As [`list`](Self::list), with the leftovers of killed writers.
+    ///
+    /// # Errors
+    /// When the root could not be listed; a missing prefix is an empty listing.
+    pub async fn scan(&self, prefix: &str) -> Result<Scan, StoreError> {
+        let location = self.prefix(prefix)?;
+        let listing = async {
+            let metas = self
+                .inner
+                .store
+                .list(Some(&location))
+                .map_err(|error| self.error(prefix, &error));
+            metas.try_collect::<Vec<_>>().await
+        };
+        let metas = self.measured(Op::List, listing, |_| 0).await?;
+        let mut files: Vec<FileInfo> = metas
+            .into_iter()
+            .map(|meta| FileInfo {
+                path: meta.location.into(),
+                size: meta.size,
+            })
+            .collect();
+        files.sort_unstable();
+        let (staging, files) = files.into_iter().partition(|file| is_staging(&file.path));
+        Ok(Scan { files, staging })
+    }
+
+    /// Removes the leftovers of killed writers; returns how many. Only while nobody else writes to the root.
+    ///
+    /// # Errors
+    /// When the root could not be listed or a leftover not be removed.
+    pub async fn remove_staging(&self) -> Result<u64, StoreError> {
+        let staging = self.scan("").await?.staging;
+        self.remove_all(staging.iter().map(|file| file.path.as_str())).await
+    }
+
+    /// Names (files and directories) directly below `prefix`, sorted.
+    ///
+    /// # Errors
+    /// When the root could not be listed.
+    pub async fn list_names(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let location = self.prefix(prefix)?;
+        let listing = async {
+            self.inner
+                .store
+                .list_with_delimiter(Some(&location))
+                .await
+                .map_err(|error| self.error(prefix, &error))
+        };
+        let found = self.measured(Op::List, listing, |_| 0).await?;
+        let objects = found.objects.iter().map(|meta| &meta.location);
+        let mut names: Vec<String> = objects
+            .chain(&found.common_prefixes)
+            .filter_map(|path| path.filename())
+            .filter(|name| !is_staging(name))
+            .map(str::to_owned)
+            .collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// The whole file.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], or when the root could not be looked at.
+    pub async fn read(&self, path: &str) -> Result<Bytes, StoreError> {
+        let location = self.location(path)?;
+        let read = async {
+            let found = self
+                .inner
+                .store
+                .get(&location)
+                .await
+                .map_err(|error| self.error(path, &error))?;
+            found.bytes().await.map_err(|error| self.error(path, &error))
+        };
+        self.measured(Op::Read, read, |bytes| bytes.len() as u64).await
+    }
+
+    /// Exactly the bytes of `range`.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::Io`] when the file is shorter; or when the root could not be looked at.
+    pub async fn read_range(&self, path: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let location = self.location(path)?;
+        let length = range.end.saturating_sub(range.start);
+        if length == 0 {
+            return Ok(Bytes::new());
+        }
+        let read = async {
+            let read = self.inner.store.get_range(&location, range.clone()).await;
+            let bytes = read.map_err(|error| self.error(path, &error))?;
+            if bytes.len() as u64 != length {
+                let reason = format!(
+                    "the file ends before byte {}: {} bytes were read",
+                    range.end,
+                    bytes.len()
+                );
+                return Err(StoreError::Io(detail(self.url(), path, reason)));
+            }
+            Ok(bytes)
+        };
+        self.measured(Op::Read, read, |bytes| bytes.len() as u64).await
+    }
+
+    /// Writes the file, replacing an older one: a reader sees the old or the new bytes, and the new ones are durable
+    /// on return.
+    ///
+    /// # Errors
+    /// Any failure of the root; the old or the new bytes are there.
+    pub async fn write_atomic(&self, path: &str, bytes: Bytes) -> Result<(), StoreError> {
+        let location = self.location(path)?;
+        let length = bytes.len() as u64;
+        let write = async {
+            let written = self.inner.store.put(&location, PutPayload::from_bytes(bytes)).await;
+            written.map_err(|error| self.error(path, &error))
+        };
+        self.measured(Op::Write, write, |_| length).await?;
+        Ok(())
+    }
+
+    /// Creates the file unless it exists; exactly one of any number of racing creators commits. The bytes must hold a
+    /// nonce: a store may apply a create and then answer "exists" or fail, so the outcome is decided by reading back.
+    ///
+    /// # Errors
+    /// [`StoreError::Indeterminate`] when the outcome could not be read back; any failure after which nothing is stored.
+    pub async fn create(&self, path: &str, bytes: Bytes) -> Result<Created, StoreError> {
+        let location = self.location(path)?;
+        let length = bytes.len() as u64;
+        self.measured(Op::Create, self.create_and_confirm(&location, path, bytes), |_| length)
+            .await
+    }
+
+    async fn create_and_confirm(&self, location: &Path, path: &str, bytes: Bytes) -> Result<Created, StoreError> {
+        let mut failure = None;
+        for _ in 0..CREATE_ATTEMPTS {
+            let payload = PutPayload::from_bytes(bytes.clone());
+            let exists = match self
+                .inner
+                .store
+                .put_opts(location, payload, PutMode::Create.into())
+                .await
+            {
+                Ok(_) => return Ok(Created::Committed),
+                Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => true,
+                Err(error) => {
+                    failure = Some(self.error(path, &error));
+                    false
+                }
+            };
+            match self.read_back(location).await {
+                Ok(Some(stored)) if stored == bytes => return Ok(Created::Committed),
+                Ok(Some(other)) => return Ok(Created::Conflict(other)),
+                Ok(None) if exists => {}
+                Ok(None) => break,
+                Err(error) => {
+                    let reason = failure.map_or_else(String::new, |failure| format!("{failure}; "));
+                    let reason = format!("{reason}reading back: {}", self.error(path, &error).detail().reason);
+                    return Err(StoreError::Indeterminate(detail(self.url(), path, reason)));
+                }
+            }
+        }
+        let reason = "the store says that the file exists, and does not show it".to_owned();
+        Err(failure.unwrap_or_else(|| StoreError::Unavailable(detail(self.url(), path, reason))))
+    }
+
+    async fn read_back(&self, location: &Path) -> Result<Option<Bytes>, object_store::Error> {
+        match self.inner.store.get(location).await {
+            Ok(found) => Ok(Some(found.bytes().await?)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes the file, durably; a missing one is fine.
+    ///
+    /// # Errors
+    /// Any failure of the root.
+    pub async fn delete(&self, path: &str) -> Result<(), StoreError> {
+        self.remove_all(std::iter::once(path)).await?;
+        Ok(())
+    }
+
+    /// Deletes everything below `prefix` (and, on a disk, the directory), durably; returns the number of files.
+    ///
+    /// # Errors
+    /// [`StoreError::Config`] for an empty prefix; any failure of the root, after which a part may be gone.
+    pub async fn delete_dir(&self, prefix: &str) -> Result<u64, StoreError> {
+        let location = self.location(prefix)?;
+        if let Some(disk) = &self.inner.local {
+            let removal = async {
+                disk.remove_tree(&location)
+                    .await
+                    .map_err(|error| self.error(prefix, &error))
+            };
+            return self.measured(Op::Delete, removal, |_| 0).await;
+        }
+        let files = self.list(prefix).await?;
+        self.remove_all(files.iter().map(|file| file.path.as_str())).await
+    }
+
+    async fn remove_all(&self, paths: impl Iterator<Item = &str>) -> Result<u64, StoreError> {
+        let locations: Vec<Path> = paths.map(|path| self.location(path)).collect::<Result<_, _>>()?;
+        for batch in locations.chunks(DELETE_BATCH) {
+            let named = futures::stream::iter(batch.to_vec()).map(Ok).boxed();
+            let removal = async {
+                let mut outcomes = self.inner.store.delete_stream(named);
+                while let Some(outcome) = outcomes.next().await {
+                    match outcome {
+                        Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                        Err(error) => return Err(self.error(batch.first().map_or("", |path| path.as_ref()), &error)),
+                    }
+                }
+                Ok(())
+            };
+            self.measured(Op::Delete, removal, |()| 0).await?;
+        }
+        Ok(locations.len() as u64)
+    }
+
+    /// Where the file is on this machine, for append files and memory maps; `None` for buckets and illegal paths.
+    pub fn local_file(&self, path: &str) -> Option<PathBuf> {
+        check_path(path).ok()?;
+        Some(self.base()?.join(path))
+    }
+
+    /// Size of the file system below the root; `None` for buckets.
+    ///
+    /// # Errors
+    /// When the root could not be looked at.
+    pub async fn capacity(&self) -> Result<Option<Capacity>, StoreError> {
+        let Some(path) = self.base() else { return Ok(None) };
+        let stat = self.local_io("", move || Ok(rustix::fs::statvfs(&path)?)).await?;
+        Ok(Some(Capacity {
+            total_bytes: stat.f_blocks * stat.f_frsize,
+            free_bytes: stat.f_bavail * stat.f_frsize,
+        }))
+    }
+
+    /// Writes everything that the operating system still holds for the root's file system. What a killed process wrote
+    /// may be visible and not durable; after this it is both. Nothing to do for buckets.
+    ///
+    /// # Errors
+    /// Any failure of the disk.
+    pub async fn sync_all(&self) -> Result<(), StoreError> {
+        let Some(path) = self.base() else { return Ok(()) };
+        self.local_io("", move || Ok(rustix::fs::syncfs(std::fs::File::open(path)?)?))
+            .await
+    }
+
+    /// Runs blocking work on this root's own threads and waits for it. Work beyond their number waits in line.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when the work panicked or the root is being closed.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let outcome = self.inner.pool.run(work).await;
+        outcome.map_err(|error| StoreError::Io(detail(self.url(), "", error.to_string())))
+    }
+
+    /// Starts blocking work on this root's own threads; nobody waits.
+    pub fn spawn_blocking(&self, work: impl FnOnce() + Send + 'static) {
+        self.inner.pool.spawn(work);
+    }
+
+    fn base(&self) -> Option<PathBuf> {
+        self.inner.local.as_ref()?;
+        self.url().local_path().map(PathBuf::from)
+    }
+
+    async fn local_io<T: Send + 'static>(
+        &self,
+        path: &str,
+        work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.blocking(work)
+            .await?
+            .map_err(|error| StoreError::from_io(self.url(), path, &error))
+    }
+
+    fn location(&self, path: &str) -> Result<Path, StoreError> {
+        let wrong = |reason: String| StoreError::Config(detail(self.url(), path, reason));
+        check_path(path).map_err(|reason| wrong(reason.to_owned()))?;
+        Path::parse(path).map_err(|error| wrong(error.to_string()))
+    }
+
+    fn prefix(&self, prefix: &str) -> Result<Path, StoreError> {
+        match prefix.trim_end_matches('/') {
+            "" if !prefix.starts_with('/') => Ok(Path::default()),
+            prefix => self.location(prefix),
+        }
+    }
+
+    fn error(&self, path: &str, error: &object_store::Error) -> StoreError {
+        StoreError::from_object_store(self.url(), path, error)
+    }
+
+    /// Counts an operation. A missing file is an answer, not an error of the root.
+    async fn measured<T>(
+        &self,
+        op: Op,
+        work: impl Future<Output = Result<T, StoreError>>,
+        bytes: impl FnOnce(&T) -> u64,
+    ) -> Result<T, StoreError> {
+        let start = Instant::now();
+        let outcome = work.await;
+        let succeeded = outcome.as_ref().map_or_else(StoreError::is_not_found, |_| true);
+        self.meter()
+            .record(op, start.elapsed(), outcome.as_ref().map_or(0, bytes), succeeded);
+        outcome
+    }
+}
+
+impl fmt::Debug for Filesystem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Filesystem({})", self.url())
+    }
+}
+
+fn new_pool(url: &StorageUrl) -> Result<Arc<Pool>, StoreError> {
+    Pool::new()
+        .map(Arc::new)
+        .map_err(|error| StoreError::Io(detail(url, "", error.to_string())))
+}
+
+/// A relative path of plain names.
+fn check_path(path: &str) -> Result<(), &'static str> {
+    if path.is_empty() || path.starts_with('/') {
+        return Err("a path is relative to its root and not empty");
+    }
+    if path.split('/').any(|segment| matches!(segment, "" | "." | "..")) || path.contains(['\\', '\0']) {
+        return Err("`.`, `..`, empty segments and backslashes are not allowed in a path");
+    }
+    Ok(())
+}
+
+/// Whether a name is the staging name of a local write: `<name>#<digits>`.
+fn is_staging(path: &str) -> bool {
+    path.rsplit_once('#')
+        .is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests;

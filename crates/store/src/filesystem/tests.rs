@@ -1,0 +1,482 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+use std::collections::HashSet;
+use std::process::{Command, Stdio};
+use std::sync::Barrier;
+use std::time::Duration;
+
+use object_store::memory::InMemory;
+use tempfile::TempDir;
+
+use super::*;
+
+fn local(dir: &TempDir) -> Filesystem {
+    let url = StorageUrl::parse(&format!("file://{}", dir.path().display())).unwrap();
+    FilesystemFactory::get_filesystem(&url, &BTreeMap::new()).unwrap()
+}
+
+fn memory() -> Filesystem {
+    Filesystem::over(
+        &StorageUrl::parse("s3://memory/root").unwrap(),
+        Arc::new(InMemory::new()),
+    )
+    .unwrap()
+}
+
+fn bytes(text: &str) -> Bytes {
+    Bytes::from(text.to_owned())
+}
+
+async fn paths(fs: &Filesystem, prefix: &str) -> Vec<String> {
+    fs.list(prefix)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|file| file.path)
+        .collect()
+}
+
+/// What every backend promises (B11). Run over each of them.
+async fn conformance(fs: &Filesystem) {
+    reads_and_writes(fs).await;
+    creates(fs).await;
+    lists_and_deletes(fs).await;
+    refuses_paths_outside(fs).await;
+}
+
+async fn reads_and_writes(fs: &Filesystem) {
+    assert!(!fs.exists("a/b/one").await.unwrap());
+    assert!(fs.read("a/b/one").await.unwrap_err().is_not_found());
+    fs.write_atomic("a/b/one", bytes("old")).await.unwrap();
+    fs.write_atomic("a/b/one", bytes("hello world")).await.unwrap();
+    assert!(fs.exists("a/b/one").await.unwrap());
+    assert!(!fs.exists("a/b").await.unwrap(), "a directory is not a file");
+    assert!(fs.read("a/b").await.unwrap_err().is_not_found());
+    assert_eq!(fs.read("a/b/one").await.unwrap(), bytes("hello world"));
+    assert_eq!(fs.read_range("a/b/one", 6..11).await.unwrap(), bytes("world"));
+    assert_eq!(fs.read_range("a/b/one", 3..3).await.unwrap(), Bytes::new());
+    assert!(
+        fs.read_range("a/b/one", 6..12).await.is_err(),
+        "a short read is an error"
+    );
+    assert!(fs.read_range("a/b/one", 20..22).await.is_err());
+    fs.write_atomic("a/empty", Bytes::new()).await.unwrap();
+    assert_eq!(fs.read("a/empty").await.unwrap(), Bytes::new());
+}
+
+async fn creates(fs: &Filesystem) {
+    assert_eq!(
+        fs.create("c/1.json", bytes("first, nonce 1")).await.unwrap(),
+        Created::Committed
+    );
+    let second = fs.create("c/1.json", bytes("second, nonce 2")).await.unwrap();
+    assert_eq!(second, Created::Conflict(bytes("first, nonce 1")));
+    // The same bytes again: a retry after an unknown outcome finds its own commit.
+    assert_eq!(
+        fs.create("c/1.json", bytes("first, nonce 1")).await.unwrap(),
+        Created::Committed
+    );
+}
+
+async fn lists_and_deletes(fs: &Filesystem) {
+    assert_eq!(paths(fs, "").await, ["a/b/one", "a/empty", "c/1.json"]);
+    assert_eq!(paths(fs, "a").await, ["a/b/one", "a/empty"]);
+    assert_eq!(paths(fs, "a/").await, ["a/b/one", "a/empty"]);
+    assert_eq!(paths(fs, "missing").await, Vec::<String>::new());
+    assert_eq!(fs.list("a/b").await.unwrap()[0].size, 11);
+    assert_eq!(fs.list_names("").await.unwrap(), ["a", "c"]);
+    assert_eq!(fs.list_names("a").await.unwrap(), ["b", "empty"]);
+    assert_eq!(fs.list_names("missing").await.unwrap(), Vec::<String>::new());
+    fs.delete("a/b/one").await.unwrap();
+    fs.delete("a/b/one").await.unwrap();
+    fs.delete("never/was").await.unwrap();
+    assert_eq!(paths(fs, "").await, ["a/empty", "c/1.json"]);
+    fs.write_atomic("a/b/c/two", bytes("2")).await.unwrap();
+    fs.write_atomic("ab/three", bytes("3")).await.unwrap();
+    assert_eq!(fs.delete_dir("a").await.unwrap(), 2);
+    assert_eq!(fs.delete_dir("a").await.unwrap(), 0);
+    assert_eq!(paths(fs, "").await, ["ab/three", "c/1.json"]);
+    fs.write_atomic("a/again", bytes("4")).await.unwrap();
+    assert_eq!(fs.read("a/again").await.unwrap(), bytes("4"));
+}
+
+async fn refuses_paths_outside(fs: &Filesystem) {
+    for path in [
+        "",
+        "/",
+        "/etc/passwd",
+        "..",
+        "../x",
+        "a/../../x",
+        "a/./b",
+        "a//b",
+        "a/",
+        "a\\..\\b",
+        "a\0b",
+    ] {
+        let wrong = |outcome: Result<(), StoreError>| assert!(matches!(outcome, Err(StoreError::Config(_))), "{path}");
+        wrong(fs.write_atomic(path, bytes("x")).await);
+        wrong(fs.create(path, bytes("x")).await.map(drop));
+        wrong(fs.read(path).await.map(drop));
+        wrong(fs.delete(path).await);
+        wrong(fs.delete_dir(path).await.map(drop));
+        assert_eq!(fs.local_file(path), None);
+    }
+    assert!(matches!(fs.list("../x").await, Err(StoreError::Config(_))));
+    assert!(matches!(fs.list("/").await, Err(StoreError::Config(_))));
+}
+
+#[tokio::test]
+async fn b1_b11_a_local_disk_keeps_the_promises_of_the_suite() {
+    let dir = TempDir::new().unwrap();
+    conformance(&local(&dir)).await;
+}
+
+#[tokio::test]
+async fn b11_an_object_store_keeps_the_promises_of_the_suite() {
+    conformance(&memory()).await;
+}
+
+#[tokio::test]
+async fn b2_b3_b4_buckets_open_from_options_and_unknown_options_are_refused_by_name() {
+    let open = |url: &str, options: &[(&str, &str)]| {
+        let options = options
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        FilesystemFactory::get_filesystem(&StorageUrl::parse(url).unwrap(), &options)
+    };
+    for (url, options) in [
+        (
+            "s3://bucket/p",
+            &[
+                ("region", "eu-west-1"),
+                ("endpoint", "http://127.0.0.1:1"),
+                ("allow_http", "true"),
+            ][..],
+        ),
+        (
+            "gcs://bucket/p",
+            &[
+                ("bearer_token", "hunter2"),
+                ("base_url", "http://127.0.0.1:1"),
+                ("allow_http", "true"),
+            ],
+        ),
+        (
+            "adls://acc.dfs.core.windows.net/c/p",
+            &[("account_key", "aHVudGVyMg==")],
+        ),
+    ] {
+        let fs = open(url, options).unwrap();
+        assert!(!fs.is_local());
+        assert_eq!(fs.local_file("x"), None);
+        assert_eq!(fs.capacity().await.unwrap(), None);
+        assert!(!format!("{fs:?}").contains("hunter2"));
+        let error = open(url, &[("regoin", "hunter2")]).unwrap_err().to_string();
+        assert!(
+            error.contains("unknown option `regoin`") && !error.contains("hunter2"),
+            "{error}"
+        );
+    }
+    let error = open("s3://bucket", &[("allow_http", "hunter2")])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("s3://bucket") && !error.contains("hunter2"),
+        "{error}"
+    );
+    let error = open("file:///d", &[("region", "x")]).unwrap_err().to_string();
+    assert!(error.contains("unknown option `region`"), "{error}");
+}
+
+#[tokio::test]
+async fn an_unreachable_bucket_is_unavailable_and_never_empty() {
+    let url = StorageUrl::parse("s3://bucket/p").unwrap();
+    let options = [
+        ("endpoint", "http://127.0.0.1:1"),
+        ("allow_http", "true"),
+        ("access_key_id", "x"),
+        ("secret_access_key", "hunter2"),
+    ];
+    let options = options
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect();
+    let fs = FilesystemFactory::get_filesystem(&url, &options).unwrap();
+    let error = fs.list("").await.unwrap_err();
+    assert!(
+        error.is_unavailable() && !error.to_string().contains("hunter2"),
+        "{error}"
+    );
+    assert_eq!(fs.meter().stats(Op::List).errors, 1);
+    let error = fs.create("x", bytes("x")).await.unwrap_err();
+    assert!(matches!(error, StoreError::Indeterminate(_)), "{error}");
+}
+
+/// Invariant 2: of 64 threads that race for one name exactly one commits, and all others see its bytes.
+fn one_of_64_commits(fs: &Filesystem) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    for round in 0..8 {
+        let path = format!("race/{round}.json");
+        let barrier = Barrier::new(64);
+        let outcomes: Vec<(usize, Created)> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..64)
+                .map(|n| {
+                    let (fs, path, barrier, handle) = (fs, &path, &barrier, runtime.handle());
+                    scope.spawn(move || {
+                        barrier.wait();
+                        (
+                            n,
+                            handle.block_on(fs.create(path, bytes(&format!("writer {n}")))).unwrap(),
+                        )
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let winners: Vec<usize> = outcomes
+            .iter()
+            .filter(|(_, created)| *created == Created::Committed)
+            .map(|(n, _)| *n)
+            .collect();
+        assert_eq!(winners.len(), 1);
+        let stored = bytes(&format!("writer {}", winners[0]));
+        let losers = outcomes
+            .iter()
+            .filter(|(_, created)| *created == Created::Conflict(stored.clone()))
+            .count();
+        assert_eq!(losers, 63);
+        assert_eq!(runtime.block_on(fs.read(&path)).unwrap(), stored);
+    }
+    assert!(runtime.block_on(fs.scan("")).unwrap().staging.is_empty());
+}
+
+#[test]
+fn create_is_exclusive_among_64_threads_on_a_local_disk() {
+    let dir = TempDir::new().unwrap();
+    one_of_64_commits(&local(&dir));
+}
+
+#[test]
+fn create_is_exclusive_among_64_threads_on_an_object_store() {
+    one_of_64_commits(&memory());
+}
+
+#[tokio::test]
+async fn b7_a_missing_base_directory_is_created_when_asked_and_never_by_a_write() {
+    let dir = TempDir::new().unwrap();
+    let url = StorageUrl::parse(&format!("file://{}/x/y", dir.path().display())).unwrap();
+    let fs = FilesystemFactory::get_filesystem(&url, &BTreeMap::new()).unwrap();
+    for error in [
+        fs.write_atomic("c/1", bytes("x")).await.unwrap_err(),
+        fs.write_atomic("1", bytes("x")).await.unwrap_err(),
+        fs.create("c/1", bytes("x")).await.unwrap_err(),
+        fs.read("c/1").await.unwrap_err(),
+        fs.exists("c/1").await.unwrap_err(),
+        fs.list("").await.unwrap_err(),
+        fs.list("c").await.unwrap_err(),
+        fs.list_names("").await.unwrap_err(),
+        fs.delete("c/1").await.unwrap_err(),
+        fs.delete_dir("c").await.unwrap_err(),
+    ] {
+        assert!(
+            error.is_unavailable() || matches!(error, StoreError::Indeterminate(_)),
+            "{error}"
+        );
+        assert!(error.to_string().contains("is the disk mounted?"), "{error}");
+    }
+    assert!(
+        !dir.path().join("x").exists(),
+        "nothing may be written below a missing root"
+    );
+    assert!(fs.create_dir_all().await.unwrap());
+    assert!(!fs.create_dir_all().await.unwrap());
+    fs.write_atomic("c/1", bytes("x")).await.unwrap();
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    let url = StorageUrl::parse(&format!("file://{}/file/y", dir.path().display())).unwrap();
+    let fs = FilesystemFactory::get_filesystem(&url, &BTreeMap::new()).unwrap();
+    assert!(
+        fs.create_dir_all()
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains(url.as_str())
+    );
+}
+
+#[tokio::test]
+async fn leftovers_of_killed_writers_are_hidden_counted_and_removed() {
+    let dir = TempDir::new().unwrap();
+    let fs = local(&dir);
+    fs.write_atomic("c/000/1.json", bytes("x")).await.unwrap();
+    std::fs::write(dir.path().join("c/000/2.json#1"), "half").unwrap();
+    std::fs::write(dir.path().join("c/000/note#a"), "not ours").unwrap();
+    assert_eq!(paths(&fs, "").await, ["c/000/1.json", "c/000/note#a"]);
+    assert_eq!(fs.list_names("c/000").await.unwrap(), ["1.json", "note#a"]);
+    // A leftover does not stand in the way of the next writer.
+    fs.create("c/000/2.json", bytes("whole")).await.unwrap();
+    assert_eq!(fs.remove_staging().await.unwrap(), 1);
+    assert_eq!(fs.read("c/000/2.json").await.unwrap(), bytes("whole"));
+    assert!(!dir.path().join("c/000/2.json#1").exists());
+}
+
+#[tokio::test]
+async fn symbolic_links_are_followed_and_loops_and_dangling_ones_do_no_harm() {
+    let (dir, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    std::fs::write(other.path().join("f"), "x").unwrap();
+    std::os::unix::fs::symlink(other.path(), dir.path().join("linked")).unwrap();
+    std::os::unix::fs::symlink("/does/not/exist", dir.path().join("dangling")).unwrap();
+    let fs = local(&dir);
+    assert_eq!(paths(&fs, "").await, ["linked/f"]);
+    std::os::unix::fs::symlink(dir.path(), dir.path().join("loop")).unwrap();
+    assert!(paths(&fs, "").await.contains(&"linked/f".to_owned()));
+}
+
+#[tokio::test]
+async fn k2_every_operation_is_measured_and_a_missing_file_is_no_error() {
+    let fs = memory();
+    fs.write_atomic("a", bytes("12345")).await.unwrap();
+    fs.read("a").await.unwrap();
+    fs.read("b").await.unwrap_err();
+    fs.create("c", bytes("123")).await.unwrap();
+    fs.list("").await.unwrap();
+    fs.delete("a").await.unwrap();
+    let stats = |op| {
+        let stats = fs.meter().stats(op);
+        (stats.count, stats.errors, stats.bytes)
+    };
+    assert_eq!(stats(Op::Write), (1, 0, 5));
+    assert_eq!(stats(Op::Read), (2, 0, 5));
+    assert_eq!(stats(Op::Create), (1, 0, 3));
+    assert_eq!((stats(Op::List), stats(Op::Delete)), ((1, 0, 0), (1, 0, 0)));
+}
+
+#[tokio::test]
+async fn k3_a_hanging_root_keeps_its_own_threads_only() {
+    let (dir, healthy) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (hanging, healthy) = (local(&dir), local(&healthy));
+    let (release, hold) = std::sync::mpsc::channel::<()>();
+    let hold = Arc::new(parking_lot::Mutex::new(hold));
+    for _ in 0..100 {
+        let hold = Arc::clone(&hold);
+        hanging.spawn_blocking(move || {
+            let _ = hold.lock().recv();
+        });
+    }
+    let write = hanging.write_atomic("x", bytes("x"));
+    assert!(
+        tokio::time::timeout(Duration::from_millis(50), write).await.is_err(),
+        "every thread hangs"
+    );
+    let write = healthy.write_atomic("x", bytes("x"));
+    tokio::time::timeout(Duration::from_secs(30), write)
+        .await
+        .unwrap()
+        .unwrap();
+    drop(release);
+    assert_eq!(hanging.blocking(|| 7).await.unwrap(), 7);
+}
+
+#[tokio::test]
+async fn a_panic_on_a_pool_thread_is_an_error_and_the_pool_goes_on() {
+    let fs = memory();
+    assert!(matches!(fs.blocking(|| panic!("boom")).await, Err(StoreError::Io(_))));
+    // A task started from there runs on the caller's runtime.
+    let task = fs.blocking(|| tokio::spawn(async { 8 })).await.unwrap();
+    assert_eq!(task.await.unwrap(), 8);
+}
+
+#[tokio::test]
+async fn capacity_is_that_of_the_file_system() {
+    let dir = TempDir::new().unwrap();
+    let capacity = local(&dir).capacity().await.unwrap().unwrap();
+    assert!(capacity.total_bytes > capacity.free_bytes && capacity.free_bytes > 0);
+    local(&dir).sync_all().await.unwrap();
+}
+
+/// Set for the child of the test below; names its directory.
+const KILL_DIR: &str = "PROXIMADB_TEST_KILL_DIR";
+
+/// A file that verifies: its version, then a body made of that version.
+fn versioned(version: u64) -> Bytes {
+    let mut body = version.to_le_bytes().to_vec();
+    body.resize(40_000, version.to_le_bytes()[0]);
+    body.into()
+}
+
+#[test]
+fn child_that_writes_until_it_is_killed() {
+    let Ok(dir) = std::env::var(KILL_DIR) else { return };
+    let url = StorageUrl::parse(&format!("file://{dir}")).unwrap();
+    let fs = FilesystemFactory::get_filesystem(&url, &BTreeMap::new()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    for version in 1.. {
+        runtime.block_on(async {
+            fs.write_atomic(&format!("c/{}", version % 7), versioned(version))
+                .await
+                .unwrap();
+            assert_eq!(
+                fs.create(&format!("n/{version:020}"), versioned(version))
+                    .await
+                    .unwrap(),
+                Created::Committed
+            );
+        });
+        println!("{version}");
+    }
+}
+
+#[tokio::test]
+async fn b9_after_kill_9_every_file_is_old_or_new_and_acknowledged_ones_are_there() {
+    for round in 0..5 {
+        let dir = TempDir::new().unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "filesystem::tests::child_that_writes_until_it_is_killed",
+                "--nocapture",
+            ])
+            .env(KILL_DIR, dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = std::io::BufReader::new(child.stdout.take().unwrap());
+        let mut acknowledged = 0;
+        for line in std::io::BufRead::lines(output) {
+            acknowledged = line.unwrap().parse().unwrap_or(acknowledged);
+            if acknowledged == 20 + 13 * round {
+                child.kill().unwrap();
+            }
+        }
+        child.wait().unwrap();
+        let fs = local(&dir);
+        let mut seen = HashSet::new();
+        for file in fs.list("").await.unwrap() {
+            let stored = fs.read(&file.path).await.unwrap();
+            let version = u64::from_le_bytes(stored[..8].try_into().unwrap());
+            assert_eq!(stored, versioned(version), "{}", file.path);
+            if file.path.starts_with("n/") {
+                seen.insert(version);
+            }
+        }
+        assert!(acknowledged >= 20 && (1..=acknowledged).all(|version| seen.contains(&version)));
+        fs.remove_staging().await.unwrap();
+        assert!(fs.scan("").await.unwrap().staging.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn ten_thousand_collections_are_listed_in_well_under_a_second_per_root() {
+    let dir = TempDir::new().unwrap();
+    for n in 0..2_500 {
+        let shard = dir.path().join(format!("0190a5b0-0000-7000-8000-{n:012}/000"));
+        std::fs::create_dir_all(&shard).unwrap();
+        std::fs::write(shard.join("00000000000000000001.avro"), "x").unwrap();
+    }
+    let start = Instant::now();
+    assert_eq!(local(&dir).list("").await.unwrap().len(), 2_500);
+    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+}

@@ -1,0 +1,465 @@
+//! A directory as an object store, durable: when a write, create or delete returns, it survives a power cut.
+//!
+//! Everything runs on the threads of its own root. Whole files only; the log appends through
+//! [`AppendFile`](crate::AppendFile). Does not create its base directory: a missing one may be an unmounted disk.
+//!
+//! ```text
+//! write:   name#1 ─ write ─ fsync ─ rename to name ─ fsync directory      a reader sees old or new
+//! create:  name#1 ─ write ─ fsync ─ hard link name (fails if it exists) ─ fsync directory ─ unlink name#1
+//! ```
+//!
+//! `object_store::local` is not used: it never syncs deletes, may acknowledge a file whose new directory another thread
+//! has not yet synced, and reads on the threads of whoever asks.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path as FsPath, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::stream::{self, BoxStream, StreamExt};
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use parking_lot::Mutex;
+
+use crate::pool::Pool;
+
+/// Name of this store in errors.
+const STORE: &str = "local disk";
+/// Deepest directory below the base that is listed; our layout needs four. Bounds loops of symbolic links.
+const MAX_DEPTH: usize = 16;
+/// A staging name is tried this often before a write gives up: each failure is another writer of the same name, a
+/// leftover of a killed one, or a directory that was just deleted.
+const MAX_STAGING: u32 = 10_000;
+
+/// A base directory and its threads. Cheap to clone.
+#[derive(Clone)]
+pub struct LocalDisk {
+    disk: Arc<Disk>,
+    pool: Arc<Pool>,
+}
+
+struct Disk {
+    base: PathBuf,
+    /// Held while directories are created and synced. Who finds a directory takes it once, so that nobody acknowledges
+    /// a file in a directory that its creator has not synced yet.
+    directories: Mutex<()>,
+}
+
+impl LocalDisk {
+    pub(crate) fn new(base: PathBuf, pool: Arc<Pool>) -> Self {
+        Self {
+            disk: Arc::new(Disk {
+                base,
+                directories: Mutex::new(()),
+            }),
+            pool,
+        }
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        location: &Path,
+        work: impl FnOnce(&Disk) -> io::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let disk = Arc::clone(&self.disk);
+        let result = self
+            .pool
+            .run(move || work(&disk).map_err(|error| disk.explain(error)))
+            .await?;
+        result.map_err(|error| store_error(location, error))
+    }
+
+    /// Removes the directory and all below it; returns the number of files. The parent is synced.
+    pub(crate) async fn remove_tree(&self, prefix: &Path) -> Result<u64> {
+        let relative = prefix.to_string();
+        self.run(prefix, move |disk| disk.remove_tree(&relative)).await
+    }
+}
+
+impl Disk {
+    /// A path below a missing base says nothing about the file: the disk is not there.
+    fn explain(&self, error: io::Error) -> io::Error {
+        if error.kind() == ErrorKind::NotFound && !self.base.is_dir() {
+            return io::Error::new(
+                ErrorKind::NotConnected,
+                "the directory of the root is missing: is the disk mounted?",
+            );
+        }
+        error
+    }
+
+    fn put(&self, relative: &str, payload: &PutPayload, create: bool) -> io::Result<()> {
+        let target = self.base.join(relative);
+        let directory = target.parent().ok_or(ErrorKind::InvalidInput)?;
+        let (file, staging) = self.stage(&target, directory)?;
+        let outcome = publish(file, payload, &staging, &target, create);
+        if create || outcome.is_err() {
+            // A leftover is harmless: it is excluded from listings and removed at the next start.
+            let _ = std::fs::remove_file(&staging);
+        }
+        match outcome {
+            Ok(()) => sync_directory(directory),
+            // The winner's entry must be durable before anyone acts on having lost to it.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => sync_directory(directory).and(Err(error)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens a new `<target>#<n>`, creating the directories below the base.
+    fn stage(&self, target: &FsPath, directory: &FsPath) -> io::Result<(File, PathBuf)> {
+        for n in 1..=MAX_STAGING {
+            self.ensure_directory(directory)?;
+            let mut name = target.as_os_str().to_owned();
+            name.push(format!("#{n}"));
+            let staging = PathBuf::from(name);
+            match OpenOptions::new().write(true).create_new(true).open(&staging) {
+                Ok(file) => return Ok((file, staging)),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                // Deleted since it was ensured; the base itself is checked each time.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::new(ErrorKind::AlreadyExists, "every staging name is taken"))
+    }
+
+    /// Creates the missing directories from the base (never the base itself) down to `directory`, each synced.
+    fn ensure_directory(&self, directory: &FsPath) -> io::Result<()> {
+        let _creating = self.directories.lock();
+        if directory.is_dir() {
+            return Ok(());
+        }
+        let below = directory
+            .strip_prefix(&self.base)
+            .map_err(|_| ErrorKind::InvalidInput)?;
+        let mut parent = self.base.clone();
+        for segment in below.components() {
+            let child = parent.join(segment);
+            match std::fs::create_dir(&child) {
+                Ok(()) => sync_directory(&parent)?,
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+            parent = child;
+        }
+        if directory.is_dir() {
+            Ok(())
+        } else {
+            Err(ErrorKind::NotFound.into())
+        }
+    }
+
+    fn get(&self, relative: &str, options: &GetOptions) -> io::Result<(Bytes, std::ops::Range<u64>, Meta)> {
+        let file = File::open(self.base.join(relative))?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(ErrorKind::NotFound, "not a file"));
+        }
+        let meta = Meta {
+            size: metadata.len(),
+            modified: modified(&metadata),
+        };
+        let range = match &options.range {
+            Some(range) => range
+                .as_range(meta.size)
+                .map_err(|error| io::Error::new(ErrorKind::InvalidInput, error.to_string()))?,
+            None => 0..meta.size,
+        };
+        if options.head {
+            return Ok((Bytes::new(), range, meta));
+        }
+        let length = usize::try_from(range.end - range.start).map_err(|_| ErrorKind::FileTooLarge)?;
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, range.start)?;
+        Ok((bytes.into(), range, meta))
+    }
+
+    fn remove(&self, relative: &str) -> io::Result<()> {
+        let target = self.base.join(relative);
+        let directory = target.parent().ok_or(ErrorKind::InvalidInput)?;
+        match std::fs::remove_file(&target) {
+            Ok(()) => sync_directory(directory),
+            // Perhaps removed by a process that died before its sync: make it true now.
+            Err(error) if error.kind() == ErrorKind::NotFound && directory.is_dir() => sync_directory(directory),
+            Err(error) if error.kind() == ErrorKind::NotFound && self.base.is_dir() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn remove_tree(&self, relative: &str) -> io::Result<u64> {
+        let target = self.base.join(relative);
+        let parent = target.parent().ok_or(ErrorKind::InvalidInput)?;
+        let mut found = Vec::new();
+        match self
+            .walk(relative, MAX_DEPTH, &mut found, &mut BTreeSet::new())
+            .and_then(|()| std::fs::remove_dir_all(&target))
+        {
+            Ok(()) => sync_directory(parent)?,
+            Err(error) if error.kind() == ErrorKind::NotFound && self.base.is_dir() => {}
+            Err(error) => return Err(error),
+        }
+        Ok(found.len() as u64)
+    }
+
+    /// Adds the files below `relative`, and the names of directories that were not entered.
+    fn walk(
+        &self,
+        relative: &str,
+        depth: usize,
+        files: &mut Vec<(String, Meta)>,
+        directories: &mut BTreeSet<String>,
+    ) -> io::Result<()> {
+        let entries = match std::fs::read_dir(self.base.join(relative)) {
+            Ok(entries) => entries,
+            // Missing below an existing base is empty, as in a bucket. A missing base is an error.
+            Err(error) if error.kind() == ErrorKind::NotFound && !relative.is_empty() && self.base.is_dir() => {
+                return Ok(());
+            }
+            Err(error) if error.kind() == ErrorKind::NotADirectory => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else {
+                tracing::warn!(directory = %self.base.join(relative).display(), ?name, "ignored: the name is not UTF-8");
+                continue;
+            };
+            let path = if relative.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{relative}/{name}")
+            };
+            let Some(metadata) = metadata_of(&entry)? else { continue };
+            if !metadata.is_dir() {
+                files.push((
+                    path,
+                    Meta {
+                        size: metadata.len(),
+                        modified: modified(&metadata),
+                    },
+                ));
+            } else if depth > 1 {
+                self.walk(&path, depth - 1, files, directories)?;
+            } else {
+                directories.insert(path);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes, syncs and closes the staged file, then gives it its name.
+fn publish(mut file: File, payload: &PutPayload, staging: &FsPath, target: &FsPath, create: bool) -> io::Result<()> {
+    for part in payload {
+        file.write_all(part)?;
+    }
+    file.sync_all()?;
+    drop(file);
+    if create {
+        std::fs::hard_link(staging, target)
+    } else {
+        std::fs::rename(staging, target)
+    }
+}
+
+/// Makes the entries of a directory durable.
+pub(crate) fn sync_directory(directory: &FsPath) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// Creates `directory` and its missing parents, and syncs every directory that got a new entry.
+/// Returns whether anything was created.
+pub(crate) fn create_directories(directory: &FsPath) -> io::Result<bool> {
+    if directory.is_dir() {
+        return Ok(false);
+    }
+    let parent = directory.parent().ok_or(ErrorKind::NotFound)?;
+    create_directories(parent)?;
+    match std::fs::create_dir(directory) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && directory.is_dir() => {}
+        Err(error) => return Err(error),
+    }
+    sync_directory(parent)?;
+    Ok(true)
+}
+
+/// Size and kind of an entry, symbolic links followed; `None` when it vanished or points nowhere.
+fn metadata_of(entry: &std::fs::DirEntry) -> io::Result<Option<std::fs::Metadata>> {
+    let metadata = match entry.metadata() {
+        Ok(metadata) if metadata.is_symlink() => std::fs::metadata(entry.path()),
+        other => other,
+    };
+    match metadata {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+struct Meta {
+    size: u64,
+    modified: DateTime<Utc>,
+}
+
+impl Meta {
+    fn of(self, location: Path) -> ObjectMeta {
+        ObjectMeta {
+            location,
+            last_modified: self.modified,
+            size: self.size,
+            e_tag: None,
+            version: None,
+        }
+    }
+}
+
+fn modified(metadata: &std::fs::Metadata) -> DateTime<Utc> {
+    metadata.modified().map(DateTime::from).unwrap_or_default()
+}
+
+fn store_error(location: &Path, error: io::Error) -> Error {
+    let path = location.to_string();
+    match error.kind() {
+        ErrorKind::NotFound => Error::NotFound {
+            path,
+            source: error.into(),
+        },
+        ErrorKind::AlreadyExists => Error::AlreadyExists {
+            path,
+            source: error.into(),
+        },
+        _ => Error::Generic {
+            store: STORE,
+            source: error.into(),
+        },
+    }
+}
+
+fn not_implemented(operation: &str) -> Error {
+    Error::NotImplemented {
+        operation: operation.to_owned(),
+        implementer: STORE.to_owned(),
+    }
+}
+
+impl fmt::Display for LocalDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LocalDisk({})", self.disk.base.display())
+    }
+}
+
+impl fmt::Debug for LocalDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for LocalDisk {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let create = match options.mode {
+            PutMode::Overwrite => false,
+            PutMode::Create => true,
+            PutMode::Update(_) => return Err(not_implemented("conditional update")),
+        };
+        let relative = location.to_string();
+        self.run(location, move |disk| disk.put(&relative, &payload, create))
+            .await?;
+        Ok(PutResult {
+            e_tag: None,
+            version: None,
+            extensions: Default::default(),
+        })
+    }
+
+    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        Err(not_implemented("multipart upload"))
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if options.if_match.is_some() || options.if_none_match.is_some() || options.version.is_some() {
+            return Err(not_implemented("conditional get"));
+        }
+        let relative = location.to_string();
+        let (bytes, range, meta) = self.run(location, move |disk| disk.get(&relative, &options)).await?;
+        Ok(GetResult {
+            payload: GetResultPayload::Stream(stream::once(async { Ok(bytes) }).boxed()),
+            meta: meta.of(location.clone()),
+            range,
+            attributes: Default::default(),
+            extensions: Default::default(),
+        })
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        let store = self.clone();
+        locations
+            .then(move |location| {
+                let store = store.clone();
+                async move {
+                    let location = location?;
+                    let relative = location.to_string();
+                    store.run(&location, move |disk| disk.remove(&relative)).await?;
+                    Ok(location)
+                }
+            })
+            .boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (store, prefix) = (self.clone(), prefix.cloned().unwrap_or_default());
+        let listing = async move {
+            let relative = prefix.to_string();
+            let walk = move |disk: &Disk| {
+                let mut files = Vec::new();
+                disk.walk(&relative, MAX_DEPTH, &mut files, &mut BTreeSet::new())?;
+                Ok(files)
+            };
+            let metas: Vec<Result<ObjectMeta>> = match store.run(&prefix, walk).await {
+                Ok(files) => files.into_iter().map(object_meta).collect(),
+                Err(error) => vec![Err(error)],
+            };
+            stream::iter(metas)
+        };
+        stream::once(listing).flatten().boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        let prefix = prefix.cloned().unwrap_or_default();
+        let relative = prefix.to_string();
+        let (files, directories) = self
+            .run(&prefix, move |disk| {
+                let (mut files, mut directories) = (Vec::new(), BTreeSet::new());
+                disk.walk(&relative, 1, &mut files, &mut directories)?;
+                Ok((files, directories))
+            })
+            .await?;
+        Ok(ListResult {
+            objects: files.into_iter().map(object_meta).collect::<Result<_>>()?,
+            common_prefixes: directories
+                .into_iter()
+                .map(|path| Ok(Path::parse(path)?))
+                .collect::<Result<_>>()?,
+            extensions: Default::default(),
+        })
+    }
+
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
+        Err(not_implemented("copy"))
+    }
+}
+
+fn object_meta((path, meta): (String, Meta)) -> Result<ObjectMeta> {
+    Ok(meta.of(Path::parse(path)?))
+}
