@@ -1,0 +1,474 @@
+//! Rows of a segment in memory: column by column, immutable, shared by search, retrieval and compaction.
+//!
+//! Owns the columns and how rows get into them. Does not know files, and does not know which rows are live.
+//! Invariants: every column has one entry per row; a row without a vector has zeros there and is absent from `present`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+
+use fixedbitset::FixedBitSet;
+use proximadb_index::Rows;
+use proximadb_index::kmeans::Clusters;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::point::{NamedVectors, Payload, Point, PointId, Seq};
+use crate::schema::Schema;
+
+/// Id of a segment, a UUID (v7), unique in the world; its file is called after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SegmentId(pub Uuid);
+
+impl SegmentId {
+    /// An id never used before; later ones sort after earlier ones.
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl fmt::Display for SegmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.hyphenated())
+    }
+}
+
+impl FromStr for SegmentId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, uuid::Error> {
+        Uuid::try_parse(text).map(Self)
+    }
+}
+
+/// The vectors of one space, a row each.
+#[derive(Debug, Clone)]
+pub struct VectorColumn {
+    /// The vectors; zeros for a row that has none.
+    pub rows: Rows,
+    /// The rows that have a vector; `None` = all of them.
+    pub present: Option<FixedBitSet>,
+}
+
+impl VectorColumn {
+    /// The vector of a row, if it has one.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn get(&self, row: usize) -> Option<&[f32]> {
+        let present = self.present.as_ref().is_none_or(|present| present.contains(row));
+        present.then(|| self.rows.get(row))
+    }
+}
+
+/// The payloads of all rows as JSON objects in one text.
+#[derive(Debug, Clone)]
+pub struct PayloadColumn {
+    text: String,
+    /// Where each row starts, and after the last one where it ends.
+    offsets: Vec<usize>,
+}
+
+impl Default for PayloadColumn {
+    fn default() -> Self {
+        Self {
+            text: String::new(),
+            offsets: vec![0],
+        }
+    }
+}
+
+impl PayloadColumn {
+    /// Adds a row; `json` is an object.
+    pub fn push(&mut self, json: &str) {
+        self.text.push_str(json);
+        self.offsets.push(self.text.len());
+    }
+
+    /// The JSON object of a row, `{}` if its payload is empty.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn raw(&self, row: usize) -> &str {
+        &self.text[self.offsets[row]..self.offsets[row + 1]]
+    }
+
+    /// The payload of a row.
+    ///
+    /// # Errors
+    /// [`Error::Corruption`] if the stored text is no JSON object.
+    pub fn get(&self, row: usize) -> Result<Payload> {
+        let raw = self.raw(row);
+        serde_json::from_str(raw).map_err(|error| Error::Corruption(format!("payload of a segment row: {error}")))
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of the text of some rows.
+    pub fn text_bytes(&self, rows: Range<usize>) -> usize {
+        self.offsets[rows.end] - self.offsets[rows.start]
+    }
+}
+
+/// How the rows are sorted: cluster `c` is the rows `offsets[c]..offsets[c + 1]`; rows after the last cluster have no vector in the space.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Clustering {
+    /// The vector space whose similarity sorts the rows.
+    pub space: String,
+    /// Where each cluster starts, and after the last one where it ends. No cluster is empty.
+    pub offsets: Vec<u32>,
+}
+
+/// Rows in memory, immutable; what search, get, scroll and compaction read.
+#[derive(Debug, Clone, Default)]
+pub struct SegmentData {
+    /// The id of each row. An id occurs in one row only.
+    pub ids: Vec<PointId>,
+    /// The sequence number of the operation that wrote each row.
+    pub seqs: Vec<Seq>,
+    /// Vectors by space.
+    pub vectors: BTreeMap<String, VectorColumn>,
+    /// Payloads.
+    pub payloads: PayloadColumn,
+    /// How the rows are sorted; `None` before clustering, or without any vector.
+    pub clustering: Option<Clustering>,
+    /// Deleted ids with the sequence number of the deletion: rows of older segments with a smaller one are dead.
+    pub tombstones: Vec<(PointId, Seq)>,
+}
+
+impl SegmentData {
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there are no rows (there may be tombstones).
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// The vector of a row in a space, if both exist.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn vector(&self, space: &str, row: usize) -> Option<&[f32]> {
+        self.vectors.get(space)?.get(row)
+    }
+
+    /// All vectors of a row.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn named_vectors(&self, row: usize) -> NamedVectors {
+        let mut vectors = NamedVectors::default();
+        for (space, column) in &self.vectors {
+            if let Some(vector) = column.get(row) {
+                vectors.insert(space.clone(), vector.to_vec());
+            }
+        }
+        vectors
+    }
+
+    /// The clusters of a space, to build an index over; `None` if the rows are not sorted by it.
+    pub fn clusters(&self, space: &str) -> Option<Clusters> {
+        let clustering = self
+            .clustering
+            .as_ref()
+            .filter(|clustering| clustering.space == space)?;
+        let rows = &self.vectors.get(space)?.rows;
+        let mut means = Vec::with_capacity((clustering.offsets.len() - 1) * rows.dim());
+        for bounds in clustering.offsets.windows(2) {
+            let mut mean = vec![0f32; rows.dim()];
+            for row in bounds[0]..bounds[1] {
+                mean.iter_mut()
+                    .zip(rows.get(row as usize))
+                    .for_each(|(sum, value)| *sum += value);
+            }
+            means.extend(mean.iter().map(|sum| sum / (bounds[1] - bounds[0]) as f32));
+        }
+        Some(Clusters::from_offsets(
+            Rows::from_vec(rows.dim(), means),
+            &clustering.offsets,
+        ))
+    }
+
+    /// Smallest and largest sequence number of rows and tombstones; `None` if there are neither.
+    pub fn seq_range(&self) -> Option<(Seq, Seq)> {
+        let seqs = || {
+            self.seqs
+                .iter()
+                .copied()
+                .chain(self.tombstones.iter().map(|(_, seq)| *seq))
+        };
+        Some((seqs().min()?, seqs().max()?))
+    }
+
+    /// About the bytes of a row in a file without compression; also about its bytes in memory.
+    pub fn row_bytes(&self, row: usize) -> usize {
+        let vectors: usize = self
+            .vectors
+            .values()
+            .filter_map(|column| column.get(row))
+            .map(size_of_val)
+            .sum();
+        vectors + self.payloads.text_bytes(row..row + 1) + ROW_OVERHEAD_BYTES
+    }
+
+    /// About the bytes of all rows and tombstones, as [`row_bytes`](Self::row_bytes).
+    pub fn bytes(&self) -> usize {
+        let rows: usize = (0..self.len()).map(|row| self.row_bytes(row)).sum();
+        rows + self.tombstones.len() * TOMBSTONE_BYTES
+    }
+
+    /// The same rows in another order (`order[new row] = old row`), with all tombstones and no clustering.
+    ///
+    /// # Panics
+    /// If `order` names a row that does not exist.
+    pub fn reorder(&self, order: &[u32]) -> Self {
+        let mut payloads = PayloadColumn::default();
+        payloads.text.reserve(self.payloads.text.len());
+        order
+            .iter()
+            .for_each(|row| payloads.push(self.payloads.raw(*row as usize)));
+        Self {
+            ids: order.iter().map(|row| self.ids[*row as usize]).collect(),
+            seqs: order.iter().map(|row| self.seqs[*row as usize]).collect(),
+            vectors: self
+                .vectors
+                .iter()
+                .map(|(space, column)| (space.clone(), pick(column, order)))
+                .collect(),
+            payloads,
+            clustering: None,
+            tombstones: self.tombstones.clone(),
+        }
+    }
+
+    /// Cuts the rows into pieces of at most `max_bytes` (at least one row each), in the order of their sequence numbers: each piece has
+    /// the rows and tombstones of one range. So of the pieces of a flush, written one after the other, any first few are a
+    /// complete state, and a crash between two leaves no hole before the highest sequence number on disk.
+    pub fn split(self, max_bytes: usize) -> Vec<Self> {
+        if self.bytes() <= max_bytes {
+            return vec![self];
+        }
+        let row_entries = (0..self.len()).map(|row| (self.seqs[row], Some(row), self.row_bytes(row)));
+        let tombstone_entries = self.tombstones.iter().map(|(_, seq)| (*seq, None, TOMBSTONE_BYTES));
+        let mut entries: Vec<(Seq, Option<usize>, usize)> = row_entries.chain(tombstone_entries).collect();
+        entries.sort_by_key(|(seq, ..)| *seq);
+        let mut pieces = Vec::new();
+        let mut start = 0;
+        while start < entries.len() {
+            let mut bytes = 0;
+            let fits = |entry: &&(Seq, Option<usize>, usize)| {
+                bytes += entry.2;
+                bytes <= max_bytes
+            };
+            let mut end = start + entries[start..].iter().take_while(fits).count().max(1);
+            // Equal sequence numbers stay together, or the next piece would begin inside this one's range.
+            while end < entries.len() && entries[end].0 == entries[end - 1].0 {
+                end += 1;
+            }
+            let order: Vec<u32> = entries[start..end]
+                .iter()
+                .filter_map(|entry| entry.1)
+                .map(|row| row as u32)
+                .collect();
+            let range = entries[start].0..=entries[end - 1].0;
+            let mut piece = self.reorder(&order);
+            piece.tombstones.retain(|(_, seq)| range.contains(seq));
+            pieces.push(piece);
+            start = end;
+        }
+        pieces
+    }
+}
+
+/// Id, sequence number, cluster, levels and offsets of a row.
+const ROW_OVERHEAD_BYTES: usize = 64;
+/// A tombstone in the footer, as text.
+const TOMBSTONE_BYTES: usize = 40;
+
+/// Some rows of a column, in the order given.
+fn pick(column: &VectorColumn, order: &[u32]) -> VectorColumn {
+    let mut floats = Vec::with_capacity(order.len() * column.rows.dim());
+    order
+        .iter()
+        .for_each(|row| floats.extend_from_slice(column.rows.get(*row as usize)));
+    let present = column.present.as_ref().map(|present| {
+        let mut picked = FixedBitSet::with_capacity(order.len());
+        order
+            .iter()
+            .enumerate()
+            .for_each(|(new, old)| picked.set(new, present.contains(*old as usize)));
+        picked
+    });
+    VectorColumn {
+        rows: Rows::from_vec(column.rows.dim(), floats),
+        present,
+    }
+}
+
+/// Collects rows in any order into [`SegmentData`].
+#[derive(Debug)]
+pub struct SegmentBuilder {
+    data: SegmentData,
+    columns: BTreeMap<String, ColumnBuilder>,
+}
+
+/// One vector space while rows are added.
+#[derive(Debug)]
+pub(crate) struct ColumnBuilder {
+    dim: usize,
+    floats: Vec<f32>,
+    rows: usize,
+    /// Rows without a vector.
+    absent: Vec<usize>,
+}
+
+impl ColumnBuilder {
+    /// No rows yet.
+    pub(crate) fn new(dim: usize) -> Self {
+        Self {
+            dim,
+            floats: Vec::new(),
+            rows: 0,
+            absent: Vec::new(),
+        }
+    }
+
+    /// Whether a row may have this vector, or none.
+    pub(crate) fn fits(&self, vector: Option<&[f32]>) -> bool {
+        vector.is_none_or(|vector| vector.len() == self.dim)
+    }
+
+    /// Adds a row.
+    ///
+    /// # Panics
+    /// If the vector does not [fit](Self::fits).
+    pub(crate) fn push(&mut self, vector: Option<&[f32]>) {
+        assert!(self.fits(vector), "a vector of another dimension");
+        match vector {
+            Some(vector) => self.floats.extend_from_slice(vector),
+            None => {
+                self.absent.push(self.rows);
+                self.floats.resize(self.floats.len() + self.dim, 0.0);
+            }
+        }
+        self.rows += 1;
+    }
+
+    /// All rows.
+    pub(crate) fn build(self) -> VectorColumn {
+        let present = (!self.absent.is_empty()).then(|| {
+            let mut present = FixedBitSet::with_capacity(self.rows);
+            present.set_range(.., true);
+            self.absent.iter().for_each(|row| present.set(*row, false));
+            present
+        });
+        VectorColumn {
+            rows: Rows::from_vec(self.dim, self.floats),
+            present,
+        }
+    }
+}
+
+impl SegmentBuilder {
+    /// No rows yet, with a column for each vector space of the schema.
+    pub fn new(schema: &Schema) -> Self {
+        let columns = schema
+            .vectors
+            .iter()
+            .map(|(name, space)| (name.clone(), ColumnBuilder::new(space.size)))
+            .collect();
+        Self {
+            data: SegmentData::default(),
+            columns,
+        }
+    }
+
+    /// Adds a point as the operation `seq` wrote it. The caller adds each id once.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if a vector does not fit the schema (the caller has checked that) or the payload is no JSON.
+    pub fn push(&mut self, seq: Seq, point: &Point) -> Result<()> {
+        let unknown = point
+            .vectors
+            .iter()
+            .find(|(space, _)| !self.columns.contains_key(*space));
+        if let Some((space, _)) = unknown {
+            return Err(Error::Internal(format!(
+                "point {} has a vector {space:?} that the schema lacks",
+                point.id
+            )));
+        }
+        let json = serde_json::to_string(&point.payload)
+            .map_err(|error| Error::Internal(format!("payload of point {}: {error}", point.id)))?;
+        self.push_columns(point.id, seq, |space| point.vectors.get(space), &json)
+    }
+
+    /// Adds a row of another segment.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if its vectors do not fit the schema.
+    pub fn push_row(&mut self, data: &SegmentData, row: usize) -> Result<()> {
+        self.push_columns(
+            data.ids[row],
+            data.seqs[row],
+            |space| data.vector(space, row),
+            data.payloads.raw(row),
+        )
+    }
+
+    /// Adds a deletion.
+    pub fn tombstone(&mut self, id: PointId, seq: Seq) {
+        self.data.tombstones.push((id, seq));
+    }
+
+    /// The rows as added, not yet clustered; tombstones sorted by id.
+    pub fn build(self) -> SegmentData {
+        let mut data = self.data;
+        data.tombstones.sort_unstable();
+        data.vectors = self
+            .columns
+            .into_iter()
+            .map(|(space, column)| (space, column.build()))
+            .collect();
+        data
+    }
+
+    fn push_columns<'a>(
+        &mut self,
+        id: PointId,
+        seq: Seq,
+        vector: impl Fn(&str) -> Option<&'a [f32]>,
+        payload: &str,
+    ) -> Result<()> {
+        if let Some((space, _)) = self.columns.iter().find(|(space, column)| !column.fits(vector(space))) {
+            return Err(Error::Internal(format!(
+                "point {id}: its vector {space:?} has not the dimension of the schema"
+            )));
+        }
+        self.columns
+            .iter_mut()
+            .for_each(|(space, column)| column.push(vector(space)));
+        self.data.ids.push(id);
+        self.data.seqs.push(seq);
+        self.data.payloads.push(payload);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "segment/tests.rs"]
+mod tests;
