@@ -72,6 +72,11 @@ impl Failure {
         Self::new(StatusCode::FORBIDDEN, format!("Forbidden: {reason}"))
     }
 
+    /// 408: the client or the work took too long.
+    pub fn timeout(reason: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, format!("Timeout: {reason}"))
+    }
+
     /// 413: the body is larger than `limit` bytes.
     pub fn too_large(limit: usize) -> Self {
         let text = format!("Payload error: JSON payload is larger than allowed (limit: {limit} bytes)");

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
-use crate::wire::storage::RootOut;
+use crate::wire::storage::{OperationOut, RootOut};
 
 /// Upper bounds of the duration histogram, in seconds.
 const BOUNDS_S: [f64; 12] = [
@@ -19,6 +19,9 @@ const BOUNDS_S: [f64; 12] = [
 
 /// What a series counts: method, route pattern, status. The pattern, never the path: names must not make series.
 type Labels = (&'static str, String, u16);
+
+/// Name and help of a family, and its value for one thing.
+type Family<T, V> = (&'static str, &'static str, fn(&T) -> V);
 
 /// All requests since the start.
 #[derive(Debug, Default)]
@@ -76,20 +79,19 @@ impl Requests {
         );
         for ((method, route, status), series) in &series {
             let status = status.to_string();
-            let labels = [
-                ("method", *method),
-                ("endpoint", route.as_str()),
-                ("status", status.as_str()),
-            ];
+            let method = ("method", *method);
+            let endpoint = ("endpoint", route.as_str());
+            let status = ("status", status.as_str());
             let mut below = 0;
             for (bound, bucket) in BOUNDS_S.iter().zip(&series.buckets) {
                 below += bucket.load(Relaxed);
                 let bound = bound.to_string();
-                let labels = [labels[0], labels[1], labels[2], ("le", bound.as_str())];
+                let labels = [method, endpoint, status, ("le", bound.as_str())];
                 text.sample("rest_responses_duration_seconds_bucket", &labels, below as f64);
             }
             let count = series.count.load(Relaxed) as f64;
-            let all = [labels[0], labels[1], labels[2], ("le", "+Inf")];
+            let all = [method, endpoint, status, ("le", "+Inf")];
+            let labels = [method, endpoint, status];
             text.sample("rest_responses_duration_seconds_bucket", &all, count);
             let seconds = series.micros.load(Relaxed) as f64 / 1e6;
             text.sample("rest_responses_duration_seconds_sum", &labels, seconds);
@@ -122,7 +124,7 @@ pub fn render(requests: &Requests, collections: &[CollectionSample], roots: &[Ro
     );
     text.family("collections_total", "gauge", "Number of collections");
     text.sample("collections_total", &[], collections.len() as f64);
-    let of_collection: [(&str, &str, fn(&CollectionSample) -> u64); 3] = [
+    let of_collection: [Family<CollectionSample, u64>; 3] = [
         ("collection_points", "Points of the collection", |sample| sample.points),
         (
             "proximadb_collection_segments",
@@ -147,7 +149,7 @@ pub fn render(requests: &Requests, collections: &[CollectionSample], roots: &[Ro
 }
 
 fn write_roots(text: &mut Text, roots: &[RootOut]) {
-    let gauges: [(&str, &str, fn(&RootOut) -> Option<u64>); 6] = [
+    let gauges: [Family<RootOut, Option<u64>>; 6] = [
         ("proximadb_root_up", "1 if the root is online", |root| {
             Some(u64::from(root.state == "online"))
         }),
@@ -181,36 +183,29 @@ fn write_roots(text: &mut Text, roots: &[RootOut]) {
             }
         }
     }
-    let counters: [(&str, &str, &str, fn(&crate::wire::storage::OperationOut) -> f64); 5] = [
-        (
-            "proximadb_root_operations_total",
-            "counter",
-            "Requests to the root",
-            |of| of.count as f64,
-        ),
-        (
-            "proximadb_root_errors_total",
-            "counter",
-            "Failed requests to the root",
-            |of| of.errors as f64,
-        ),
+    let operations: [Family<OperationOut, f64>; 5] = [
+        ("proximadb_root_operations_total", "Requests to the root", |of| {
+            of.count as f64
+        }),
+        ("proximadb_root_errors_total", "Failed requests to the root", |of| {
+            of.errors as f64
+        }),
         (
             "proximadb_root_moved_bytes_total",
-            "counter",
             "Bytes moved to or from the root",
             |of| of.bytes as f64,
         ),
-        ("proximadb_root_latency_p50_seconds", "gauge", "Median latency", |of| {
+        ("proximadb_root_latency_p50_seconds", "Median latency", |of| {
             of.latency_ms_p50 / 1e3
         }),
         (
             "proximadb_root_latency_p99_seconds",
-            "gauge",
             "99th percentile of the latency",
             |of| of.latency_ms_p99 / 1e3,
         ),
     ];
-    for (name, kind, help, value) in counters {
+    for (name, help, value) in operations {
+        let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
         text.family(name, kind, help);
         for root in roots {
             for (operation, counts) in &root.operations {

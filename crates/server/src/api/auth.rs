@@ -32,20 +32,37 @@ pub async fn check(State(app): State<AppState>, request: Request, next: Next) ->
         .map_or("", MatchedPath::as_str);
     match allow(&app.settings, request.headers(), request.method(), route) {
         Ok(()) => next.run(request).await,
-        Err(refusal) => refusal,
+        Err(refusal) => refusal.into_response(),
     }
 }
 
-fn allow(settings: &Settings, headers: &HeaderMap, method: &Method, route: &str) -> Result<(), Response> {
+/// Why a request is sent away.
+enum Refusal {
+    Missing,
+    Unknown,
+    ReadOnly,
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        // 401 is plain text, as Qdrant answers.
+        let unauthorized = |text: &'static str| (StatusCode::UNAUTHORIZED, text).into_response();
+        match self {
+            Self::Missing => unauthorized("Must provide an API key or an Authorization bearer token"),
+            Self::Unknown => unauthorized("Invalid API key or JWT"),
+            Self::ReadOnly => Failure::forbidden("Global write access is required").into_response(),
+        }
+    }
+}
+
+fn allow(settings: &Settings, headers: &HeaderMap, method: &Method, route: &str) -> Result<(), Refusal> {
     if settings.api_key.is_none() && settings.read_only_api_key.is_none() || OPEN.contains(&route) {
         return Ok(());
     }
-    // Plain text, as Qdrant answers.
-    let unauthorized = |text: &'static str| Err((StatusCode::UNAUTHORIZED, text).into_response());
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let bearer = || header("authorization").and_then(|value| value.strip_prefix("Bearer "));
     let Some(key) = header("api-key").or_else(bearer) else {
-        return unauthorized("Must provide an API key or an Authorization bearer token");
+        return Err(Refusal::Missing);
     };
     let is = |own: &Option<Secret>| {
         own.as_ref()
@@ -55,12 +72,12 @@ fn allow(settings: &Settings, headers: &HeaderMap, method: &Method, route: &str)
         return Ok(());
     }
     if !is(&settings.read_only_api_key) {
-        return unauthorized("Invalid API key or JWT");
+        return Err(Refusal::Unknown);
     }
     if reads(method, route) {
         Ok(())
     } else {
-        Err(Failure::forbidden("Global write access is required").into_response())
+        Err(Refusal::ReadOnly)
     }
 }
 

@@ -1,5 +1,7 @@
 //! What handlers take from a request. Rejections are the API's JSON errors, not axum's plain text.
 
+use std::time::Duration;
+
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -16,6 +18,9 @@ use crate::failure::Failure;
 /// other requests of an async thread for longer than handing over costs.
 const PARSE_INLINE_BYTES: usize = 64 * 1024;
 
+/// Longest time for a body to arrive: what is read counts against the memory for all bodies.
+const MAX_READ: Duration = Duration::from_secs(300);
+
 /// How much of an oversized body is read and thrown away, in multiples of the limit. Clients that send everything
 /// before they read see the 413 only if somebody takes their bytes.
 const DRAIN_LIMITS: usize = 4;
@@ -27,7 +32,9 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<AppState> for Json<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, app: &AppState) -> Result<Self, Failure> {
-        let bytes = read(request.into_body(), app.settings.max_request_bytes).await?;
+        let body = read(request.into_body(), app.settings.max_request_bytes);
+        let late = |_| Failure::timeout(format_args!("the body did not arrive within {MAX_READ:?}"));
+        let bytes = tokio::time::timeout(MAX_READ, body).await.map_err(late)??;
         let few = bytes.len() <= PARSE_INLINE_BYTES;
         let parse = move || serde_json::from_slice(&bytes).map(Self).map_err(Failure::format);
         if few {

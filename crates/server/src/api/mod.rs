@@ -6,7 +6,6 @@ use std::future::Future;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
@@ -132,8 +131,6 @@ pub fn router(app: AppState) -> Router {
     // The last layer sees a request first.
     routes
         .layer(RequestDecompressionLayer::new().gzip(true))
-        // The limit counts what the client's text is after decompression; `extract` enforces it.
-        .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(app.clone(), admission::admit))
         .layer(from_fn_with_state(app.clone(), auth::check))
         .layer(CatchPanicLayer::custom(panicked))

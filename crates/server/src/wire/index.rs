@@ -34,7 +34,10 @@ const PARAMETERS: Table = &[
     ("scoring", Any),
 ];
 
-/// The fields that the clients know for an index kind, beside the common first five of `PARAMETERS`.
+/// The fields that every kind has.
+const COMMON: [&str; 5] = ["type", "on_disk", "memory", "enable_hnsw", "nested"];
+
+/// The fields that the clients know for an index kind, beside `COMMON`.
 fn own_fields(kind: &str) -> &'static [&'static str] {
     match kind {
         "keyword" => &["is_tenant", "prefix"],
@@ -101,8 +104,7 @@ fn parameters(object: Value) -> Result<Value, Failure> {
     let Some(kind) = kept.get("type").and_then(Value::as_str).map(str::to_owned) else {
         return Err(Failure::format("missing field `type` in `field_schema`"));
     };
-    let common = &PARAMETERS[..5];
-    kept.retain(|key, _| common.iter().any(|(name, _)| name == key) || own_fields(&kind).contains(&key.as_str()));
+    kept.retain(|key, _| COMMON.contains(&key.as_str()) || own_fields(&kind).contains(&key.as_str()));
     Ok(Value::Object(kept))
 }
 
