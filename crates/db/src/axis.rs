@@ -16,8 +16,7 @@ use bytes::Bytes;
 use proximadb_index::{Ivf, VectorIndex};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::manifest::SegmentId;
-use crate::engine::segment::SegmentData;
+use crate::engine::segment::{SegmentData, SegmentId};
 use crate::error::{Error, Result};
 use crate::root::Root;
 use crate::schema::{CollectionDescription, Schema};
@@ -48,14 +47,13 @@ pub struct Axis {
 
 /// Whether a segment is large enough to be indexed.
 pub fn wants_index(data: &SegmentData) -> bool {
-    data.ids.len() >= ROWS_MIN && !data.clusters.is_empty()
+    data.len() >= ROWS_MIN && data.clustering.is_some()
 }
 
 /// Builds the indexes of a segment from the clusters that its rows are sorted by. CPU work; no I/O.
 pub fn build(data: &SegmentData, schema: &Schema) -> SegmentIndexes {
-    let indexable = data.clusters.iter().filter_map(|(name, clusters)| {
-        let (space, column) = (schema.vectors.get(name)?, data.vectors.get(name)?);
-        let index = Ivf::build(space.distance.metric(), &column.rows, clusters);
+    let indexable = data.vectors.iter().filter_map(|(name, column)| {
+        let index = Ivf::build(schema.vectors.get(name)?.distance.metric(), &column.rows, &data.clusters(name)?);
         Some((name.clone(), Box::new(index) as Box<dyn VectorIndex>))
     });
     Arc::new(indexable.collect())
@@ -65,11 +63,6 @@ impl Axis {
     /// The index files below `directory` (`<collection id>/<shard>`) of an index root.
     pub fn new(root: Arc<Root>, directory: String) -> Self {
         Self { root, directory }
-    }
-
-    /// The root that holds them.
-    pub fn root(&self) -> &Arc<Root> {
-        &self.root
     }
 
     /// Stores the indexes of a segment durably.

@@ -4,9 +4,10 @@
 //! partial update into the full points that result. One shard today; paths and files carry the shard already.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use proximadb_index::normalize;
+use proximadb_index::metric::normalize;
 
 use crate::error::{Error, Result};
 use crate::filter::Filter;
@@ -57,7 +58,7 @@ impl Collection {
     /// # Errors
     /// Errors of the roots as [`Shard::write`].
     pub async fn delete(&self, points: PointSelector) -> Result<Seq> {
-        let plan = move |state: &State| Ok(existing(state, &points).into_iter().map(|(id, _)| Operation::Delete(id)).collect());
+        let plan = move |state: &State| Ok(existing(state, &points)?.into_keys().map(Operation::Delete).collect());
         self.shard.read_modify_write(plan).await
     }
 
@@ -67,7 +68,14 @@ impl Collection {
     /// [`Error::NotFound`] for a missing id, [`Error::InvalidInput`] for a malformed key; errors of the roots.
     pub async fn set_payload(&self, values: Payload, key: Option<String>, points: PointSelector) -> Result<Seq> {
         let key = key.as_deref().map(parse_path).transpose()?;
-        self.modify(points, move |point| payload::set(&mut point.payload, key.as_ref(), &values)).await
+        let change = move |point: &mut Point| match &key {
+            Some(key) => payload::set_at(&mut point.payload, key, &values).map_err(|e| Error::InvalidInput(e.to_string())),
+            None => {
+                payload::merge(&mut point.payload, &values);
+                Ok(())
+            }
+        };
+        self.modify(points, change).await
     }
 
     /// Replaces the payloads.
@@ -75,7 +83,11 @@ impl Collection {
     /// # Errors
     /// [`Error::NotFound`] for a missing id; errors of the roots.
     pub async fn overwrite_payload(&self, values: Payload, points: PointSelector) -> Result<Seq> {
-        self.modify(points, move |point| point.payload = values.clone()).await
+        let change = move |point: &mut Point| {
+            point.payload = values.clone();
+            Ok(())
+        };
+        self.modify(points, change).await
     }
 
     /// Removes the given paths from the payloads.
@@ -84,7 +96,13 @@ impl Collection {
     /// [`Error::NotFound`] for a missing id, [`Error::InvalidInput`] for a malformed key; errors of the roots.
     pub async fn delete_payload(&self, keys: Vec<String>, points: PointSelector) -> Result<Seq> {
         let keys = keys.iter().map(|key| parse_path(key)).collect::<Result<Vec<_>>>()?;
-        self.modify(points, move |point| keys.iter().for_each(|key| payload::remove(&mut point.payload, key))).await
+        let change = move |point: &mut Point| {
+            for key in &keys {
+                payload::delete_at(&mut point.payload, key);
+            }
+            Ok(())
+        };
+        self.modify(points, change).await
     }
 
     /// Removes the payloads.
@@ -92,7 +110,11 @@ impl Collection {
     /// # Errors
     /// [`Error::NotFound`] for a missing id; errors of the roots.
     pub async fn clear_payload(&self, points: PointSelector) -> Result<Seq> {
-        self.modify(points, |point| point.payload.clear()).await
+        let change = |point: &mut Point| {
+            point.payload.clear();
+            Ok(())
+        };
+        self.modify(points, change).await
     }
 
     /// Sets or replaces the given vectors of points, leaving their other vectors and payloads.
@@ -107,9 +129,10 @@ impl Collection {
         let plan = move |state: &State| {
             let mut changed: BTreeMap<PointId, Point> = BTreeMap::new();
             for (id, vectors) in updates {
+                let location = state.locate(id).ok_or_else(|| no_point(id))?;
                 let point = match changed.entry(id) {
-                    std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-                    std::collections::btree_map::Entry::Vacant(entry) => entry.insert(state.point(id).ok_or_else(|| no_point(id))?),
+                    Entry::Occupied(entry) => entry.into_mut(),
+                    Entry::Vacant(entry) => entry.insert(state.point(id, location)?),
                 };
                 for (name, vector) in vectors.iter() {
                     point.vectors.insert(name.to_owned(), vector.to_vec());
@@ -129,7 +152,11 @@ impl Collection {
         for name in &names {
             self::space(&description, name)?;
         }
-        self.modify(points, move |point| names.iter().for_each(|name| point.vectors.remove(name))).await
+        let change = move |point: &mut Point| {
+            names.iter().for_each(|name| point.vectors.remove(name));
+            Ok(())
+        };
+        self.modify(points, change).await
     }
 
     /// The points with these ids, in the order asked; missing ones are left out.
@@ -217,32 +244,33 @@ impl Collection {
         self.shard.close().await;
     }
 
-    async fn modify(&self, points: PointSelector, change: impl Fn(&mut Point) + Send) -> Result<Seq> {
-        let plan = |state: &State| {
+    async fn modify(&self, points: PointSelector, change: impl Fn(&mut Point) -> Result<()> + Send) -> Result<Seq> {
+        let plan = move |state: &State| {
             if let PointSelector::Ids(ids) = &points
                 && let Some(&missing) = ids.iter().find(|&&id| state.locate(id).is_none())
             {
                 return Err(no_point(missing));
             }
-            let changed = existing(state, &points).into_iter().filter_map(|(id, _)| state.point(id)).map(|mut point| {
-                change(&mut point);
-                Operation::Upsert(point)
+            let changed = existing(state, &points)?.into_iter().map(|(id, location)| {
+                let mut point = state.point(id, location)?;
+                change(&mut point)?;
+                Ok(Operation::Upsert(point))
             });
-            Ok(changed.collect())
+            changed.collect()
         };
         self.shard.read_modify_write(plan).await
     }
 }
 
 /// The selected points that exist, each once.
-fn existing(state: &State, points: &PointSelector) -> BTreeMap<PointId, Location> {
-    match points {
+fn existing(state: &State, points: &PointSelector) -> Result<BTreeMap<PointId, Location>> {
+    Ok(match points {
         PointSelector::Ids(ids) => ids.iter().filter_map(|&id| Some((id, state.locate(id)?))).collect(),
         PointSelector::Filter(filter) => {
-            let matching = Matching::new(state, filter);
+            let matching = Matching::new(state, filter)?;
             state.points_from(None).filter(|&(_, location)| matching.contains(location)).collect()
         }
-    }
+    })
 }
 
 fn no_point(id: PointId) -> Error {

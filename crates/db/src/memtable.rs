@@ -149,12 +149,16 @@ impl Memtable {
             let all = present.is_full();
             VectorColumn { rows: Rows::from_vec(column.dim, data), present: (!all).then_some(present) }
         };
+        let mut payloads = PayloadColumn::default();
+        for &row in &kept {
+            payloads.push(&serde_json::Value::Object((**self.payload(row)).clone()).to_string());
+        }
         let data = SegmentData {
             ids: kept.iter().map(|&row| self.id(row)).collect(),
             seqs: kept.iter().map(|&row| self.seq(row)).collect(),
             vectors: self.columns.iter().map(|(name, column)| (name.clone(), pick(column))).collect(),
-            payloads: PayloadColumn::from_payloads(kept.iter().map(|&row| &**self.payload(row))),
-            clusters: BTreeMap::new(),
+            payloads,
+            clustering: None,
             tombstones: self.tombstones.clone(),
         };
         (data, kept)

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use proximadb_index::{Hit, Metric, RowSlice, SearchParams, TopK, scan};
 
 use crate::engine::segment::SegmentData;
+use crate::error::Result;
 use crate::filter::{FieldIndex, Filter, PayloadSource};
 use crate::payload::JsonPath;
 use crate::point::{NamedVectors, Payload, PointId, Seq};
@@ -26,9 +27,9 @@ pub enum PayloadSelector {
     /// The whole payload.
     All,
     /// Only these paths.
-    Include(Vec<String>),
+    Include(Vec<JsonPath>),
     /// All but these paths.
-    Exclude(Vec<String>),
+    Exclude(Vec<JsonPath>),
 }
 
 /// Which vectors an answer carries.
@@ -130,16 +131,11 @@ impl Query {
 /// The best live rows of a memtable, by comparison with every row.
 pub fn search_memtable(memtable: &MemSource, metric: Metric, query: &Query) -> Vec<Candidate> {
     let Some((rows, present)) = memtable.table.column(&query.using) else { return Vec::new() };
-    let mut allowed = memtable.live.clone();
+    let mut allowed = match &query.filter {
+        Some(filter) => select_memtable(memtable, filter),
+        None => memtable.live.clone(),
+    };
     allowed.intersect_with(present);
-    if let Some(filter) = &query.filter {
-        let rows: Vec<usize> = allowed.ones().collect();
-        for row in rows {
-            if !memtable_row_matches(memtable, row as u32, filter) {
-                allowed.remove(row);
-            }
-        }
-    }
     let mut top = TopK::new(metric, query.params().k);
     let rows = RowSlice::new(query.vector.len(), rows);
     scan(metric, rows, 0..rows.len(), &query.vector, Some(&allowed), &mut top);
@@ -148,23 +144,26 @@ pub fn search_memtable(memtable: &MemSource, metric: Metric, query: &Query) -> V
 }
 
 /// The live rows of a memtable that match `filter`.
-pub fn memtable_row_matches(memtable: &MemSource, row: u32, filter: &Filter) -> bool {
-    let has_vector = |name: &str| memtable.table.has_vector(row, name);
-    filter.matches(memtable.table.id(row), memtable.table.payload(row), &has_vector)
+pub fn select_memtable(memtable: &MemSource, filter: &Filter) -> FixedBitSet {
+    let mut matching = FixedBitSet::with_capacity(memtable.live.len());
+    for row in memtable.live.ones() {
+        let has_vector = |name: &str| memtable.table.has_vector(row as u32, name);
+        let (id, payload) = (memtable.table.id(row as u32), memtable.table.payload(row as u32));
+        matching.set(row, filter.matches(id, payload, &has_vector));
+    }
+    matching
 }
 
 /// The best live rows of a segment: through its index if it has one, else by comparison with every row.
-pub fn search_segment(segment: &SegmentSource, metric: Metric, query: &Query) -> Vec<Candidate> {
-    let Some(column) = segment.data.vectors.get(&query.using) else { return Vec::new() };
-    let filtered = match (&query.filter, &column.present) {
-        (None, None) => None,
-        (Some(filter), _) => Some(select(segment, filter)),
-        (None, Some(present)) => {
-            let mut allowed = (*segment.live).clone();
-            allowed.intersect_with(present);
-            Some(allowed)
-        }
-    };
+///
+/// # Errors
+/// [`Error::Corruption`](crate::Error::Corruption) for a damaged payload, if there is a filter.
+pub fn search_segment(segment: &SegmentSource, metric: Metric, query: &Query) -> Result<Vec<Candidate>> {
+    let Some(column) = segment.data.vectors.get(&query.using) else { return Ok(Vec::new()) };
+    let mut filtered = query.filter.as_ref().map(|filter| select_segment(segment, filter)).transpose()?;
+    if let Some(present) = &column.present {
+        filtered.get_or_insert_with(|| (*segment.live).clone()).intersect_with(present);
+    }
     let allowed = filtered.as_ref().or(segment.restriction());
     let params = query.params();
     let hits = match segment.indexes.get(&query.using) {
@@ -175,14 +174,15 @@ pub fn search_segment(segment: &SegmentSource, metric: Metric, query: &Query) ->
             top.into_sorted()
         }
     };
-    hits.into_iter().map(|hit| candidate(hit, segment.source, segment.data.ids[hit.row as usize])).collect()
+    Ok(hits.into_iter().map(|hit| candidate(hit, segment.source, segment.data.ids[hit.row as usize])).collect())
 }
 
 /// The live rows of a segment that match `filter`.
-pub fn select(segment: &SegmentSource, filter: &Filter) -> FixedBitSet {
-    let mut rows = filter.select(&SegmentPayloads { data: &segment.data, fields: &segment.fields });
-    rows.intersect_with(&segment.live);
-    rows
+///
+/// # Errors
+/// [`Error::Corruption`](crate::Error::Corruption) for a damaged payload.
+pub fn select_segment(segment: &SegmentSource, filter: &Filter) -> Result<FixedBitSet> {
+    filter.select(&SegmentPayloads { data: &segment.data, fields: &segment.fields }, (*segment.live).clone())
 }
 
 /// Merges what the sources found: best first, equal scores by id, cut to what the query wants.
@@ -212,4 +212,29 @@ pub struct FieldIndexes(Mutex<HashMap<JsonPath, Arc<FieldIndex>>>);
 struct SegmentPayloads<'a> {
     data: &'a SegmentData,
     fields: &'a FieldIndexes,
+}
+
+impl PayloadSource for SegmentPayloads<'_> {
+    fn id(&self, row: usize) -> PointId {
+        self.data.ids[row]
+    }
+
+    fn payload_text(&self, row: usize) -> &str {
+        self.data.payloads.raw(row)
+    }
+
+    fn has_vector(&self, row: usize, name: &str) -> bool {
+        self.data.vector(name, row).is_some()
+    }
+
+    fn field_index(&self, path: &JsonPath) -> Result<Arc<FieldIndex>> {
+        if let Some(index) = self.fields.0.lock().get(path) {
+            return Ok(index.clone());
+        }
+        // Built without the lock: two first uses may both build it, which costs time and nothing else.
+        let texts = (0..self.data.len()).map(|row| self.data.payloads.raw(row));
+        let index = Arc::new(FieldIndex::build(path, texts)?);
+        self.fields.0.lock().insert(path.clone(), index.clone());
+        Ok(index)
+    }
 }

@@ -4,11 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Shard;
+use super::commit::{Commit, Takeover};
 use super::flush::panicked;
 use super::state::{Location, NewSegment, SegmentSource};
-use crate::engine::compaction;
-use crate::engine::manifest::SegmentId;
+use crate::engine::compaction::{self, Candidate};
+use crate::engine::segment::SegmentId;
+use crate::engine::viper::WriteRequest;
 use crate::error::Result;
+use crate::point::Seq;
+
+/// What a compaction reads, as it was when it began.
+struct Inputs {
+    segments: Vec<SegmentSource>,
+    oldest_dead_outside: Option<Seq>,
+}
 
 impl Shard {
     /// Merges all segments as far as their size allows, dropping what was deleted. Returns when it is durable.
@@ -17,8 +26,11 @@ impl Shard {
     /// [`crate::Error::StorageFull`] or [`crate::Error::RootUnavailable`]; the old segments stay.
     pub async fn compact(self: &Arc<Self>) -> Result<()> {
         let _one_at_a_time = self.compacting.lock().await;
-        let inputs = self.inputs(compaction::choose_all);
-        self.merge(inputs).await
+        self.delete_replaced().await?;
+        match self.inputs(compaction::choose_all) {
+            Some(inputs) => self.merge(inputs).await,
+            None => Ok(()),
+        }
     }
 
     /// Compacts in the background as long as the policy finds something to do; does nothing if that is under way.
@@ -26,59 +38,59 @@ impl Shard {
         let shard = self.clone();
         tokio::spawn(async move {
             let Ok(_one_at_a_time) = shard.compacting.try_lock() else { return };
-            loop {
-                let inputs = shard.inputs(compaction::choose);
-                if inputs.is_empty() {
-                    return;
-                }
-                if let Err(error) = shard.merge(inputs).await {
-                    tracing::error!(%error, collection = %shard.description().id, "compaction failed; the segments stay as they are");
-                    return;
-                }
+            while let Err(error) = shard.compact_by_policy().await {
+                tracing::error!(%error, collection = %shard.description().id, "compaction failed; the segments stay as they are");
+                return;
             }
         });
     }
 
-    fn inputs(&self, choose: impl FnOnce(&[compaction::SegmentLoad], u64) -> Vec<SegmentId>) -> Vec<SegmentSource> {
-        let state = self.state.read();
-        let load = |segment: &SegmentSource| compaction::SegmentLoad { meta: segment.meta.clone(), live_rows: segment.live_rows as u64 };
-        let loads: Vec<_> = state.segments().map(load).collect();
-        let chosen = choose(&loads, self.options.segment_size_bytes);
-        state.segments().filter(|segment| chosen.contains(&segment.meta.id)).cloned().collect()
-    }
-
-    async fn merge(self: &Arc<Self>, inputs: Vec<SegmentSource>) -> Result<()> {
-        if inputs.is_empty() || self.closed.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let replaced: Vec<SegmentId> = inputs.iter().map(|segment| segment.meta.id).collect();
-        let others: Vec<_> = self.state.read().segments().filter(|s| !replaced.contains(&s.meta.id)).map(|s| s.meta.clone()).collect();
-        let sources: Vec<u32> = inputs.iter().map(|segment| segment.source).collect();
-        let limit = self.options.segment_size_bytes;
-        let merged = tokio::task::spawn_blocking(move || {
-            let inputs: Vec<_> = inputs.iter().map(|segment| (segment.data.clone(), segment.live.clone())).collect();
-            compaction::merge(&inputs, &others, limit)
-        });
-        let mut segments = Vec::new();
-        for part in merged.await.map_err(panicked)? {
-            let written = self.viper.write_segment(&self.description(), part.rows, replaced.clone()).await?;
-            let origin = |&row: &u32| {
-                let (input, row) = part.origins[row as usize];
-                Location { source: sources[input as usize], row }
-            };
-            let origins = written.permutation.iter().map(origin).collect();
-            segments.push(NewSegment { meta: written.meta, data: Arc::new(written.data), origins });
-        }
-        let added = self.commit_segments(segments, &replaced, 0).await?;
-        self.state.write().drop_segments(&sources);
-        for id in &replaced {
-            self.viper.delete_segment(*id).await?;
-            self.axis.delete(*id).await?;
-        }
-        let added: Vec<_> = self.state.read().segments().filter(|segment| added.contains(&segment.source)).cloned().collect();
-        for segment in added {
-            self.build_index(segment).await;
+    async fn compact_by_policy(self: &Arc<Self>) -> Result<()> {
+        self.delete_replaced().await?;
+        while let Some(inputs) = self.inputs(compaction::choose) {
+            self.merge(inputs).await?;
         }
         Ok(())
+    }
+
+    fn inputs(&self, choose: impl FnOnce(&[Candidate], u64) -> Option<Vec<SegmentId>>) -> Option<Inputs> {
+        let state = self.state.read();
+        let candidate = |segment: &SegmentSource| Candidate { meta: segment.meta.clone(), live_rows: segment.live_rows as u64 };
+        let candidates: Vec<Candidate> = state.segments().map(candidate).collect();
+        let chosen = choose(&candidates, self.options.segment_size_bytes)?;
+        Some(Inputs {
+            segments: state.segments().filter(|segment| chosen.contains(&segment.meta.id)).cloned().collect(),
+            oldest_dead_outside: compaction::oldest_dead_outside(&candidates, &chosen),
+        })
+    }
+
+    async fn merge(self: &Arc<Self>, inputs: Inputs) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let Inputs { segments, oldest_dead_outside } = inputs;
+        let description = self.description();
+        let parts: Vec<_> = segments.iter().map(|segment| (segment.data.clone(), (*segment.live).clone())).collect();
+        // The merge takes the live rows of the inputs in order, so the origins can be listed before it.
+        let origins: Vec<Location> = segments
+            .iter()
+            .flat_map(|segment| segment.live.ones().map(|row| Location { source: segment.source, row: row as u32 }))
+            .collect();
+        let of = description.clone();
+        let merged = tokio::task::spawn_blocking(move || compaction::merge(&of.schema, &parts, oldest_dead_outside));
+        let request = WriteRequest {
+            description,
+            max_seq: segments.iter().map(|segment| segment.meta.max_seq).max().unwrap_or(0),
+            replaces: segments.iter().map(|segment| segment.meta.id).collect(),
+            segment_size_bytes: self.options.segment_size_bytes,
+        };
+        let written = self.viper.write_segments(merged.await.map_err(panicked)??, &request).await?.into_iter();
+        let new = written.map(|segment| {
+            let origins = segment.order.iter().map(|&row| origins[row as usize]).collect();
+            NewSegment { meta: segment.meta, data: Arc::new(segment.data), origins }
+        });
+        let commit = Commit { segments: new.collect(), flushed_seq: 0, takeover: Takeover::Segments(segments) };
+        self.commit(commit).await?;
+        self.delete_replaced().await
     }
 }

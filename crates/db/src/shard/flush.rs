@@ -5,16 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Shard;
+use super::commit::{Commit, Takeover};
 use super::state::{FrozenMemtable, Location, NewSegment};
-use crate::engine::manifest::Manifest;
+use crate::engine::viper::WriteRequest;
 use crate::error::{Error, Result};
 
 /// A shard's memtable may grow to this many times its flush size while a flush is under way; then writes wait.
 const GROWTH_MAX: u64 = 4;
 /// … but at least to this many bytes, so that a small flush size does not stall bulk writes.
 const ROOM_MIN: u64 = 32 << 20;
-/// Rows adopted under one hold of the state's lock, so that searches and writes get their turn.
-pub(super) const ADOPT_ROWS: usize = 8_192;
 /// After a flush because of its size a log file of this many bytes is closed, so that it can be released.
 const ROLL_BYTES: u64 = 16 << 20;
 
@@ -52,7 +51,6 @@ impl Shard {
                     break;
                 }
             }
-            shard.compact_in_background();
         });
     }
 
@@ -63,7 +61,7 @@ impl Shard {
 
     /// Holds a write back while the memtable is too far ahead of its flush.
     pub(super) async fn wait_for_room(self: &Arc<Self>) -> Result<()> {
-        let room = ROOM_MIN.max(GROWTH_MAX * self.options.memory_flush_size_bytes);
+        let room = ROOM_MIN.max(GROWTH_MAX.saturating_mul(self.options.memory_flush_size_bytes));
         while self.memtable_bytes() >= room {
             self.flush_now(&self.flushes.by_size, ROLL_BYTES).await?;
         }
@@ -75,13 +73,8 @@ impl Shard {
         if self.closed.load(Ordering::Acquire) {
             return Ok(());
         }
-        let result = self.flush_memtables(trigger, roll_bytes).await;
-        *self.flush_error.lock() = result.as_ref().err().cloned();
-        result
-    }
-
-    async fn flush_memtables(self: &Arc<Self>, trigger: &AtomicU64, roll_bytes: u64) -> Result<()> {
         // A table whose flush failed earlier goes first: the manifest must move forward in order.
+        self.finish_commit().await?;
         self.flush_frozen().await?;
         self.wal.roll(roll_bytes).await?;
         let frozen = self.state.write().freeze();
@@ -89,6 +82,7 @@ impl Shard {
             trigger.fetch_add(1, Ordering::Relaxed);
             self.flush_frozen().await?;
         }
+        self.compact_in_background();
         Ok(())
     }
 
@@ -96,46 +90,20 @@ impl Shard {
         let Some(frozen) = self.state.read().frozen_for_flush() else { return Ok(()) };
         let FrozenMemtable { source, through, table, live } = frozen;
         let (rows, kept) = tokio::task::spawn_blocking(move || table.to_segment(&live)).await.map_err(panicked)?;
-        let written = self.viper.write_segment(&self.description(), rows, Vec::new()).await?;
-        let origins = written.permutation.iter().map(|&row| Location { source, row: kept[row as usize] }).collect();
-        let segment = NewSegment { meta: written.meta, data: Arc::new(written.data), origins };
-        let added = self.commit_segments(vec![segment], &[], through).await?;
-        let freed = self.state.write().drop_frozen();
-        self.options.budget.release(freed);
-        self.wal.release(through).await?;
-        for source in added {
-            let segment = self.state.read().segments().find(|segment| segment.source == source).cloned();
-            if let Some(segment) = segment {
-                self.build_index(segment).await;
-            }
-        }
-        Ok(())
-    }
-
-    /// Names new segments in the manifest in place of `replaced` ones, then makes them visible. From the commit on the
-    /// segments are the durable home of their rows.
-    pub(super) async fn commit_segments(
-        &self,
-        segments: Vec<NewSegment>,
-        replaced: &[crate::engine::manifest::SegmentId],
-        flushed_seq: crate::point::Seq,
-    ) -> Result<Vec<u32>> {
-        let mut manifest = self.manifest.lock().await;
-        let mut next: Manifest = manifest.next(&self.description());
-        next.flushed_seq = next.flushed_seq.max(flushed_seq);
-        next.segments.retain(|segment| !replaced.contains(&segment.id));
-        next.segments.extend(segments.iter().map(|segment| segment.meta.clone()));
-        *manifest = self.manifests.commit(next).await?;
-        let mut added = Vec::with_capacity(segments.len());
-        for segment in segments {
-            let rows = segment.origins.len();
-            let source = self.state.write().add_segment(segment.meta, segment.data);
-            for start in (0..rows).step_by(ADOPT_ROWS) {
-                self.state.write().adopt(source, start..rows.min(start + ADOPT_ROWS), &segment.origins);
-            }
-            added.push(source);
-        }
-        Ok(added)
+        let request = WriteRequest {
+            description: self.description(),
+            max_seq: through,
+            replaces: Vec::new(),
+            segment_size_bytes: self.options.segment_size_bytes,
+        };
+        let written = self.viper.write_segments(rows, &request).await?.into_iter();
+        let segments = written.map(|segment| {
+            let origins = segment.order.iter().map(|&row| Location { source, row: kept[row as usize] }).collect();
+            NewSegment { meta: segment.meta, data: Arc::new(segment.data), origins }
+        });
+        let commit = Commit { segments: segments.collect(), flushed_seq: through, takeover: Takeover::Frozen };
+        self.commit(commit).await?;
+        self.wal.release(through).await.map(|_| ())
     }
 }
 

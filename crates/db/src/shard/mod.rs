@@ -4,37 +4,36 @@
 //! release of the log. Does not own formats (wal, engine), placement, or names.
 //!
 //! Two locks order the work, taken in this order and never the other way round:
-//! `flushing` or `compacting` (one flush and one compaction at a time) → `manifest` (one commit at a time).
+//! `flushing` or `compacting` (one flush and one compaction at a time) → `ledger` (one commit at a time).
 //! `gate` is shared by blind writes and exclusive for read-modify-write operations, which must see all earlier ones.
 
-pub mod budget;
-mod compact;
-mod flush;
-pub mod read;
 pub mod state;
+pub mod budget;
+mod commit;
+mod flush;
+mod compact;
+pub mod read;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use futures::stream::{self, StreamExt, TryStreamExt};
 use parking_lot::{Mutex, RwLock};
+use proximadb_store::FileInfo;
 use tokio::sync::{Mutex as AsyncMutex, RwLock as AsyncRwLock};
 
 use crate::axis::{self, Axis};
-use crate::engine::manifest::{Manifest, ManifestStore};
+use crate::engine::manifest::{Manifest, ManifestStore, SegmentMeta};
 use crate::engine::viper::Viper;
 use crate::error::{Error, Result};
 use crate::memtable::memory_bytes;
 use crate::point::{Operation, Seq};
 use crate::root::Root;
 use crate::schema::CollectionDescription;
-use crate::wal::{Wal, WalOptions};
+use crate::wal::{Wal, WalFile, WalOptions, WalStart, WalStats};
 
 use budget::MemoryBudget;
-use state::State;
-
-/// Segments read at once when a shard is opened: enough to keep a disk or a bucket busy, bounded in memory.
-const PARALLEL_READS: usize = 4;
+use commit::Ledger;
+use state::{SegmentSource, SourceId, State};
 
 /// Where a shard lives and how it behaves.
 #[derive(Clone)]
@@ -67,18 +66,18 @@ pub struct FlushCounters {
 /// One open shard.
 pub struct Shard {
     description: RwLock<Arc<CollectionDescription>>,
-    directory: String,
     options: ShardOptions,
     state: Arc<RwLock<State>>,
     wal: Wal,
     viper: Viper,
     manifests: ManifestStore,
-    manifest: AsyncMutex<Manifest>,
+    ledger: AsyncMutex<Ledger>,
+    /// Segments that no manifest names any more and whose files are still there.
+    replaced: Mutex<Vec<SegmentMeta>>,
     axis: Axis,
     flushing: AsyncMutex<()>,
     compacting: AsyncMutex<()>,
     gate: AsyncRwLock<()>,
-    flush_error: Mutex<Option<Error>>,
     closed: AtomicBool,
     /// Flushes by trigger.
     pub flushes: FlushCounters,
@@ -95,47 +94,48 @@ impl Shard {
         let description = Arc::new(description);
         let wal_files = options.wal_root.list(&directory).await?;
         let data_files = options.viper_root.list(&directory).await?;
-        let viper = Viper::new(options.viper_root.clone(), directory.clone());
-        let manifests = ManifestStore::new(options.viper_root.clone(), directory.clone());
+        let viper = Viper::new(options.viper_root.clone(), description.id, shard);
+        let manifests = ManifestStore::new(options.viper_root.clone(), description.id, shard);
 
-        let existing = match manifests.latest(&data_files).await? {
-            Some(manifest) => Some(manifest),
-            None => viper.rebuild_manifest(&data_files, &description).await?,
-        };
-        let first_logged = crate::wal::first_seq(&wal_files)?;
-        check_log_meets_manifest(&directory, &options, existing.as_ref(), first_logged)?;
-
-        let metas = existing.as_ref().map_or_else(Vec::new, |manifest| manifest.segments.clone());
-        let reads = metas.into_iter().map(|meta| {
-            let viper = &viper;
-            async move { viper.read_segment(&meta).await.map(|data| (meta, Arc::new(data))) }
-        });
-        let segments: Vec<_> = stream::iter(reads).buffered(PARALLEL_READS).try_collect().await?;
-        let flushed_seq = existing.as_ref().map_or(0, |manifest| manifest.flushed_seq);
-        let schema = Arc::new(description.schema.clone());
-        let state = Arc::new(RwLock::new(State::load(schema, flushed_seq, segments)));
-
-        let wal = open_wal(&description, &directory, &options, wal_files, flushed_seq, &state).await?;
-        let manifest = match existing {
+        let newest = manifests.latest(data_files.iter().map(|file| file.path.as_str())).await?;
+        let found = if newest.is_none() { viper.inspect(&data_files).await? } else { Vec::new() };
+        check_log_meets_manifest(&directory, &options, newest.as_ref(), !found.is_empty(), &wal_files)?;
+        let manifest = match newest {
             Some(manifest) => manifest,
-            // The log's first file exists by now, so a manifest without a log is always a loss, never a beginning.
-            None => manifests.commit(Manifest::first(&description, shard)).await?,
+            None if found.is_empty() => Manifest::empty((*description).clone(), shard),
+            None => Manifest::rebuild(description.id, shard, &found)?,
         };
-        viper.delete_orphans(&data_files, &manifest).await?;
-        let axis = Axis::new(options.index_root.clone(), directory.clone());
+        let data = viper.read_segments(&manifest.segments).await?.into_iter().map(Arc::new);
+        let segments = manifest.segments.iter().cloned().zip(data).collect();
+        let schema = Arc::new(description.schema.clone());
+        let state = Arc::new(RwLock::new(State::load(schema, manifest.flushed_seq, segments)));
+
+        let wal = open_wal(&description, &directory, &options, &wal_files, manifest.flushed_seq, &state).await?;
+        let manifest = if manifests.latest(data_files.iter().map(|file| file.path.as_str())).await?.is_some() {
+            manifest
+        } else {
+            // The log's first file exists by now, so a manifest without a log is always a loss, never a beginning.
+            let first = if manifest.version == 0 { manifest.next((*description).clone(), 0, Vec::new()) } else { manifest };
+            manifests.commit(&first).await?;
+            first
+        };
+        for orphan in viper.orphans(&manifest, &data_files) {
+            tracing::info!(root = options.viper_root.url(), file = orphan.path, "file of an unfinished or replaced write deleted");
+            options.viper_root.delete(&orphan.path).await?;
+        }
+        let axis = Axis::new(options.index_root.clone(), directory);
         let shard = Arc::new(Self {
             description: RwLock::new(description),
-            directory,
             state,
             wal,
             viper,
             manifests,
-            manifest: AsyncMutex::new(manifest),
+            ledger: AsyncMutex::new(Ledger { manifest, unfinished: None }),
+            replaced: Mutex::default(),
             axis,
             flushing: AsyncMutex::default(),
             compacting: AsyncMutex::default(),
             gate: AsyncRwLock::default(),
-            flush_error: Mutex::default(),
             closed: AtomicBool::new(false),
             flushes: FlushCounters::default(),
             options,
@@ -143,6 +143,7 @@ impl Shard {
         shard.options.budget.register(&shard);
         shard.attach_indexes().await;
         shard.flush_if_large();
+        shard.compact_in_background();
         Ok(shard)
     }
 
@@ -203,6 +204,11 @@ impl Shard {
         self.options.budget.release(active + frozen);
     }
 
+    /// What the log holds, in numbers.
+    pub fn wal_stats(&self) -> WalStats {
+        self.wal.stats()
+    }
+
     /// Loads the index of every segment, and builds those that are missing in the background.
     async fn attach_indexes(self: &Arc<Self>) {
         let segments: Vec<_> = self.state.read().segments().cloned().collect();
@@ -210,17 +216,24 @@ impl Shard {
         for segment in segments.into_iter().filter(|segment| axis::wants_index(&segment.data)) {
             match self.axis.load(segment.meta.id).await {
                 Ok(Some(indexes)) => self.state.write().set_indexes(segment.source, indexes),
-                Ok(None) => missing.push(segment),
+                Ok(None) => missing.push(segment.source),
                 Err(error) => {
                     tracing::warn!(%error, segment = %segment.meta.id, "index not loaded; it is built again");
-                    missing.push(segment);
+                    missing.push(segment.source);
                 }
             }
         }
-        if !missing.is_empty() {
+        self.index_in_background(missing);
+    }
+
+    /// Builds the indexes of these segments, one after the other, while they are searched exactly.
+    fn index_in_background(self: &Arc<Self>, sources: Vec<SourceId>) {
+        let wanted = |segment: &&SegmentSource| sources.contains(&segment.source) && axis::wants_index(&segment.data);
+        let segments: Vec<SegmentSource> = self.state.read().segments().filter(wanted).cloned().collect();
+        if !segments.is_empty() {
             let shard = self.clone();
             tokio::spawn(async move {
-                for segment in missing {
+                for segment in segments {
                     shard.build_index(segment).await;
                 }
             });
@@ -228,17 +241,20 @@ impl Shard {
     }
 
     /// Builds, attaches and stores the index of a segment. A failure is logged: the segment is searched exactly.
-    async fn build_index(&self, segment: state::SegmentSource) {
-        if !axis::wants_index(&segment.data) || self.closed.load(Ordering::Acquire) {
-            return;
-        }
+    async fn build_index(&self, segment: SegmentSource) {
         let description = self.description();
-        let (data, schema) = (segment.data.clone(), description.clone());
-        let Ok(indexes) = tokio::task::spawn_blocking(move || axis::build(&data, &schema.schema)).await else {
+        let (data, of) = (segment.data.clone(), description.clone());
+        let Ok(indexes) = tokio::task::spawn_blocking(move || axis::build(&data, &of.schema)).await else {
             tracing::error!(segment = %segment.meta.id, "index build panicked");
             return;
         };
         self.state.write().set_indexes(segment.source, indexes.clone());
+        // Held so that the segment is not replaced, nor the collection dropped, between the look and the write.
+        let _ledger = self.ledger.lock().await;
+        let alive = self.state.read().segments().any(|other| other.source == segment.source);
+        if !alive || self.closed.load(Ordering::Acquire) {
+            return;
+        }
         if let Err(error) = self.axis.save(segment.meta.id, &description, &indexes).await {
             tracing::warn!(%error, segment = %segment.meta.id, "index is in memory only; it is built again after a restart");
         }
@@ -249,7 +265,7 @@ async fn open_wal(
     description: &CollectionDescription,
     directory: &str,
     options: &ShardOptions,
-    files: Vec<proximadb_store::FileInfo>,
+    files: &[FileInfo],
     flushed_seq: Seq,
     state: &Arc<RwLock<State>>,
 ) -> Result<Wal> {
@@ -266,26 +282,33 @@ async fn open_wal(
         options.budget.add(memory_bytes(&operation));
         state.write().apply(seq, operation);
     };
-    let root = options.wal_root.clone();
-    let opening = Wal::open(root, directory, description, files, flushed_seq, WalOptions::default(), &mut replay, Arc::new(apply));
-    opening.await
+    let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
+    let start = WalStart {
+        directory: directory.to_owned(),
+        description: serde_json::to_string(description).map_err(|e| Error::Internal(format!("description: {e}")))?,
+        files: files.iter().map(|file| WalFile { name: name(&file.path), bytes: file.size }).collect(),
+        after: flushed_seq,
+        options: WalOptions::default(),
+        apply: Arc::new(apply),
+    };
+    Wal::open(options.wal_root.fs(), start, &mut replay).await
 }
 
-/// Refuses a shard whose log and manifest do not meet: operations between them, or the whole log, are lost.
-fn check_log_meets_manifest(directory: &str, options: &ShardOptions, manifest: Option<&Manifest>, first_logged: Option<Seq>) -> Result<()> {
-    let flushed = manifest.map(|manifest| manifest.flushed_seq);
-    let lost = match (flushed, first_logged) {
-        (None, None) => None,
-        (Some(_), None) => Some(format!("the log of shard {directory} is missing on {}", options.wal_root.url())),
-        (None, Some(first)) if first > 1 => {
-            Some(format!("the segments and manifests of shard {directory} are missing on {}", options.viper_root.url()))
+/// Refuses a shard that has lost its log, or its segments, as a whole. Holes inside the log are the replay's to find.
+fn check_log_meets_manifest(
+    directory: &str,
+    options: &ShardOptions,
+    manifest: Option<&Manifest>,
+    has_segments: bool,
+    log: &[FileInfo],
+) -> Result<()> {
+    let first_logged = log.iter().filter_map(|file| crate::wal::first_seq(&file.path)).min();
+    let lost = match (manifest.is_some() || has_segments, first_logged) {
+        (true, None) => format!("the log of shard {directory} is missing on {}", options.wal_root.url()),
+        (false, Some(first)) if first > 1 => {
+            format!("the segments and manifests of shard {directory} are missing on {}", options.viper_root.url())
         }
-        (Some(flushed), Some(first)) if first > flushed + 1 => Some(format!(
-            "shard {directory}: the log on {} starts at sequence number {first}, but the manifest on {} ends at {flushed}",
-            options.wal_root.url(),
-            options.viper_root.url()
-        )),
-        _ => None,
+        _ => return Ok(()),
     };
-    lost.map_or(Ok(()), |reason| Err(Error::Corruption(format!("{reason}; restore it, or drop the collection"))))
+    Err(Error::Corruption(format!("{lost}; restore it, or drop the collection")))
 }

@@ -7,6 +7,7 @@ use fixedbitset::FixedBitSet;
 
 use super::Shard;
 use super::state::{Location, SourceId, State};
+use crate::error::Result;
 use crate::filter::Filter;
 use crate::payload;
 use crate::point::{NamedVectors, PointId, Seq};
@@ -30,49 +31,69 @@ pub struct ShardStats {
 
 impl Shard {
     /// The points nearest to the query, best first.
-    pub fn search(&self, query: &Query, metric: Metric) -> Vec<ScoredPoint> {
+    ///
+    /// # Errors
+    /// [`crate::Error::Corruption`] for a damaged row.
+    pub fn search(&self, query: &Query, metric: Metric) -> Result<Vec<ScoredPoint>> {
         let (mut found, segments) = {
             let state = self.state.read();
             let memtables = state.memtables().flat_map(|memtable| search::search_memtable(memtable, metric, query));
             (memtables.collect::<Vec<Candidate>>(), state.segments().cloned().collect::<Vec<_>>())
         };
         for segment in &segments {
-            found.extend(search::search_segment(segment, metric, query));
+            found.extend(search::search_segment(segment, metric, query)?);
         }
         let best = search::merge(metric, query, found);
         // A point found above may have moved to another segment or changed since; it is answered as it is now.
         let state = self.state.read();
-        let fetch = |hit: Candidate| {
-            let location = state.locate(hit.id)?;
-            let record = record(&state, hit.id, location, &query.select);
-            Some(ScoredPoint { record, version: state.seq(location), score: hit.score })
+        let located = best.into_iter().filter_map(|hit| Some((hit, state.locate(hit.id)?)));
+        let fetch = |(hit, location): (Candidate, Location)| {
+            let record = record(&state, hit.id, location, &query.select)?;
+            Ok(ScoredPoint { record, version: state.seq(location), score: hit.score })
         };
-        best.into_iter().filter_map(fetch).collect()
+        located.map(fetch).collect()
     }
 
     /// The points with these ids, in the order asked; missing ones are left out.
-    pub fn retrieve(&self, ids: &[PointId], select: &Selection) -> Vec<Record> {
+    ///
+    /// # Errors
+    /// [`crate::Error::Corruption`] for a damaged row.
+    pub fn retrieve(&self, ids: &[PointId], select: &Selection) -> Result<Vec<Record>> {
         let state = self.state.read();
-        ids.iter().filter_map(|&id| Some(record(&state, id, state.locate(id)?, select))).collect()
+        let located = ids.iter().filter_map(|&id| Some((id, state.locate(id)?)));
+        located.map(|(id, location)| record(&state, id, location, select)).collect()
     }
 
     /// Up to `limit` points in order of ids from `start` on, and the id where the next page starts.
-    pub fn scroll(&self, filter: Option<&Filter>, start: Option<PointId>, limit: usize, select: &Selection) -> (Vec<Record>, Option<PointId>) {
+    ///
+    /// # Errors
+    /// [`crate::Error::Corruption`] for a damaged row.
+    pub fn scroll(
+        &self,
+        filter: Option<&Filter>,
+        start: Option<PointId>,
+        limit: usize,
+        select: &Selection,
+    ) -> Result<(Vec<Record>, Option<PointId>)> {
         let state = self.state.read();
-        let matching = filter.map(|filter| Matching::new(&state, filter));
+        let matching = filter.map(|filter| Matching::new(&state, filter)).transpose()?;
         let wanted = |location| matching.as_ref().is_none_or(|matching| matching.contains(location));
         let mut points = state.points_from(start).filter(|&(_, location)| wanted(location));
-        let page: Vec<_> = points.by_ref().take(limit).map(|(id, location)| record(&state, id, location, select)).collect();
-        (page, points.next().map(|(id, _)| id))
+        let page = points.by_ref().take(limit).map(|(id, location)| record(&state, id, location, select));
+        let page = page.collect::<Result<Vec<Record>>>()?;
+        Ok((page, points.next().map(|(id, _)| id)))
     }
 
     /// Number of points that match.
-    pub fn count(&self, filter: Option<&Filter>) -> u64 {
+    ///
+    /// # Errors
+    /// [`crate::Error::Corruption`] for a damaged row.
+    pub fn count(&self, filter: Option<&Filter>) -> Result<u64> {
         let state = self.state.read();
-        match filter {
+        Ok(match filter {
             None => state.points() as u64,
-            Some(filter) => Matching::new(&state, filter).count() as u64,
-        }
+            Some(filter) => Matching::new(&state, filter)?.count() as u64,
+        })
     }
 
     /// What the shard holds.
@@ -100,15 +121,13 @@ pub struct Matching(HashMap<SourceId, FixedBitSet>);
 
 impl Matching {
     /// Evaluates `filter` over every source of `state`.
-    pub fn new(state: &State, filter: &Filter) -> Self {
-        let segments = state.segments().map(|segment| (segment.source, search::select(segment, filter)));
-        let memtables = state.memtables().map(|memtable| {
-            let rows = memtable.live.ones().filter(|&row| search::memtable_row_matches(memtable, row as u32, filter));
-            let mut matching = FixedBitSet::with_capacity(memtable.live.len());
-            rows.for_each(|row| matching.insert(row));
-            (memtable.source, matching)
-        });
-        Self(segments.chain(memtables).collect())
+    ///
+    /// # Errors
+    /// [`crate::Error::Corruption`] for a damaged row.
+    pub fn new(state: &State, filter: &Filter) -> Result<Self> {
+        let segments = state.segments().map(|segment| Ok((segment.source, search::select_segment(segment, filter)?)));
+        let memtables = state.memtables().map(|memtable| Ok((memtable.source, search::select_memtable(memtable, filter))));
+        segments.chain(memtables).collect::<Result<_>>().map(Self)
     }
 
     /// Whether the row at `location` matches.
@@ -123,20 +142,19 @@ impl Matching {
 }
 
 /// The point at `location` as `select` wants it.
-fn record(state: &State, id: PointId, location: Location, select: &Selection) -> Record {
-    let payload = || Arc::unwrap_or_clone(state.payload(location));
+fn record(state: &State, id: PointId, location: Location, select: &Selection) -> Result<Record> {
     let payload = match &select.payload {
         PayloadSelector::None => None,
-        PayloadSelector::All => Some(payload()),
-        PayloadSelector::Include(paths) => Some(payload::include(&payload(), paths)),
-        PayloadSelector::Exclude(paths) => Some(payload::exclude(&payload(), paths)),
+        PayloadSelector::All => Some(Arc::unwrap_or_clone(state.payload(location)?)),
+        PayloadSelector::Include(paths) => Some(payload::include(&*state.payload(location)?, paths)),
+        PayloadSelector::Exclude(paths) => Some(payload::exclude(&*state.payload(location)?, paths)),
     };
     let vectors = match &select.vectors {
         VectorSelector::None => None,
         VectorSelector::All => Some(state.vectors(location)),
         VectorSelector::Names(names) => Some(only(&state.vectors(location), names)),
     };
-    Record { id, payload, vectors }
+    Ok(Record { id, payload, vectors })
 }
 
 fn only(vectors: &NamedVectors, names: &[String]) -> NamedVectors {

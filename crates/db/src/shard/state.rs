@@ -13,6 +13,7 @@ use fixedbitset::FixedBitSet;
 use crate::axis::SegmentIndexes;
 use crate::engine::manifest::SegmentMeta;
 use crate::engine::segment::SegmentData;
+use crate::error::Result;
 use crate::memtable::{Memtable, memory_bytes};
 use crate::point::{NamedVectors, Operation, Payload, Point, PointId, Seq};
 use crate::schema::Schema;
@@ -276,42 +277,46 @@ impl State {
     }
 
     /// The payload of a row.
-    pub fn payload(&self, location: Location) -> Arc<Payload> {
-        match self.memtable(location.source) {
-            Some(memtable) => memtable.table.payload(location.row).clone(),
-            None => Arc::new(self.segment(location.source).map_or_else(Payload::new, |s| s.data.payloads.get(location.row as usize))),
+    ///
+    /// # Errors
+    /// [`Error::Corruption`](crate::Error::Corruption) if it is damaged.
+    pub fn payload(&self, location: Location) -> Result<Arc<Payload>> {
+        match (self.memtable(location.source), self.segments.get(&location.source)) {
+            (Some(memtable), _) => Ok(memtable.table.payload(location.row).clone()),
+            (None, Some(segment)) => segment.data.payloads.get(location.row as usize).map(Arc::new),
+            (None, None) => unreachable!("locations name sources that exist"),
         }
     }
 
     /// The vectors of a row.
     pub fn vectors(&self, location: Location) -> NamedVectors {
-        match self.memtable(location.source) {
-            Some(memtable) => memtable.table.vectors(location.row),
-            None => self.segment(location.source).map_or_else(NamedVectors::default, |s| s.data.named_vectors(location.row)),
+        match (self.memtable(location.source), self.segments.get(&location.source)) {
+            (Some(memtable), _) => memtable.table.vectors(location.row),
+            (None, Some(segment)) => segment.data.named_vectors(location.row as usize),
+            (None, None) => unreachable!("locations name sources that exist"),
         }
     }
 
     /// The newest version of a point, in full.
-    pub fn point(&self, id: PointId) -> Option<Point> {
-        let location = self.locate(id)?;
-        let payload = Arc::unwrap_or_clone(self.payload(location));
-        Some(Point { id, vectors: self.vectors(location), payload })
+    ///
+    /// # Errors
+    /// [`Error::Corruption`](crate::Error::Corruption) if it is damaged.
+    pub fn point(&self, id: PointId, location: Location) -> Result<Point> {
+        let payload = Arc::unwrap_or_clone(self.payload(location)?);
+        Ok(Point { id, vectors: self.vectors(location), payload })
     }
 
     /// The sequence number of a row.
     pub fn seq(&self, location: Location) -> Seq {
-        match self.memtable(location.source) {
-            Some(memtable) => memtable.table.seq(location.row),
-            None => self.segment(location.source).map_or(0, |segment| segment.data.seqs[location.row as usize]),
+        match (self.memtable(location.source), self.segments.get(&location.source)) {
+            (Some(memtable), _) => memtable.table.seq(location.row),
+            (None, Some(segment)) => segment.data.seqs[location.row as usize],
+            (None, None) => unreachable!("locations name sources that exist"),
         }
     }
 
     fn memtable(&self, source: SourceId) -> Option<&MemSource> {
         self.memtables().find(|memtable| memtable.source == source)
-    }
-
-    fn segment(&self, source: SourceId) -> Option<&SegmentSource> {
-        self.segments.get(&source)
     }
 }
 
