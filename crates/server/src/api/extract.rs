@@ -21,6 +21,11 @@ const PARSE_INLINE_BYTES: usize = 64 * 1024;
 /// Longest time for a body to arrive: what is read counts against the memory for all bodies.
 const MAX_READ: Duration = Duration::from_secs(300);
 
+/// Most bytes that `discard` reads from a client that may have no right to send anything.
+const MAX_DISCARD_BYTES: usize = 1 << 20;
+/// Longest time that `discard` reads.
+const MAX_DISCARD: Duration = Duration::from_secs(5);
+
 /// How much of an oversized body is read and thrown away, in multiples of the limit. Clients that send everything
 /// before they read see the 413 only if somebody takes their bytes.
 const DRAIN_LIMITS: usize = 4;
@@ -66,6 +71,23 @@ async fn read(body: Body, limit: usize) -> Result<Bytes, Failure> {
     } else {
         Ok(bytes.freeze())
     }
+}
+
+/// Reads and throws away the body of a request that is refused without looking at it. hyper closes a connection
+/// with an unread body, and a client that keeps connections open would fail its next request on it.
+pub async fn discard(body: Body) {
+    let mut seen = 0;
+    let mut chunks = body.into_data_stream();
+    let reading = async {
+        while let Some(Ok(chunk)) = chunks.next().await {
+            seen += chunk.len();
+            if seen > MAX_DISCARD_BYTES {
+                break;
+            }
+        }
+    };
+    // Whoever is slower than this loses the connection; nothing else is lost.
+    let _ = tokio::time::timeout(MAX_DISCARD, reading).await;
 }
 
 /// Segments of the path, percent-decoded.

@@ -20,9 +20,10 @@ pub fn router() -> Router<AppState> {
 async fn create(
     State(app): State<AppState>,
     Path(name): Path<String>,
-    Query(Wait { wait }): Query<Wait>,
+    wait: Result<Query<Wait>, Failure>,
     Json(body): Json<CreateIndex>,
 ) -> Result<Answer, Failure> {
+    let Query(Wait { wait }) = wait?;
     let (field, entry) = body.into_entry()?;
     let database = app.database.clone();
     let insert = async move {

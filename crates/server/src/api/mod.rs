@@ -6,6 +6,8 @@ use std::future::Future;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
@@ -16,6 +18,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::cors::CorsLayer;
 use tower_http::decompression::RequestDecompressionLayer;
+
+use extract::discard;
 
 use crate::failure::Failure;
 use crate::metrics::Requests;
@@ -127,7 +131,9 @@ pub fn router(app: AppState) -> Router {
         .merge(query::router())
         .merge(index::router())
         .merge(cluster::router())
-        .merge(storage::router());
+        .merge(storage::router())
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method);
     // The last layer sees a request first.
     routes
         .layer(RequestDecompressionLayer::new().gzip(true))
@@ -138,6 +144,17 @@ pub fn router(app: AppState) -> Router {
         .layer(CompressionLayer::new().gzip(true))
         .layer(CorsLayer::permissive())
         .with_state(app)
+}
+
+/// 404 without a body, as Qdrant answers.
+async fn unknown_path(request: Request) -> StatusCode {
+    discard(request.into_body()).await;
+    StatusCode::NOT_FOUND
+}
+
+async fn wrong_method(request: Request) -> StatusCode {
+    discard(request.into_body()).await;
+    StatusCode::METHOD_NOT_ALLOWED
 }
 
 fn panicked(panic: Box<dyn Any + Send>) -> Response {

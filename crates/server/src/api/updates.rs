@@ -1,5 +1,6 @@
 //! Everything that changes points: upsert and delete, payloads, vectors, and batches of these. Each route turns its
-//! body into an [`UpdateOperation`] and has it carried out, so a batch does what the single routes do.
+//! body into an [`UpdateOperation`] and has it carried out, so a batch does what the single routes do. A wrong query
+//! string is reported after the body is read: an unread body costs the client its connection.
 
 use std::sync::Arc;
 
@@ -57,8 +58,9 @@ where
 {
     let handler = async move |State(app): State<AppState>,
                               Path(name): Path<String>,
-                              Query(Wait { wait }): Query<Wait>,
+                              wait: Result<Query<Wait>, Failure>,
                               Json(body): Json<B>| {
+        let Query(Wait { wait }) = wait?;
         let collection = app.collection(&name).await?;
         Answer::new(&apply(&app, collection, operation(body), wait).await?)
     };
@@ -69,9 +71,10 @@ where
 async fn batch(
     State(app): State<AppState>,
     Path(name): Path<String>,
-    Query(Wait { wait }): Query<Wait>,
+    wait: Result<Query<Wait>, Failure>,
     Json(body): Json<UpdateBatch>,
 ) -> Result<Answer, Failure> {
+    let Query(Wait { wait }) = wait?;
     let collection = app.collection(&name).await?;
     let mut results = Vec::with_capacity(body.operations.len());
     for operation in body.operations {

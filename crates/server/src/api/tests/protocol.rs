@@ -206,6 +206,27 @@ fn a_connection_serves_many_requests() {
 }
 
 #[test]
+fn a_refusal_without_reading_the_body_keeps_the_connection() {
+    let server = Server::with(&KEYS);
+    let body = "x".repeat(100_000);
+    let mut text = String::new();
+    for (method, path, key) in [
+        ("PUT", "/collections/c", "wrong"),
+        ("PUT", "/collections/c", "read"),
+        ("PUT", "/nothing", "all"),
+        ("DELETE", "/collections", "all"),
+        ("PUT", "/collections/c/points?wait=maybe", "all"),
+    ] {
+        text +=
+            &format!("{method} {path} HTTP/1.1\r\nhost: x\r\napi-key: {key}\r\ncontent-length: 100000\r\n\r\n{body}");
+    }
+    text += "GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let answers = server.raw(text.as_bytes());
+    let statuses: Vec<&str> = answers.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
+    assert_eq!(statuses, ["401", "403", "404", "405", "400", "200"], "{answers}");
+}
+
+#[test]
 fn stopping_finishes_the_running_request_and_then_ends() {
     let mut server = with_points();
     let mut stream = TcpStream::connect(server.address).unwrap();
