@@ -20,6 +20,23 @@ use crate::shard::state::{Location, State};
 use crate::shard::{FlushCounters, Shard};
 use crate::wal::WalStats;
 
+/// What a collection holds, in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CollectionInfo {
+    /// Points.
+    pub points: u64,
+    /// Vectors that an index covers.
+    pub indexed_vectors: u64,
+    /// Segments.
+    pub segments: u64,
+    /// Bytes of its log and segments.
+    pub bytes: u64,
+    /// Estimated bytes in memtables.
+    pub memtable_bytes: u64,
+    /// For each indexed payload field the number of points that have it.
+    pub payload_fields: BTreeMap<String, u64>,
+}
+
 /// An open collection. All methods may be called from many tasks at once.
 pub struct Collection {
     shard: Arc<Shard>,
@@ -204,8 +221,19 @@ impl Collection {
     }
 
     /// What the collection holds, in numbers.
-    pub fn stats(&self) -> ShardStats {
-        self.shard.stats()
+    ///
+    /// # Errors
+    /// [`Error::Corruption`] for a damaged row.
+    pub fn info(&self) -> Result<CollectionInfo> {
+        let ShardStats { points, indexed_vectors, segments, segment_bytes, memtable_bytes, .. } = self.shard.stats();
+        let mut payload_fields = BTreeMap::new();
+        for path in self.description().schema.payload_indexes.keys() {
+            let filled = serde_json::json!({ "must_not": [{ "is_empty": { "key": path } }] });
+            let filter: Filter = serde_json::from_value(filled).map_err(|e| Error::Internal(format!("index {path}: {e}")))?;
+            payload_fields.insert(path.clone(), self.shard.count(Some(&filter))?);
+        }
+        let bytes = segment_bytes + self.shard.wal_stats().bytes;
+        Ok(CollectionInfo { points, indexed_vectors, segments, bytes, memtable_bytes, payload_fields })
     }
 
     /// What its log holds, in numbers.

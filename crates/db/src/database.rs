@@ -102,7 +102,7 @@ impl Database {
         let usage = self.usage(USAGE_AGE_MAX).await;
         // Dropped on an error below, which takes the placement back: no counter moves without a collection.
         let reserved = self.assignments.assign_storage_url(id, &self.assignment_configs(&usage), now_ms())?;
-        let record = self.metadata.create(description, reserved.placements().clone()).await?;
+        let record = self.metadata.create(CollectionRecord::first(description, reserved.placements().clone())).await?;
         reserved.record();
         self.log_placement(&record);
         let entry = self.insert(record, None);

@@ -19,7 +19,7 @@ pub mod shard;
 pub mod collection;
 pub mod database;
 
-pub use collection::Collection;
+pub use collection::{Collection, CollectionInfo};
 pub use database::Database;
 pub use error::Error;
 pub use search::{PayloadSelector, PointSelector, Query, Record, ScoredPoint, Selection, VectorSelector};

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::discovery::Discovery;
 use crate::error::{Error, Result};
-use crate::placement::Placements;
+use crate::placement::Placement;
 use crate::root::{RESERVED_DIRECTORY, Root, Roots, StorageComponentType};
 use crate::schema::{CollectionDescription, CollectionId};
 
@@ -47,7 +47,15 @@ pub struct CollectionRecord {
     /// Id, name, schema.
     pub description: CollectionDescription,
     /// The homes of all components.
-    pub placement: Placements,
+    pub placement: BTreeMap<StorageComponentType, Placement>,
+}
+
+impl CollectionRecord {
+    /// The first record of a collection, not stored yet.
+    pub fn first(description: CollectionDescription, placement: BTreeMap<StorageComponentType, Placement>) -> Self {
+        let (format_version, state) = (FORMAT_VERSION, CollectionState::Active);
+        Self { format_version, version: 1, nonce: Uuid::new_v4(), state, description, placement }
+    }
 }
 
 /// JSON with a checksum over the exact text of the record.
@@ -73,9 +81,7 @@ impl MetadataStore {
     ///
     /// # Errors
     /// Errors of the first of its metadata roots; then the collection does not exist.
-    pub async fn create(&self, description: CollectionDescription, placement: Placements) -> Result<CollectionRecord> {
-        let (format_version, state) = (FORMAT_VERSION, CollectionState::Active);
-        let record = CollectionRecord { format_version, version: 1, nonce: Uuid::new_v4(), state, description, placement };
+    pub async fn create(&self, record: CollectionRecord) -> Result<CollectionRecord> {
         self.commit(&record).await?;
         Ok(record)
     }

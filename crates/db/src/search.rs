@@ -67,12 +67,16 @@ pub struct Record {
 /// A point found by a search.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScoredPoint {
-    /// The point as asked for.
-    pub record: Record,
+    /// Its id.
+    pub id: PointId,
     /// Sequence number of its newest version.
     pub version: Seq,
     /// Similarity or distance, as the metric of the space says.
     pub score: f32,
+    /// The selected payload; `None` if none was asked for.
+    pub payload: Option<Payload>,
+    /// The selected vectors; `None` if none were asked for.
+    pub vectors: Option<NamedVectors>,
 }
 
 /// A nearest-neighbour search.

@@ -1,28 +1,14 @@
-//! The ProximaDB server: only wires.
+//! The ProximaDB binary: reads the command line and logs to stderr.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use proximadb::api::{App, Settings};
-use proximadb::serve::{serve, signalled};
-use proximadb_db::Database;
-use proximadb_db::config::Config;
-use tokio::net::TcpListener;
+use clap::Parser;
+use proximadb::cli::{Cli, run};
+use tracing_subscriber::EnvFilter;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match run().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let config = Config::load(None, std::env::vars())?;
-    let listener = TcpListener::bind(config.server.listen).await?;
-    let app = App::new(Arc::new(Database::default()), Settings::from(&config.server));
-    Ok(serve(listener, app, signalled()?).await?)
+fn main() -> ExitCode {
+    // Before anything is loaded: loading a configuration may warn. RUST_LOG chooses what is shown.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    run(Cli::parse())
 }

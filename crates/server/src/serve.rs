@@ -9,10 +9,73 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::api::{AppState, router};
+use proximadb_db::config::Config;
+use proximadb_db::{Database, Error};
+
+use crate::api::{App, AppState, Settings, router};
 
 /// How long requests may finish after the signal. Changes that were accepted are completed however long they take.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// Opens the database of `config` and serves it until a signal comes.
+///
+/// # Errors
+/// [`Error::Config`] for a configuration that cannot be served; errors of the roots; [`Error::Internal`] if the address is taken.
+pub fn run(config: &Config) -> Result<(), Error> {
+    block_on(async { open(config).await?.until(signalled().map_err(internal)?).await })
+}
+
+/// The same, with `tour` running beside the server once it answers. `exit`: stop when the tour is over.
+///
+/// # Errors
+/// As [`run`]; [`Error::Internal`] with the tour's own reason.
+pub fn run_with(config: &Config, tour: impl FnOnce() -> Result<(), String> + Send + 'static, exit: bool) -> Result<(), Error> {
+    block_on(async {
+        let server = open(config).await?;
+        let signal = signalled().map_err(internal)?;
+        let (failed, failure) = tokio::sync::oneshot::channel();
+        let tour = tokio::task::spawn_blocking(tour);
+        let stop = async move {
+            let result = tour.await.unwrap_or_else(|error| Err(error.to_string()));
+            if result.is_ok() && !exit {
+                signal.await;
+            }
+            // The receiver waits until the server has stopped.
+            let _ = failed.send(result);
+        };
+        server.until(stop).await?;
+        failure.await.unwrap_or(Ok(())).map_err(Error::Internal)
+    })
+}
+
+/// A server that is bound to its address, with its database open.
+struct Server {
+    listener: TcpListener,
+    app: AppState,
+}
+
+async fn open(config: &Config) -> Result<Server, Error> {
+    let address = config.server.listen;
+    let taken = |error| Error::Internal(format!("cannot listen on {address}: {error}"));
+    let listener = TcpListener::bind(address).await.map_err(taken)?;
+    let database = Database::open(config.clone()).await?;
+    tracing::info!(%address, "ProximaDB {} is ready", env!("CARGO_PKG_VERSION"));
+    Ok(Server { listener, app: App::new(database, Settings::from(&config.server)) })
+}
+
+impl Server {
+    async fn until(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
+        serve(self.listener, self.app, stop).await.map_err(internal)
+    }
+}
+
+fn block_on(work: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(internal)?.block_on(work)
+}
+
+fn internal(error: io::Error) -> Error {
+    Error::Internal(error.to_string())
+}
 
 /// Serves `app` on `listener` until `stop` resolves. When this returns, the database is closed.
 ///

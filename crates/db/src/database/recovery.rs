@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Database, now_ms};
 use crate::discovery::Discovery;
-use crate::engine::manifest;
+use crate::engine::manifest::Manifest;
 use crate::error::{Error, Result};
 use crate::metadata::{CollectionRecord, CollectionState};
 use crate::placement::Placement;
@@ -91,12 +91,12 @@ impl Database {
             .collect();
         self.assignments.record_assignment(id, found.clone());
         if let Err(reason) = complete {
-            let record = self.metadata.unsaved(description, found);
+            let record = CollectionRecord::first(description, found);
             self.insert(record, Some(reason.clone()));
             return Ok(());
         }
         let reserved = self.assignments.assign_storage_url(id, &self.assignment_configs(discovery), now_ms())?;
-        let record = self.metadata.create(description, reserved.placements().clone()).await?;
+        let record = self.metadata.create(CollectionRecord::first(description, reserved.placements().clone())).await?;
         reserved.record();
         tracing::warn!(collection = record.description.name, %id, "metadata record was lost; rebuilt from the files");
         self.insert(record, None);
@@ -133,7 +133,7 @@ impl Database {
                 for file in files.iter().rev() {
                     let described = match component {
                         StorageComponentType::Wal => crate::wal::describe(&file.path, &root.read(&file.path).await?),
-                        _ => manifest::describe(&file.path, &root.read(&file.path).await?),
+                        _ => describe_by_manifest(&root.read(&file.path).await?),
                     };
                     match described {
                         Ok(description) if description.id == id => return Ok(description),
@@ -145,6 +145,10 @@ impl Database {
         }
         Err(Error::Corruption(format!("no file of collection {id} says what it is")))
     }
+}
+
+fn describe_by_manifest(bytes: &[u8]) -> Result<CollectionDescription> {
+    Manifest::decode(bytes).map(|manifest| manifest.description).map_err(|error| Error::Corruption(error.to_string()))
 }
 
 fn homes(record: &CollectionRecord) -> impl Iterator<Item = RootId> {

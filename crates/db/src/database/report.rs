@@ -6,8 +6,9 @@ use std::time::Duration;
 use proximadb_store::Op;
 
 use super::Database;
+use crate::error::Error;
 use crate::placement::ResourceType;
-use crate::root::{RootState, StorageComponentType};
+use crate::root::{RootState, StorageComponentType, Usage};
 
 /// One root, as it is now.
 #[derive(Debug, Clone)]
@@ -79,9 +80,10 @@ pub struct AssignmentReport {
 impl Database {
     /// Every configured root. Lists the roots, so that the numbers are those of the disks.
     pub async fn root_reports(&self) -> Vec<RootReport> {
-        let usage = self.usage(Duration::ZERO).await;
+        self.usage(Duration::ZERO).await;
         let mut reports = Vec::new();
         for root in self.roots.all() {
+            let usage = root.usage();
             let capacity = root.capacity().await.ok().flatten();
             let operations = Op::ALL.into_iter().map(|op| {
                 let stats = root.fs().meter().stats(op);
@@ -94,9 +96,9 @@ impl Database {
                 component: root.component(),
                 index: root.index(),
                 state: root.state(),
-                bytes: usage.bytes_on(root.id()),
-                files: usage.files_on(root.id()),
-                collections: usage.collections_on(root.id()),
+                bytes: usage.bytes,
+                files: usage.files,
+                collections: root.collections() as u64,
                 capacity: capacity.map(|capacity| (capacity.total_bytes, capacity.free_bytes)),
                 operations: operations.collect(),
             });
@@ -114,19 +116,23 @@ impl Database {
             for (&component, placement) in &record.placement {
                 let last_accessed = self.assignments.get_assignment(id, component).map(|assignment| assignment.last_accessed_ms);
                 for &root_id in &placement.roots {
-                    let root = self.roots.by_id(root_id).ok();
-                    let (file_count, total_size_bytes) = usage.of(root_id, id);
+                    let usage = usage.files(root_id, id).map_or_else(Usage::default, |files| files.usage);
+                    let (storage_url, directory_index) = match self.roots.by_id(root_id) {
+                        Ok(root) => (root.url().to_owned(), Some(root.index())),
+                        Err(Error::RootUnavailable { url, .. }) => (url, None),
+                        Err(_) => (root_id.to_string(), None),
+                    };
                     reports.push(AssignmentReport {
                         collection: record.description.name.clone(),
                         component,
                         root_id: root_id.to_string(),
                         resource_id: id.to_string(),
-                        storage_url: self.roots.url_of(root_id),
-                        directory_index: root.map(|root| root.index()),
+                        storage_url,
+                        directory_index,
                         assigned_at: placement.assigned_at_ms,
                         last_accessed: last_accessed.unwrap_or(placement.assigned_at_ms),
-                        file_count,
-                        total_size_bytes,
+                        file_count: usage.files,
+                        total_size_bytes: usage.bytes,
                         resource_type: component.into(),
                     });
                 }

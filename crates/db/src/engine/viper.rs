@@ -143,7 +143,8 @@ impl Viper {
     /// # Errors
     /// As [`read_segment`](Self::read_segment), the first one.
     pub async fn read_segments(&self, metas: &[SegmentMeta]) -> Result<Vec<SegmentData>> {
-        let reads = metas.iter().map(|meta| self.read_segment(meta));
+        // Collected: a closure inside the stream would tie the future to one lifetime, and it could not be spawned.
+        let reads: Vec<_> = metas.iter().map(|meta| self.read_segment(meta)).collect();
         futures::stream::iter(reads).buffered(CONCURRENT_READS).try_collect().await
     }
 
@@ -158,7 +159,7 @@ impl Viper {
             let (meta, footer, _) = self.check(file.path.clone(), self.root.read(&file.path).await?).await?;
             Ok((footer, meta))
         });
-        futures::stream::iter(reads).buffered(CONCURRENT_READS).try_collect().await
+        futures::stream::iter(reads.collect::<Vec<_>>()).buffered(CONCURRENT_READS).try_collect().await
     }
 
     /// Deletes a segment's file, durably; a missing one is fine. Only after a manifest without it is committed.

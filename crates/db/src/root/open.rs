@@ -20,8 +20,8 @@ use proximadb_store::{Filesystem, FilesystemFactory, LockError, Overlap, RootLoc
 use uuid::Uuid;
 
 use super::identity::{self, Found, Identity};
-use super::registry::{self, KnownRoot, Registry};
-use super::{Root, RootConfig, RootId, RootState, StorageComponentType};
+use super::registry::{self, Registry};
+use super::{Root, RootConfig, RootId, RootState, Roots, StorageComponentType};
 use crate::error::{Error, Result};
 
 /// A root that does not answer a look within this time is offline; others do not wait longer for it.

@@ -23,8 +23,8 @@ pub struct ShardStats {
     pub indexed_vectors: u64,
     /// Segments on the data root.
     pub segments: u64,
-    /// Rows in segments that a newer version or a deletion has superseded.
-    pub dead_rows: u64,
+    /// Bytes of their files.
+    pub segment_bytes: u64,
     /// Estimated bytes in memtables.
     pub memtable_bytes: u64,
 }
@@ -48,8 +48,8 @@ impl Shard {
         let state = self.state.read();
         let located = best.into_iter().filter_map(|hit| Some((hit, state.locate(hit.id)?)));
         let fetch = |(hit, location): (Candidate, Location)| {
-            let record = record(&state, hit.id, location, &query.select)?;
-            Ok(ScoredPoint { record, version: state.seq(location), score: hit.score })
+            let Record { id, payload, vectors } = record(&state, hit.id, location, &query.select)?;
+            Ok(ScoredPoint { id, version: state.seq(location), score: hit.score, payload, vectors })
         };
         located.map(fetch).collect()
     }
@@ -105,7 +105,7 @@ impl Shard {
             points: state.points() as u64,
             indexed_vectors: state.segments().map(indexed).sum(),
             segments: state.segments().count() as u64,
-            dead_rows: state.segments().map(|segment| (segment.data.ids.len() - segment.live_rows) as u64).sum(),
+            segment_bytes: state.segments().map(|segment| segment.meta.bytes).sum(),
             memtable_bytes: active + frozen,
         }
     }

@@ -33,6 +33,7 @@ use proximadb_store::{Filesystem, StoreError};
 
 use crate::error::{Error, Result};
 use crate::point::Seq;
+use crate::schema::CollectionDescription;
 
 use self::file::Faults;
 
@@ -140,6 +141,22 @@ fn to_error(error: &StoreError) -> Error {
         StoreError::Full(_) => Error::StorageFull { url, reason },
         _ => Error::RootUnavailable { url, reason },
     }
+}
+
+/// Sequence number that a log file begins with, by its name; `None` for other files.
+pub fn first_seq(path: &str) -> Option<Seq> {
+    let name = path.rsplit('/').next()?;
+    let first = name.strip_suffix(".avro")?.parse().ok()?;
+    (name == file_name(first)).then_some(first)
+}
+
+/// The collection that a log file says it belongs to.
+///
+/// # Errors
+/// `Corruption` naming `file` if it is damaged or says nothing of the kind.
+pub fn describe(file: &str, bytes: &[u8]) -> Result<CollectionDescription> {
+    let summary = read_log_file(file, bytes, &mut |_, _| ())?;
+    serde_json::from_str(&summary.description).map_err(|error| Error::Corruption(format!("{file}: description: {error}")))
 }
 
 /// Name of the file that begins with `first`.

@@ -88,10 +88,9 @@ pub(super) async fn replay(home: &Home, files: &[WalFile], after: Seq, each: Rep
 fn in_order<'a>(home: &Home, files: &'a [WalFile]) -> Result<Vec<(Seq, &'a WalFile)>> {
     let mut ordered = Vec::with_capacity(files.len());
     for file in files {
-        let first = file.name.strip_suffix(".avro").and_then(|digits| digits.parse().ok());
-        match first {
-            Some(first) if file_name(first) == file.name => ordered.push((first, file)),
-            _ => {
+        match super::first_seq(&file.name) {
+            Some(first) => ordered.push((first, file)),
+            None => {
                 return Err(corruption(
                     &home.display(&file.name),
                     0,

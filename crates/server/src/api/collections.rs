@@ -35,7 +35,7 @@ async fn exists(State(app): State<AppState>, Path(name): Path<String>) -> Result
 
 async fn describe(State(app): State<AppState>, Path(name): Path<String>) -> Result<Answer, Failure> {
     let collection = app.collection(&name).await?;
-    Answer::new(&CollectionOut::new(&collection.description(), &collection.info()))
+    Answer::new(&CollectionOut::new(&collection.description(), &collection.info()?))
 }
 
 async fn create(

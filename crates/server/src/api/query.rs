@@ -83,7 +83,7 @@ struct Points {
 async fn run(collection: &Collection, request: QueryRequest) -> Result<Vec<ScoredOut>, Failure> {
     let (target, query) = request.split()?;
     let found = match target {
-        Some(Target::Vector(vector)) => collection.query(&Query { vector, ..query }).await?,
+        Some(Target::Vector(vector)) => collection.query(Query { vector, ..query }).await?,
         Some(Target::Point(id)) => near_point(collection, id, query).await?,
         None => by_id(collection, query).await?,
     };
@@ -112,7 +112,7 @@ async fn near_point(collection: &Collection, id: PointId, query: Query) -> Resul
         limit: offset.saturating_add(limit).saturating_add(1),
         ..query
     };
-    let found = collection.query(&wider).await?;
+    let found = collection.query(wider).await?;
     Ok(found
         .into_iter()
         .filter(|point| point.id != id)
@@ -124,7 +124,7 @@ async fn near_point(collection: &Collection, id: PointId, query: Query) -> Resul
 /// Without a target the points come by id, with a score of 0.
 async fn by_id(collection: &Collection, query: Query) -> Result<Vec<ScoredPoint>, Failure> {
     let count = query.offset.saturating_add(query.limit);
-    let (records, _) = collection.scroll(query.filter, None, count, &query.select).await?;
+    let (records, _) = collection.scroll(query.filter.as_ref(), None, count, &query.select).await?;
     let scored = records.into_iter().skip(query.offset).map(|record| ScoredPoint {
         id: record.id,
         version: 0,

@@ -64,8 +64,8 @@ async fn metrics(State(app): State<AppState>) -> impl IntoResponse {
     let mut samples = Vec::new();
     for name in app.database.collection_names() {
         // A collection on a lost root has no numbers; the root's own series say why.
-        if let Ok(collection) = app.database.collection(&name).await {
-            let info = collection.info();
+        let collection = app.database.collection(&name).await;
+        if let Ok(info) = collection.and_then(|collection| collection.info()) {
             let (points, segments, bytes) = (info.points, info.segments, info.bytes);
             samples.push(CollectionSample {
                 name,
@@ -75,6 +75,6 @@ async fn metrics(State(app): State<AppState>) -> impl IntoResponse {
             });
         }
     }
-    let text = render(&app.requests, &samples, &storage::roots(&app.database));
+    let text = render(&app.requests, &samples, &storage::roots(&app.database).await);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }

@@ -1,12 +1,16 @@
 //! ProximaDB's own: roots, assignments and totals. [`roots`] and [`assignments`] are the only places that know the
 //! database's types; everything else, metrics too, works on their answers.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
 use proximadb_db::Database;
+use proximadb_db::database::{AssignmentReport, OperationReport, RootReport};
+use proximadb_db::root::RootState;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::AppState;
 use super::envelope::Answer;
@@ -25,7 +29,12 @@ pub fn router() -> Router<AppState> {
 }
 
 async fn list_roots(State(app): State<AppState>) -> Result<Answer, Failure> {
-    Answer::new(&json!({ "roots": roots(&app.database) }))
+    Answer::new(&list(&app.database).await)
+}
+
+/// The answer of `GET /storage/roots`.
+pub async fn list(database: &Database) -> Value {
+    json!({ "roots": roots(database).await })
 }
 
 #[derive(Debug, Deserialize)]
@@ -46,7 +55,7 @@ async fn list_assignments(State(app): State<AppState>, Query(wanted): Query<Want
     if let Some(name) = &wanted.collection {
         app.collection(name).await?;
     }
-    let mut found = assignments(&app.database);
+    let mut found = assignments(&app.database).await;
     found.retain(|assignment| {
         wanted
             .collection
@@ -61,65 +70,69 @@ async fn list_assignments(State(app): State<AppState>, Query(wanted): Query<Want
 }
 
 async fn totals(State(app): State<AppState>) -> Result<Answer, Failure> {
-    let roots = roots(&app.database);
+    Answer::new(&summary(&app.database).await)
+}
+
+/// The answer of `GET /storage/stats`.
+pub async fn summary(database: &Database) -> Value {
+    let roots = roots(database).await;
     let errors: u64 = roots.iter().map(RootOut::errors).sum();
-    Answer::new(&json!({
-        "collections": app.database.collection_names().len(),
+    json!({
+        "collections": database.collection_names().len(),
         "roots": roots.len(),
         "roots_online": roots.iter().filter(|root| root.state == "online").count(),
         "bytes": roots.iter().map(|root| root.bytes).sum::<u64>(),
         "files": roots.iter().map(|root| root.files).sum::<u64>(),
         "errors": errors,
         "components": stats(&roots),
-    }))
+    })
 }
 
 /// Every root of the database.
-pub fn roots(database: &Database) -> Vec<RootOut> {
-    let roots = database.root_status().into_iter().map(|root| RootOut {
+pub async fn roots(database: &Database) -> Vec<RootOut> {
+    let reports = database.root_reports().await.into_iter();
+    let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
+    let operation = move |operation: OperationReport| OperationOut {
+        count: operation.count,
+        errors: operation.errors,
+        bytes: operation.bytes,
+        latency_ms_p50: ms(operation.p50),
+        latency_ms_p99: ms(operation.p99),
+    };
+    let root = |root: RootReport| RootOut {
         id: root.id,
         url: root.url,
-        component: root.component,
+        component: root.component.name().to_owned(),
         index: root.index,
-        state: root.state,
-        reason: root.reason,
+        state: root.state.name().to_owned(),
+        reason: match root.state {
+            RootState::Offline { reason } => Some(reason),
+            _ => None,
+        },
         bytes: root.bytes,
         files: root.files,
         collections: root.collections,
-        capacity_bytes: root.capacity_bytes,
-        free_bytes: root.free_bytes,
-        operations: (root.operations.into_iter())
-            .map(|(name, count, errors, bytes, latency_ms_p50, latency_ms_p99)| {
-                (
-                    name,
-                    OperationOut {
-                        count,
-                        errors,
-                        bytes,
-                        latency_ms_p50,
-                        latency_ms_p99,
-                    },
-                )
-            })
-            .collect(),
-    });
-    roots.collect()
+        capacity_bytes: root.capacity.map(|(total, _)| total),
+        free_bytes: root.capacity.map(|(_, free)| free),
+        operations: root.operations.into_iter().map(|(name, report)| (name.to_owned(), operation(report))).collect(),
+    };
+    reports.map(root).collect()
 }
 
 /// Every assignment of the database.
-fn assignments(database: &Database) -> Vec<AssignmentOut> {
-    let assignments = database.assignment_list().into_iter().map(|assignment| AssignmentOut {
-        collection: assignment.collection,
-        component: assignment.component,
-        root_id: assignment.root_id,
-        resource_id: assignment.resource_id,
-        storage_url: assignment.storage_url,
-        directory_index: assignment.directory_index,
-        assigned_at: assignment.assigned_at_ms,
-        last_accessed: assignment.last_accessed_ms,
-        file_count: assignment.file_count,
-        total_size_bytes: assignment.total_size_bytes,
-        resource_type: assignment.resource_type,
-    });
-    assignments.collect()
+pub async fn assignments(database: &Database) -> Vec<AssignmentOut> {
+    let assignment = |report: AssignmentReport| AssignmentOut {
+        collection: report.collection,
+        component: report.component.name().to_owned(),
+        root_id: report.root_id,
+        resource_id: report.resource_id,
+        storage_url: report.storage_url,
+        directory_index: report.directory_index,
+        assigned_at: report.assigned_at,
+        last_accessed: report.last_accessed,
+        file_count: report.file_count,
+        total_size_bytes: report.total_size_bytes,
+        resource_type: format!("{:?}", report.resource_type),
+    };
+    database.assignment_reports().await.into_iter().map(assignment).collect()
 }

@@ -70,7 +70,7 @@ pub struct AssignmentOut {
     /// URL of the root.
     pub storage_url: String,
     /// Position of the URL in its list; information only.
-    pub directory_index: usize,
+    pub directory_index: Option<usize>,
     /// Milliseconds since 1970 UTC.
     pub assigned_at: u64,
     /// Milliseconds since 1970 UTC.
