@@ -3,3 +3,4 @@
 pub mod error;
 pub mod point;
 pub mod schema;
+pub mod root;
