@@ -4,3 +4,4 @@ pub mod error;
 pub mod point;
 pub mod schema;
 pub mod root;
+pub mod discovery;
