@@ -25,11 +25,26 @@ const LIST_DEADLINE: Duration = Duration::from_secs(120);
 /// Files of one collection on one root.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CollectionFiles {
-    /// Shard (three digits) to its files, paths relative to the root and sorted. Files of the metadata component lie
-    /// directly below the collection: their shard is the empty text.
-    pub shards: BTreeMap<String, Vec<FileInfo>>,
+    /// Files of the component, paths relative to the root, sorted by path: shard by shard.
+    pub files: Vec<FileInfo>,
     /// Number and bytes of all files below the collection's directory, strays included: equal to `find` and `du -b`.
     pub usage: Usage,
+}
+
+impl CollectionFiles {
+    /// The files by shard (three digits). Files of the metadata component lie directly below the collection: their shard
+    /// is the empty text.
+    pub fn by_shard(&self) -> BTreeMap<&str, Vec<&FileInfo>> {
+        let mut shards: BTreeMap<&str, Vec<&FileInfo>> = BTreeMap::new();
+        for file in &self.files {
+            let (_, below) = file.path.split_once('/').unwrap_or_default();
+            shards
+                .entry(below.split_once('/').map_or("", |(shard, _)| shard))
+                .or_default()
+                .push(file);
+        }
+        shards
+    }
 }
 
 /// What was found on one root.
@@ -41,6 +56,8 @@ pub struct DiscoveredRoot {
     pub collections: BTreeMap<CollectionId, CollectionFiles>,
     /// Files that are none of the component's, left alone.
     pub strays: Vec<FileInfo>,
+    /// Staging files of writers: of killed ones at the start, later also of those at work.
+    pub staging: Vec<FileInfo>,
     /// Why the root could not be listed; its collections are unknown then.
     pub failure: Option<String>,
 }
@@ -83,6 +100,32 @@ impl Discovery {
             .collect()
     }
 
+    /// The roots of a component, each with the collections found there and their files.
+    pub fn of_component(
+        &self,
+        component: StorageComponentType,
+    ) -> impl Iterator<Item = (&Arc<Root>, CollectionId, &[FileInfo])> {
+        let found = self
+            .roots
+            .iter()
+            .filter(move |found| found.root.component() == component);
+        found.flat_map(|found| {
+            found
+                .collections
+                .iter()
+                .map(|(id, files)| (&found.root, *id, files.files.as_slice()))
+        })
+    }
+
+    /// Bytes of all collections on a root.
+    pub fn bytes_on(&self, root: RootId) -> u64 {
+        let found = self.roots.iter().filter(|found| found.root.id() == root);
+        found
+            .flat_map(|found| found.collections.values())
+            .map(|files| files.usage.bytes)
+            .sum()
+    }
+
     /// Files of a collection on one root; `None` when it has none there.
     pub fn files(&self, root: RootId, collection: CollectionId) -> Option<&CollectionFiles> {
         self.roots
@@ -100,12 +143,11 @@ impl Discovery {
     }
 }
 
-/// Lists every root at the same time, sets the usage of each, and marks those that cannot be listed as offline. While the
-/// roots are locked for this process, leftovers of killed writers are removed.
+/// Lists every root at the same time, sets the usage of each, and marks those that cannot be listed as offline.
 pub async fn discover(roots: &Roots) -> Discovery {
-    let exclusive = roots.exclusive();
-    let found = join_all(roots.all().into_iter().map(|root| discover_root(root, exclusive))).await;
-    let discovery = Discovery { roots: found };
+    let discovery = Discovery {
+        roots: join_all(roots.all().into_iter().map(discover_root)).await,
+    };
     let count = discovery.collections().len();
     tracing::info!(
         roots = discovery.roots.len(),
@@ -114,46 +156,52 @@ pub async fn discover(roots: &Roots) -> Discovery {
     discovery
 }
 
-/// Lists one root: at the start, and when a probe brings one back.
-pub async fn discover_root(root: Arc<Root>, exclusive: bool) -> DiscoveredRoot {
+/// Lists one root, as when a probe brought it back.
+pub async fn discover_root(root: Arc<Root>) -> DiscoveredRoot {
     let scan = match list(&root).await {
         Ok(scan) => scan,
         Err(reason) => {
+            let (collections, strays, staging) = Default::default();
             return DiscoveredRoot {
                 root,
-                collections: BTreeMap::new(),
-                strays: Vec::new(),
+                collections,
+                strays,
+                staging,
                 failure: Some(reason),
             };
         }
     };
-    if exclusive {
-        for leftover in &scan.staging {
-            // It is found again at the next start.
-            if let Err(error) = root.delete(&leftover.path).await {
-                tracing::warn!(root = root.url(), file = leftover.path, %error, "leftover of a killed writer stays");
-            }
-        }
-    }
     let (collections, strays) = sort_out(root.component(), scan.files);
-    for (collection, files) in &collections {
-        root.set_usage(*collection, files.usage);
-    }
+    root.set_usage(collections.iter().map(|(id, files)| (*id, files.usage)).collect());
     if let Some(first) = strays.first() {
+        let component = root.component();
         tracing::warn!(
             root = root.url(),
             count = strays.len(),
             first = first.path,
-            "files that are not {}'s are left alone",
-            root.component()
+            "files that are not {component}'s are left alone"
         );
     }
-    tracing::info!(root = root.url(), component = %root.component(), collections = collections.len(), "root listed");
+    tracing::debug!(root = root.url(), component = %root.component(), collections = collections.len(), "root listed");
     DiscoveredRoot {
         root,
         collections,
         strays,
+        staging: scan.staging,
         failure: None,
+    }
+}
+
+/// Removes the leftovers of killed writers. Only before the first write of this process, with the roots opened for it
+/// alone: later the same names are those of writers at work.
+pub async fn remove_leftovers(discovery: &Discovery) {
+    for found in &discovery.roots {
+        for leftover in &found.staging {
+            // One that stays is found again at the next start.
+            if let Err(error) = found.root.delete(&leftover.path).await {
+                tracing::warn!(root = found.root.url(), file = leftover.path, %error, "leftover of a killed writer stays");
+            }
+        }
     }
 }
 
@@ -184,17 +232,18 @@ fn sort_out(
             strays.push(file);
             continue;
         };
-        let shard = shard_of(component, rest).map(str::to_owned);
+        let belongs = belongs_to(component, rest);
         let found = collections.entry(collection).or_default();
         found.usage.bytes += file.size;
         found.usage.files += 1;
-        match shard {
-            Some(shard) => found.shards.entry(shard).or_default().push(file),
-            None => strays.push(file),
+        if belongs {
+            found.files.push(file)
+        } else {
+            strays.push(file)
         }
     }
     // E2: a directory with nothing but strays is not a collection.
-    collections.retain(|_, found| !found.shards.is_empty());
+    collections.retain(|_, found| !found.files.is_empty());
     (collections, strays)
 }
 
@@ -203,23 +252,19 @@ fn collection_of(name: &str) -> Option<CollectionId> {
     name.parse::<CollectionId>().ok().filter(|id| id.to_string() == name)
 }
 
-/// The shard of a file of the component, given its path below the collection; `None` when it is none of the component's.
-fn shard_of(component: StorageComponentType, path: &str) -> Option<&str> {
-    let mut segments = path.split('/');
-    let shard = match component {
-        StorageComponentType::Metadata => "",
-        _ => segments
-            .next()
-            .filter(|shard| shard.len() == 3 && shard.bytes().all(|b| b.is_ascii_digit()))?,
+/// Whether a file is the component's, given its path below the collection.
+fn belongs_to(component: StorageComponentType, path: &str) -> bool {
+    let is_shard = |name: &str| name.len() == 3 && name.bytes().all(|b| b.is_ascii_digit());
+    let segments: Vec<&str> = path.split('/').collect();
+    let (name, extensions) = match (component, segments.as_slice()) {
+        (StorageComponentType::Metadata, [name]) => (name, component.extensions()),
+        (StorageComponentType::Metadata, _) => return false,
+        (_, [shard, name]) if is_shard(shard) => (name, component.extensions()),
+        (StorageComponentType::Viper, [shard, "manifest", name]) if is_shard(shard) => (name, &["json"][..]),
+        _ => return false,
     };
-    let (first, second, rest) = (segments.next()?, segments.next(), segments.next());
-    let (name, extensions) = match (component, first, second) {
-        (_, name, None) => (name, component.extensions()),
-        (StorageComponentType::Viper, "manifest", Some(name)) => (name, &["json"][..]),
-        _ => return None,
-    };
-    let (stem, extension) = name.rsplit_once('.')?;
-    (rest.is_none() && !stem.is_empty() && extensions.contains(&extension)).then_some(shard)
+    name.rsplit_once('.')
+        .is_some_and(|(stem, extension)| !stem.is_empty() && extensions.contains(&extension))
 }
 
 #[cfg(test)]

@@ -4,106 +4,27 @@
 //! used now, and how much each collection holds on it. Does not own which root a collection lives on (placement) or what
 //! lies on it (discovery). A root that cannot be seen is unknown, never empty.
 
+mod component;
 mod identity;
 mod open;
 mod registry;
+mod roots;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
-use std::str::FromStr;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use proximadb_store::{Capacity, Created, FileInfo, Filesystem, RootLock, StorageUrl, StoreError};
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::schema::CollectionId;
 
-pub use open::Roots;
+pub use component::{RootId, StorageComponentType};
+pub use roots::Roots;
 
 /// Directory of what is about the root itself; never a collection.
 pub const RESERVED_DIRECTORY: &str = "_proximadb";
-
-/// Identity of a root: what manifests and assignments name instead of a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct RootId(pub Uuid);
-
-impl fmt::Display for RootId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.hyphenated())
-    }
-}
-
-impl FromStr for RootId {
-    type Err = uuid::Error;
-
-    fn from_str(text: &str) -> Result<Self, uuid::Error> {
-        Uuid::try_parse(text).map(Self)
-    }
-}
-
-/// The five components; each has its own roots.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StorageComponentType {
-    /// Write-ahead log.
-    Wal,
-    /// Parquet segments and manifests.
-    Viper,
-    /// LSM data.
-    Lsm,
-    /// Vector indexes.
-    Index,
-    /// Collection metadata.
-    Metadata,
-}
-
-impl StorageComponentType {
-    /// All of them, in the order of reports.
-    pub const ALL: [Self; 5] = [Self::Wal, Self::Viper, Self::Lsm, Self::Index, Self::Metadata];
-
-    /// Lower-case name, as in URLs of the `[storage] urls` shorthand, metrics and answers.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Wal => "wal",
-            Self::Viper => "viper",
-            Self::Lsm => "lsm",
-            Self::Index => "index",
-            Self::Metadata => "metadata",
-        }
-    }
-
-    /// Extensions of the files that hold this component's data (FEATURES E2).
-    pub fn extensions(self) -> &'static [&'static str] {
-        match self {
-            Self::Wal => &["avro", "bincode"],
-            Self::Viper => &["parquet", "vpr"],
-            Self::Lsm => &["sst", "lsm"],
-            Self::Index => &["idx", "hnsw", "ivf"],
-            Self::Metadata => &["json", "meta"],
-        }
-    }
-}
-
-impl fmt::Display for StorageComponentType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for StorageComponentType {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|component| component.name() == text)
-            .ok_or_else(|| format!("unknown component `{text}`: expected wal, viper, lsm, index or metadata"))
-    }
-}
 
 /// One configured root.
 #[derive(Debug, Clone)]
@@ -399,9 +320,9 @@ impl Root {
         }
     }
 
-    /// Sets what a collection holds here, as discovery counted it.
-    pub fn set_usage(&self, collection: CollectionId, usage: Usage) {
-        self.usage.lock().insert(collection, usage);
+    /// Sets what all collections hold here, as discovery counted it.
+    pub fn set_usage(&self, counted: HashMap<CollectionId, Usage>) {
+        *self.usage.lock() = counted;
     }
 
     /// Forgets a dropped collection.

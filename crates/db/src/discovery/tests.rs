@@ -52,34 +52,34 @@ fn find(path: &Path) -> Usage {
     usage
 }
 
-fn check(component: StorageComponentType, path: &str, shard: Option<&str>) {
-    assert_eq!(shard_of(component, path), shard, "{component} {path}");
+fn check(component: StorageComponentType, path: &str, belongs: bool) {
+    assert_eq!(belongs_to(component, path), belongs, "{component} {path}");
 }
 
 #[test]
 fn e2_only_files_with_the_extensions_of_the_component_make_a_collection() {
-    check(WAL, "000/00000000000000000001.avro", Some("000"));
-    check(WAL, "001/1.bincode", Some("001"));
-    check(WAL, "000/1.parquet", None);
-    check(WAL, "000/manifest/1.json", None);
-    check(VIPER, "000/a.parquet", Some("000"));
-    check(VIPER, "000/a.vpr", Some("000"));
-    check(VIPER, "000/manifest/1.json", Some("000"));
-    check(VIPER, "000/manifest/deep/1.json", None);
-    check(VIPER, "000/1.json", None);
-    check(VIPER, "0000/a.parquet", None);
-    check(VIPER, "x00/a.parquet", None);
-    check(VIPER, "a.parquet", None);
-    check(VIPER, "000/.parquet", None);
-    check(StorageComponentType::Lsm, "000/a.sst", Some("000"));
-    check(StorageComponentType::Lsm, "000/a.lsm", Some("000"));
-    check(StorageComponentType::Index, "000/a.idx", Some("000"));
-    check(StorageComponentType::Index, "000/a.hnsw", Some("000"));
-    check(StorageComponentType::Index, "000/a.ivf", Some("000"));
-    check(METADATA, "1.json", Some(""));
-    check(METADATA, "1.meta", Some(""));
-    check(METADATA, "000/1.json", None);
-    check(METADATA, "readme.txt", None);
+    check(WAL, "000/00000000000000000001.avro", true);
+    check(WAL, "001/1.bincode", true);
+    check(WAL, "000/1.parquet", false);
+    check(WAL, "000/manifest/1.json", false);
+    check(VIPER, "000/a.parquet", true);
+    check(VIPER, "000/a.vpr", true);
+    check(VIPER, "000/manifest/1.json", true);
+    check(VIPER, "000/manifest/deep/1.json", false);
+    check(VIPER, "000/1.json", false);
+    check(VIPER, "0000/a.parquet", false);
+    check(VIPER, "x00/a.parquet", false);
+    check(VIPER, "a.parquet", false);
+    check(VIPER, "000/.parquet", false);
+    check(StorageComponentType::Lsm, "000/a.sst", true);
+    check(StorageComponentType::Lsm, "000/a.lsm", true);
+    check(StorageComponentType::Index, "000/a.idx", true);
+    check(StorageComponentType::Index, "000/a.hnsw", true);
+    check(StorageComponentType::Index, "000/a.ivf", true);
+    check(METADATA, "1.json", true);
+    check(METADATA, "1.meta", true);
+    check(METADATA, "000/1.json", false);
+    check(METADATA, "readme.txt", false);
 }
 
 #[test]
@@ -125,11 +125,10 @@ async fn e1_e4_collections_are_found_and_counted_as_find_and_du_do() {
         .flat_map(|r| r.strays.iter().map(|s| s.path.clone()))
         .collect();
     assert_eq!(strays.len(), 3, "{strays:?}");
-    assert!(
-        !dir.path()
-            .join(format!("w2/{}/000/00000000000000000200.avro#1", id(2)))
-            .exists()
-    );
+    let leftover = dir.path().join(format!("w2/{}/000/00000000000000000200.avro#1", id(2)));
+    assert!(leftover.exists(), "it may be of a writer at work");
+    remove_leftovers(&discovery).await;
+    assert!(!leftover.exists());
 
     for found in &discovery.roots {
         for (collection, files) in &found.collections {
@@ -138,13 +137,16 @@ async fn e1_e4_collections_are_found_and_counted_as_find_and_du_do() {
         }
     }
     let files = discovery.files(roots.all()[0].id(), id(4)).unwrap();
-    let paths: Vec<_> = files.shards["000"]
+    let paths: Vec<_> = files.by_shard()["000"]
         .iter()
         .map(|file| (file.path.as_str(), file.size))
         .collect();
     let expected = ["00000000000000000001", "00000000000000000100"].map(|seq| format!("{}/000/{seq}.avro", id(4)));
     assert_eq!(paths, [(expected[0].as_str(), 14), (expected[1].as_str(), 5)]);
-    assert_eq!(discovery.files(roots.all()[4].id(), id(4)).unwrap().shards[""].len(), 1);
+    assert_eq!(
+        discovery.files(roots.all()[4].id(), id(4)).unwrap().by_shard()[""].len(),
+        1
+    );
     assert_eq!(discovery.files(roots.all()[1].id(), id(4)), None);
     assert_eq!(roots.all()[4].usage(), Usage { bytes: 33, files: 11 });
 }
@@ -161,6 +163,12 @@ async fn e11_a_collection_on_two_roots_is_seen_with_the_larger_home_first() {
     let homes = discovery.homes(VIPER);
     assert_eq!((homes[&id(1)].clone(), homes[&id(2)].clone()), (vec![v1, v0], vec![v1]));
     assert!(discovery.homes(WAL).is_empty());
+    assert_eq!((discovery.bytes_on(v0), discovery.bytes_on(v1)), (10, 21));
+    let listed: Vec<_> = discovery
+        .of_component(VIPER)
+        .map(|(root, id, files)| (root.id(), id, files.len()))
+        .collect();
+    assert_eq!(listed, [(v0, id(1), 1), (v1, id(1), 1), (v1, id(2), 1)]);
 }
 
 #[tokio::test]
@@ -187,12 +195,14 @@ async fn e10_a_root_that_cannot_be_listed_is_unknown_and_offline_and_the_others_
     // Found again when it is back.
     std::fs::rename(dir.path().join("w1.gone"), dir.path().join("w1")).unwrap();
     let back = roots.probe().await.unwrap().remove(0);
-    assert!(discover_root(back, true).await.collections.contains_key(&id(2)));
+    assert!(discover_root(back).await.collections.contains_key(&id(2)));
 }
 
 #[tokio::test]
 async fn ten_thousand_collections_on_four_roots_are_discovered_in_two_seconds() {
-    let dir = TempDir::new().unwrap();
+    // In memory where there is such a place: 10,000 directories take a busy disk a minute to make, and their listing is
+    // measured warm either way.
+    let dir = TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap();
     let roots = open(&dir, &[(WAL, "w0"), (WAL, "w1"), (WAL, "w2"), (WAL, "w3")]).await;
     for n in 0..10_000 {
         put(&dir, &format!("w{}/{}/000/00000000000000000001.avro", n % 4, id(n)), 1);
