@@ -1,0 +1,5 @@
+//! The configuration; here only the names that placement needs.
+
+mod strategy;
+
+pub use strategy::{DistributionStrategy, UnknownStrategy};

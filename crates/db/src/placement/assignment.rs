@@ -1,0 +1,185 @@
+//! The values of placement: what is stored about an assignment, and the views of it that users and programs see.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::DistributionStrategy;
+use crate::root::{RootId, StorageComponentType};
+use crate::schema::CollectionId;
+
+/// Where one component of a collection lives, as its metadata record says it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Placement {
+    /// The roots in order, all different: the home first, then the further copies.
+    pub roots: Vec<RootId>,
+    /// Strategy that chose them, and that places files when `affinity` is off.
+    pub strategy: DistributionStrategy,
+    /// Whether all files go to the home.
+    pub affinity: bool,
+    /// The number that was used of the component's RoundRobin sequence. `None` under the other strategies, and when
+    /// the record was lost and rebuilt from the files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
+    /// When the roots were chosen, ms since 1970 UTC.
+    pub assigned_at_ms: u64,
+}
+
+/// A placement as the service holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    /// The roots.
+    pub placement: Placement,
+    /// Last access, ms since 1970 UTC, at most [`Assignment::ACCESS_GRANULARITY_MS`] too early. Not durable: a restart
+    /// sets it to `assigned_at_ms`.
+    pub last_accessed_ms: u64,
+}
+
+impl Assignment {
+    /// How far `last_accessed_ms` may be behind the truth: a read within this time after another writes nothing.
+    pub const ACCESS_GRANULARITY_MS: u64 = 1000;
+}
+
+/// Kind of an assigned resource, by the names that assignments are shown with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ResourceType {
+    /// Write-ahead log.
+    Wal,
+    /// Parquet segments.
+    ViperData,
+    /// LSM data.
+    LsmData,
+    /// Vector indexes.
+    Index,
+    /// Metadata record.
+    Metadata,
+}
+
+impl From<StorageComponentType> for ResourceType {
+    fn from(component: StorageComponentType) -> Self {
+        match component {
+            StorageComponentType::Wal => Self::Wal,
+            StorageComponentType::Viper => Self::ViperData,
+            StorageComponentType::Lsm => Self::LsmData,
+            StorageComponentType::Index => Self::Index,
+            StorageComponentType::Metadata => Self::Metadata,
+        }
+    }
+}
+
+/// What a root knows about itself and about one collection on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootUse {
+    /// URL of the root as configured.
+    pub url: String,
+    /// Position in the configured list; `None` when the root is not configured now.
+    pub directory_index: Option<usize>,
+    /// Files of the collection on it.
+    pub file_count: u64,
+    /// Bytes of these files.
+    pub total_size_bytes: u64,
+}
+
+/// One assignment as users see it: one component of one collection on one root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorageAssignment {
+    /// Id of the collection.
+    pub resource_id: CollectionId,
+    /// URL of the root as configured.
+    pub storage_url: String,
+    /// Identity of the root.
+    pub root_id: RootId,
+    /// Position of the URL in the configured list, for information; `None` when it is not configured now.
+    pub directory_index: Option<usize>,
+    /// When the root was chosen, ms since 1970 UTC.
+    pub assigned_at: u64,
+    /// Last access, ms since 1970 UTC.
+    pub last_accessed: u64,
+    /// Files of the collection on the root.
+    pub file_count: u64,
+    /// Bytes of these files.
+    pub total_size_bytes: u64,
+    /// What is stored.
+    pub resource_type: ResourceType,
+}
+
+impl StorageAssignment {
+    /// The views of an assignment, one for each root in order; `root_use` answers for a root.
+    pub fn views(
+        collection: CollectionId,
+        component: StorageComponentType,
+        assignment: &Assignment,
+        root_use: impl Fn(RootId) -> RootUse,
+    ) -> Vec<Self> {
+        let view = |&root_id: &RootId| {
+            let on_root = root_use(root_id);
+            Self {
+                resource_id: collection,
+                storage_url: on_root.url,
+                root_id,
+                directory_index: on_root.directory_index,
+                assigned_at: assignment.placement.assigned_at_ms,
+                last_accessed: assignment.last_accessed_ms,
+                file_count: on_root.file_count,
+                total_size_bytes: on_root.total_size_bytes,
+                resource_type: component.into(),
+            }
+        };
+        assignment.placement.roots.iter().map(view).collect()
+    }
+}
+
+/// The WAL view of an assignment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectionWalAssignment {
+    /// Id of the collection.
+    pub collection_id: CollectionId,
+    /// URL of the root as configured.
+    pub wal_directory_url: String,
+    /// Position of the URL in the configured list; `None` when it is not configured now.
+    pub directory_index: Option<usize>,
+    /// When the root was chosen, ms since 1970 UTC.
+    pub assigned_at: u64,
+    /// Bytes of the collection's WAL files on the root.
+    pub total_size_bytes: u64,
+}
+
+impl From<StorageAssignment> for CollectionWalAssignment {
+    fn from(assignment: StorageAssignment) -> Self {
+        assert_eq!(
+            assignment.resource_type,
+            ResourceType::Wal,
+            "only a WAL assignment has a WAL view"
+        );
+        Self {
+            collection_id: assignment.resource_id,
+            wal_directory_url: assignment.storage_url,
+            directory_index: assignment.directory_index,
+            assigned_at: assignment.assigned_at,
+            total_size_bytes: assignment.total_size_bytes,
+        }
+    }
+}
+
+/// How the assignments of all components are spread. What is only reserved is counted apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct AssignmentStats {
+    /// By component; every component is present.
+    pub components: BTreeMap<StorageComponentType, ComponentStats>,
+}
+
+/// How the assignments of one component are spread.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ComponentStats {
+    /// Collections with an assignment.
+    pub collections: u64,
+    /// Assigned copies: the sum over `roots`. Equals `collections` where there is one copy each.
+    pub copies: u64,
+    /// Copies by root. Roots without any are absent.
+    pub roots: BTreeMap<RootId, u64>,
+    /// Collections that are being created: they count in the load, not above.
+    pub reservations: u64,
+    /// The RoundRobin counter: the number that comes next when no creation was undone.
+    pub next_sequence: u64,
+}
