@@ -16,6 +16,7 @@ mod hash;
 mod load_balanced;
 mod round_robin;
 mod service;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -91,8 +92,14 @@ fn ranked<'a>(
     let order = strategy(name).rank(request, &values);
     let mut seen = order.clone();
     seen.sort_unstable();
-    assert!(seen.into_iter().eq(0..candidates.len()), "{name} must rank every candidate exactly once");
-    order.into_iter().filter_map(|position| candidates.get(position).copied()).collect()
+    assert!(
+        seen.into_iter().eq(0..candidates.len()),
+        "{name} must rank every candidate exactly once"
+    );
+    order
+        .into_iter()
+        .filter_map(|position| candidates.get(position).copied())
+        .collect()
 }
 
 /// The first `copies` distinct roots for a request: writable ones first, and the others only as further copies, which
@@ -111,7 +118,11 @@ fn choose(
     if chosen.len() < copies {
         chosen.extend(ranked(name, request, others));
     }
-    chosen.into_iter().take(copies.max(1)).map(|candidate| candidate.root_id).collect()
+    chosen
+        .into_iter()
+        .take(copies.max(1))
+        .map(|candidate| candidate.root_id)
+        .collect()
 }
 
 /// The root for one new file of a collection: its home under affinity, else the strategy's choice for this file.
@@ -129,5 +140,7 @@ pub fn place_file(
     }
     let key = format!("{collection}/{file}");
     let sequence = placement.sequence.unwrap_or(0).wrapping_add(number);
-    choose(placement.strategy, &PlacementRequest { key, sequence }, candidates, 1).first().copied()
+    choose(placement.strategy, &PlacementRequest { key, sequence }, candidates, 1)
+        .first()
+        .copied()
 }

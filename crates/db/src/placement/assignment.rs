@@ -147,7 +147,11 @@ pub struct CollectionWalAssignment {
 
 impl From<StorageAssignment> for CollectionWalAssignment {
     fn from(assignment: StorageAssignment) -> Self {
-        assert_eq!(assignment.resource_type, ResourceType::Wal, "only a WAL assignment has a WAL view");
+        assert_eq!(
+            assignment.resource_type,
+            ResourceType::Wal,
+            "only a WAL assignment has a WAL view"
+        );
         Self {
             collection_id: assignment.resource_id,
             wal_directory_url: assignment.storage_url,

@@ -51,7 +51,10 @@ fn draw(root: RootId, key: &str) -> u64 {
 }
 
 fn cost(hash: u64, weight: f64) -> f64 {
-    assert!(weight.is_finite() && weight > 0.0, "the configuration accepts no weight of {weight}");
+    assert!(
+        weight.is_finite() && weight > 0.0,
+        "the configuration accepts no weight of {weight}"
+    );
     negative_log2(hash) as f64 / weight
 }
 
@@ -61,7 +64,11 @@ fn negative_log2(hash: u64) -> u64 {
     let odd = 2 * u128::from(hash) + 1;
     let whole = odd.ilog2();
     // The number scaled into [1, 2), with 63 bits after the point.
-    let mut mantissa = if whole > 63 { odd >> (whole - 63) } else { odd << (63 - whole) };
+    let mut mantissa = if whole > 63 {
+        odd >> (whole - 63)
+    } else {
+        odd << (63 - whole)
+    };
     let mut log = u64::from(whole);
     for _ in 0..FRACTION_BITS {
         let square = mantissa * mantissa;
@@ -78,7 +85,18 @@ mod tests {
 
     #[test]
     fn the_integer_logarithm_equals_the_real_one() {
-        for hash in [0, 1, 2, 3, 1 << 20, 1 << 63, u64::MAX / 3, u64::MAX - 1, u64::MAX, 0x9E37_79B9_7F4A_7C15] {
+        for hash in [
+            0,
+            1,
+            2,
+            3,
+            1 << 20,
+            1 << 63,
+            u64::MAX / 3,
+            u64::MAX - 1,
+            u64::MAX,
+            0x9E37_79B9_7F4A_7C15,
+        ] {
             let real = -((hash as f64 + 0.5) / 2f64.powi(64)).log2();
             let ours = negative_log2(hash) as f64 / 2f64.powi(46);
             assert!((real - ours).abs() < 1e-12, "{hash}: {real} and {ours}");

@@ -19,12 +19,22 @@ pub(super) struct LoadBalanced;
 impl PlacementStrategy for LoadBalanced {
     fn rank(&self, _: &PlacementRequest, candidates: &[Candidate]) -> Vec<usize> {
         let bytes: u128 = candidates.iter().map(|candidate| u128::from(candidate.bytes)).sum();
-        let collections: u128 = candidates.iter().map(|candidate| u128::from(candidate.collections)).sum();
+        let collections: u128 = candidates
+            .iter()
+            .map(|candidate| u128::from(candidate.collections))
+            .sum();
         // Without a collection nothing is known about their size: the lower bound is the best guess.
-        let average = bytes.checked_div(collections).unwrap_or(0).max(u128::from(COLLECTION_BYTES_MIN));
+        let average = bytes
+            .checked_div(collections)
+            .unwrap_or(0)
+            .max(u128::from(COLLECTION_BYTES_MIN));
         // load · average, in integers: equal loads are equal, whatever the rounding.
         let load = |candidate: &Candidate| u128::from(candidate.collections) * average + u128::from(candidate.bytes);
-        let mut order: Vec<_> = candidates.iter().map(|candidate| (load(candidate), candidate.index)).zip(0..).collect();
+        let mut order: Vec<_> = candidates
+            .iter()
+            .map(|candidate| (load(candidate), candidate.index))
+            .zip(0..)
+            .collect();
         order.sort_unstable();
         order.into_iter().map(|(_, position)| position).collect()
     }

@@ -10,7 +10,11 @@ impl PlacementStrategy for RoundRobin {
         let mut order: Vec<(usize, usize)> = candidates.iter().map(|candidate| candidate.index).zip(0..).collect();
         order.sort_unstable();
         let count = u64::try_from(order.len()).unwrap_or(u64::MAX);
-        let start = request.sequence.checked_rem(count).and_then(|start| usize::try_from(start).ok()).unwrap_or(0);
+        let start = request
+            .sequence
+            .checked_rem(count)
+            .and_then(|start| usize::try_from(start).ok())
+            .unwrap_or(0);
         order.rotate_left(start);
         order.into_iter().map(|(_, position)| position).collect()
     }
