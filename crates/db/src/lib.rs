@@ -3,3 +3,7 @@
 pub mod error;
 pub mod point;
 pub mod schema;
+
+pub mod payload;
+
+pub mod filter;
