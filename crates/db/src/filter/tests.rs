@@ -35,8 +35,16 @@ fn matches(conditions: Value, on: &Value) -> bool {
 /// One condition against one payload, alone and inside `must_not`.
 #[track_caller]
 fn check(condition: Value, on: Value, expected: bool) {
-    assert_eq!(matches(json!({ "must": condition }), &on), expected, "{condition} on {on}");
-    assert_eq!(matches(json!({ "must_not": condition }), &on), !expected, "not {condition} on {on}");
+    assert_eq!(
+        matches(json!({ "must": condition }), &on),
+        expected,
+        "{condition} on {on}"
+    );
+    assert_eq!(
+        matches(json!({ "must_not": condition }), &on),
+        !expected,
+        "not {condition} on {on}"
+    );
 }
 
 #[track_caller]
@@ -50,7 +58,11 @@ fn check_error(value: Value, expected: &str) {
 #[test]
 fn clauses_must_all_hold_and_absent_ones_do() {
     let check = |clauses: Value, expected: bool| {
-        assert_eq!(matches(clauses.clone(), &json!({"a": 1, "b": 2})), expected, "{clauses}");
+        assert_eq!(
+            matches(clauses.clone(), &json!({"a": 1, "b": 2})),
+            expected,
+            "{clauses}"
+        );
     };
     let a = |value: i64| json!({"key": "a", "match": {"value": value}});
     let b = |value: i64| json!({"key": "b", "match": {"value": value}});
@@ -67,8 +79,14 @@ fn clauses_must_all_hold_and_absent_ones_do() {
     check(json!({"must_not": [a(0), b(0)]}), true);
     check(json!({"must_not": [a(0), b(2)]}), false);
     check(json!({"must": [{"should": [a(0), a(1)]}, {"must_not": b(0)}]}), true);
-    check(json!({"min_should": {"conditions": [a(1), b(0), b(2)], "min_count": 2}}), true);
-    check(json!({"min_should": {"conditions": [a(1), b(0), b(2)], "min_count": 3}}), false);
+    check(
+        json!({"min_should": {"conditions": [a(1), b(0), b(2)], "min_count": 2}}),
+        true,
+    );
+    check(
+        json!({"min_should": {"conditions": [a(1), b(0), b(2)], "min_count": 3}}),
+        false,
+    );
     check(json!({"min_should": {"conditions": [a(0)], "min_count": 0}}), true);
     check(json!({"min_should": {"conditions": [a(1)], "min_count": 2}}), false);
     check(json!({"min_should": {"conditions": [], "min_count": 2}}), true);
@@ -132,11 +150,27 @@ fn ranges_are_of_numbers_or_of_time() {
     check(range(json!({})), json!({"a": 1}), true);
     check(range(json!({})), json!({"a": "1"}), false);
     check(range(json!({"gt": 0, "lt": 10})), json!({"a": [-1, 11]}), false);
-    check(range(json!({"gte": "2020-03-01"})), json!({"a": "2020-03-01T00:00:00Z"}), true);
-    check(range(json!({"gt": "2020-03-01"})), json!({"a": "2020-03-01T00:00:00Z"}), false);
-    check(range(json!({"gt": "2020-03-01"})), json!({"a": ["yesterday", "2020-03-02 00:00"]}), true);
+    check(
+        range(json!({"gte": "2020-03-01"})),
+        json!({"a": "2020-03-01T00:00:00Z"}),
+        true,
+    );
+    check(
+        range(json!({"gt": "2020-03-01"})),
+        json!({"a": "2020-03-01T00:00:00Z"}),
+        false,
+    );
+    check(
+        range(json!({"gt": "2020-03-01"})),
+        json!({"a": ["yesterday", "2020-03-02 00:00"]}),
+        true,
+    );
     check(range(json!({"gt": "2020-03-01"})), json!({"a": 1_600_000_000}), false);
-    check(range(json!({"lt": "2020-03-01T00:00:00Z"})), json!({"a": "2020-03-01T00:00:00+01:00"}), true);
+    check(
+        range(json!({"lt": "2020-03-01T00:00:00Z"})),
+        json!({"a": "2020-03-01T00:00:00+01:00"}),
+        true,
+    );
 }
 
 #[test]
@@ -166,12 +200,14 @@ fn places_lie_inside_areas_but_not_on_borders() {
     let circle = json!({"key": "a", "geo_radius": {"center": {"lon": 0.0, "lat": 0.0}, "radius": 80000.0}});
     check(circle.clone(), on(0.5, 0.5), true);
     check(circle.clone(), on(1.5, 1.5), false);
-    check(circle.clone(), json!({"a": [{"lon": 1.5, "lat": 1.5}, {"lon": 0, "lat": 0}]}), true);
+    check(
+        circle.clone(),
+        json!({"a": [{"lon": 1.5, "lat": 1.5}, {"lon": 0, "lat": 0}]}),
+        true,
+    );
     check(circle, json!({"a": {"lon": "0", "lat": 0}}), false);
     let corner = |lon: f64, lat: f64| json!({"lon": lon, "lat": lat});
-    let area = |left: f64, top: f64, right: f64, bottom: f64| {
-        json!({"key": "a", "geo_bounding_box": {"top_left": corner(left, top), "bottom_right": corner(right, bottom)}})
-    };
+    let area = |left: f64, top: f64, right: f64, bottom: f64| json!({"key": "a", "geo_bounding_box": {"top_left": corner(left, top), "bottom_right": corner(right, bottom)}});
     check(area(-1.0, 1.0, 1.0, -1.0), on(-0.5, 0.5), true);
     check(area(-1.0, 1.0, 1.0, -1.0), on(1.0, 0.0), false);
     // The United States cross the date line.
@@ -180,9 +216,7 @@ fn places_lie_inside_areas_but_not_on_borders() {
     let ring = |corners: &[(f64, f64)]| json!({"points": corners.iter().map(|c| corner(c.0, c.1)).collect::<Vec<_>>()});
     let square = ring(&[(-1.0, -1.0), (1.5, -1.0), (1.5, 1.5), (-1.0, 1.5), (-1.0, -1.0)]);
     let hole = ring(&[(-0.5, -0.5), (-0.5, 0.5), (0.5, 0.5), (0.5, -0.5), (-0.5, -0.5)]);
-    let polygon = |exterior: &Value, interiors: &[&Value]| {
-        json!({"key": "a", "geo_polygon": {"exterior": exterior, "interiors": interiors}})
-    };
+    let polygon = |exterior: &Value, interiors: &[&Value]| json!({"key": "a", "geo_polygon": {"exterior": exterior, "interiors": interiors}});
     check(polygon(&square, &[]), on(0.0, 0.0), true);
     check(polygon(&square, &[]), on(1.5, 0.0), false);
     check(polygon(&square, &[]), on(2.0, 0.0), false);
@@ -237,7 +271,11 @@ fn empty_and_null_are_told_apart() {
 #[test]
 fn ids_and_vectors_are_of_the_point() {
     check(json!({"has_id": [1, 7]}), json!({}), true);
-    check(json!({"has_id": [1, "936DA01F9ABD4d9d80C702AF85C822A8"]}), json!({}), false);
+    check(
+        json!({"has_id": [1, "936DA01F9ABD4d9d80C702AF85C822A8"]}),
+        json!({}),
+        false,
+    );
     check(json!({"has_id": []}), json!({}), false);
     check(json!({"has_vector": ""}), json!({}), true);
     check(json!({"has_vector": "image"}), json!({}), true);
@@ -258,8 +296,16 @@ fn nested_wants_one_object_that_satisfies_everything() {
     check(eats("d", "leaves", true), on.clone(), false);
     check(eats("food", "leaves", true), on.clone(), false);
     // Objects have no ids and no vectors.
-    check(json!({"nested": {"key": "d", "filter": {"must": {"has_id": [7]}}}}), on.clone(), false);
-    check(json!({"nested": {"key": "d", "filter": {"must_not": {"has_vector": ""}}}}), on, true);
+    check(
+        json!({"nested": {"key": "d", "filter": {"must": {"has_id": [7]}}}}),
+        on.clone(),
+        false,
+    );
+    check(
+        json!({"nested": {"key": "d", "filter": {"must_not": {"has_vector": ""}}}}),
+        on,
+        true,
+    );
 }
 
 #[test]
@@ -277,7 +323,10 @@ fn wrong_filters_are_refused_with_place_and_field() {
         json!({"wrong": []}),
         "filter: unknown key `wrong`, expected one of `must`, `should`, `must_not`, `min_should`",
     );
-    check_error(json!({"must": 5}), "filter.must: expected a condition (an object), got 5");
+    check_error(
+        json!({"must": 5}),
+        "filter.must: expected a condition (an object), got 5",
+    );
     check_error(
         json!({"must": [{"has_id": [1]}, {"has_ids": [1]}]}),
         "filter.must[1]: unknown key `has_ids`, expected one of `key`, `is_empty`, `is_null`, `has_id`, `has_vector`, \
@@ -314,7 +363,10 @@ fn wrong_filters_are_refused_with_place_and_field() {
         "filter.must (field `a`): unknown key `equals`, expected one of `key`, `match`, `range`, `geo_radius`, \
          `geo_bounding_box`, `geo_polygon`, `values_count`, `is_empty`, `is_null`",
     );
-    check_error(json!({"must": {"key": "a"}}), "filter.must (field `a`): At least one field condition must be specified");
+    check_error(
+        json!({"must": {"key": "a"}}),
+        "filter.must (field `a`): At least one field condition must be specified",
+    );
     check_error(
         json!({"must": {"key": "a", "is_empty": true, "match": {"value": 1}}}),
         "filter.must (field `a`): `values_count`, `is_empty` and `is_null` stand alone: put the other tests into \
@@ -332,7 +384,10 @@ fn wrong_filters_are_refused_with_place_and_field() {
         json!({"must": {"nested": {"key": "a", "filter": {"must": [{"key": "b", "values_count": {"gt": -1}}]}}}}),
         "filter.must.nested.filter.must[0].values_count.gt (field `b`): expected an unsigned integer, got -1",
     );
-    check_error(json!({"min_should": {"conditions": []}}), "filter.min_should: missing `min_count`");
+    check_error(
+        json!({"min_should": {"conditions": []}}),
+        "filter.min_should: missing `min_count`",
+    );
     check_error(
         json!({"must": {"key": "a", "geo_radius": {"center": {"lon": 0, "lat": 91}, "radius": 1}}}),
         "filter.must.geo_radius.center (field `a`): expected `lat` within [-90;90] and `lon` within [-180;180], got \
@@ -358,7 +413,11 @@ impl Rows {
             true => String::new(),
             false => serde_json::to_string(payload).unwrap(),
         };
-        Self { texts: payloads.iter().map(text).collect(), indexes: Mutex::default(), reads: Mutex::default() }
+        Self {
+            texts: payloads.iter().map(text).collect(),
+            indexes: Mutex::default(),
+            reads: Mutex::default(),
+        }
     }
 
     fn candidates(&self) -> FixedBitSet {
@@ -368,7 +427,11 @@ impl Rows {
     }
 
     fn select(&self, clauses: Value) -> Vec<usize> {
-        filter(clauses).select(self, self.candidates()).unwrap().ones().collect()
+        filter(clauses)
+            .select(self, self.candidates())
+            .unwrap()
+            .ones()
+            .collect()
     }
 }
 
@@ -402,8 +465,9 @@ impl PayloadSource for Rows {
 
 #[test]
 fn only_rows_still_possible_are_read() {
-    let payloads: Vec<Payload> =
-        (0..100).map(|row| payload(json!({"n": row, "t": format!("word{row} common")}))).collect();
+    let payloads: Vec<Payload> = (0..100)
+        .map(|row| payload(json!({"n": row, "t": format!("word{row} common")})))
+        .collect();
     let rows = Rows::new(&payloads);
     let number = json!({"key": "n", "range": {"gte": 10, "lt": 13}});
     let text = json!({"key": "t", "match": {"text": "common"}});
@@ -411,11 +475,17 @@ fn only_rows_still_possible_are_read() {
     assert_eq!(*rows.reads.lock(), [10, 11, 12]);
     rows.reads.lock().clear();
     // The second text is asked only where the first did not match.
-    let texts = [json!({"key": "t", "match": {"text": "word11"}}), json!({"key": "t", "match": {"text": "word12"}})];
+    let texts = [
+        json!({"key": "t", "match": {"text": "word11"}}),
+        json!({"key": "t", "match": {"text": "word12"}}),
+    ];
     assert_eq!(rows.select(json!({"should": texts, "must": number})), [11, 12]);
     assert_eq!(*rows.reads.lock(), [10, 11, 12, 10, 12]);
     rows.reads.lock().clear();
-    assert_eq!(rows.select(json!({"must": number, "must_not": {"has_id": [11]}})), [10, 12]);
+    assert_eq!(
+        rows.select(json!({"must": number, "must_not": {"has_id": [11]}})),
+        [10, 12]
+    );
     assert!(rows.reads.lock().is_empty());
 }
 
@@ -423,7 +493,10 @@ fn only_rows_still_possible_are_read() {
 fn a_damaged_payload_is_corruption_not_a_miss() {
     let mut rows = Rows::new(&[payload(json!({"a": "x"}))]);
     rows.texts[0].pop();
-    for condition in [json!({"key": "a", "match": {"value": "x"}}), json!({"key": "a", "match": {"text": "x"}})] {
+    for condition in [
+        json!({"key": "a", "match": {"value": "x"}}),
+        json!({"key": "a", "match": {"text": "x"}}),
+    ] {
         let result = filter(json!({ "must": condition })).select(&rows, rows.candidates());
         assert!(matches!(result, Err(Error::Corruption(_))), "{result:?}");
     }
@@ -431,7 +504,13 @@ fn a_damaged_payload_is_corruption_not_a_miss() {
 
 #[test]
 fn a_field_index_counts_rows_that_have_a_value() {
-    let payloads = [json!({"a": 1}), json!({"a": null}), json!({"a": []}), json!({}), json!({"a": [null, "x"]})];
+    let payloads = [
+        json!({"a": 1}),
+        json!({"a": null}),
+        json!({"a": []}),
+        json!({}),
+        json!({"a": [null, "x"]}),
+    ];
     let rows = Rows::new(&payloads.map(payload));
     let index = rows.field_index(&"a".parse().unwrap()).unwrap();
     assert_eq!((index.rows(), index.filled_rows()), (5, 2));

@@ -5,7 +5,14 @@ use proptest::strategy::Union;
 
 use super::*;
 
-const WORDS: &[&str] = &["red", "Red green", "green blue red", "2020-03-01", "2021-01-01T00:00:00Z", ""];
+const WORDS: &[&str] = &[
+    "red",
+    "Red green",
+    "green blue red",
+    "2020-03-01",
+    "2021-01-01T00:00:00Z",
+    "",
+];
 const PATHS: &[&str] = &["a", "b", "a.b", "a[]", "a[].b", "a[0]", "b[].a[].b", "\"c d\""];
 
 fn scalar() -> impl Strategy<Value = Value> {
@@ -79,14 +86,25 @@ fn range() -> impl Strategy<Value = Range> {
     let number = (-4..8).prop_map(|half| f64::from(half) / 2.0);
     // A range without bounds reads back as one of numbers.
     let of_time = bounds(datetime()).prop_map(|own| match own {
-        Bounds { lt: None, gt: None, gte: None, lte: None } => Range::Datetime(Bounds { gte: Some(Datetime(0)), ..own }),
+        Bounds {
+            lt: None,
+            gt: None,
+            gte: None,
+            lte: None,
+        } => Range::Datetime(Bounds {
+            gte: Some(Datetime(0)),
+            ..own
+        }),
         bounded => Range::Datetime(bounded),
     });
     prop_oneof![bounds(number).prop_map(Range::Number), of_time]
 }
 
 fn geo_point() -> impl Strategy<Value = GeoPoint> {
-    (0..4, 0..4).prop_map(|(lon, lat)| GeoPoint { lon: f64::from(lon), lat: f64::from(lat) })
+    (0..4, 0..4).prop_map(|(lon, lat)| GeoPoint {
+        lon: f64::from(lon),
+        lat: f64::from(lat),
+    })
 }
 
 fn geo_ring() -> impl Strategy<Value = GeoRing> {
@@ -125,15 +143,27 @@ fn leaf() -> impl Strategy<Value = Condition> {
 }
 
 fn clauses(condition: impl Strategy<Value = Condition> + Clone + 'static) -> impl Strategy<Value = Filter> {
-    let clause = |condition| Union::new_weighted(vec![
-        (2, Just(Vec::new()).boxed()),
-        (3, prop::collection::vec(condition, 1..4).boxed()),
-    ]);
+    let clause = |condition| {
+        Union::new_weighted(vec![
+            (2, Just(Vec::new()).boxed()),
+            (3, prop::collection::vec(condition, 1..4).boxed()),
+        ])
+    };
     let counted = (prop::collection::vec(condition.clone(), 0..4), 0_usize..4)
         .prop_map(|(conditions, min_count)| MinShould { conditions, min_count });
     let min_should = prop::option::weighted(0.2, counted);
-    (clause(condition.clone()), clause(condition.clone()), clause(condition), min_should)
-        .prop_map(|(must, should, must_not, min_should)| Filter { must, should, must_not, min_should })
+    (
+        clause(condition.clone()),
+        clause(condition.clone()),
+        clause(condition),
+        min_should,
+    )
+        .prop_map(|(must, should, must_not, min_should)| Filter {
+            must,
+            should,
+            must_not,
+            min_should,
+        })
 }
 
 pub fn filter() -> impl Strategy<Value = Filter> {
