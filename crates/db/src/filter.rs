@@ -10,6 +10,7 @@
 
 mod check;
 mod datetime;
+mod error;
 mod field_index;
 mod geo;
 mod parse;
@@ -26,9 +27,9 @@ use crate::payload::JsonPath;
 use crate::point::PointId;
 
 pub use datetime::Datetime;
+pub use error::FilterError;
 pub use field_index::FieldIndex;
 pub use geo::{GeoBoundingBox, GeoPoint, GeoPolygon, GeoRadius, GeoRing};
-pub use parse::FilterError;
 pub use select::PayloadSource;
 
 /// Clauses that must all hold; an empty list is an absent clause, and a filter without clauses matches every point.

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::point::Payload;
 
-pub use path::{JsonPath, PathError, Step};
+pub use path::{JsonPath, PathError, PathErrorReason, Step};
 
 /// Deepest nesting that [`set_at`] may create. `serde_json` refuses to read more than 128 levels, so a payload that
 /// grew deeper by repeated partial updates could be written but never read again.
@@ -121,7 +121,9 @@ pub fn delete_at(payload: &mut Payload, path: &JsonPath) -> bool {
     let Some((step, rest)) = path.steps().split_first() else {
         return payload.remove(path.first_key()).is_some();
     };
-    payload.get_mut(path.first_key()).is_some_and(|value| delete_value(value, step, rest))
+    payload
+        .get_mut(path.first_key())
+        .is_some_and(|value| delete_value(value, step, rest))
 }
 
 fn delete_value(value: &mut Value, step: &Step, rest: &[Step]) -> bool {
@@ -133,12 +135,16 @@ fn delete_value(value: &mut Value, step: &Step, rest: &[Step]) -> bool {
         },
         (Step::Index(index), Value::Array(array)) => match next {
             None => false,
-            Some((next, rest)) => array.get_mut(*index).is_some_and(|inner| delete_value(inner, next, rest)),
+            Some((next, rest)) => array
+                .get_mut(*index)
+                .is_some_and(|inner| delete_value(inner, next, rest)),
         },
         (Step::Each, Value::Array(array)) => match next {
             None => !std::mem::take(array).is_empty(),
             // Every element is visited: no short circuit.
-            Some((next, rest)) => array.iter_mut().fold(false, |any, inner| delete_value(inner, next, rest) | any),
+            Some((next, rest)) => array
+                .iter_mut()
+                .fold(false, |any, inner| delete_value(inner, next, rest) | any),
         },
         _ => false,
     }

@@ -11,14 +11,34 @@ use crate::point::{Payload, PointId};
 impl Filter {
     /// Whether the point with this id, payload and vectors matches; `has_vector` answers by vector name.
     pub fn matches(&self, id: PointId, payload: &Payload, has_vector: &dyn Fn(&str) -> bool) -> bool {
-        holds(self, &Subject { point: Some((id, has_vector)), payload })
+        let id = Some(id);
+        holds(
+            self,
+            &Subject {
+                id,
+                has_vector,
+                payload,
+            },
+        )
     }
 }
 
 /// What conditions look at: a point, or an object inside one (which has neither id nor vectors).
 pub(super) struct Subject<'a> {
-    pub(super) point: Option<(PointId, &'a dyn Fn(&str) -> bool)>,
-    pub(super) payload: &'a Payload,
+    id: Option<PointId>,
+    has_vector: &'a dyn Fn(&str) -> bool,
+    payload: &'a Payload,
+}
+
+impl<'a> Subject<'a> {
+    /// A payload alone.
+    pub(super) fn without_point(payload: &'a Payload) -> Self {
+        Self {
+            id: None,
+            has_vector: &|_| false,
+            payload,
+        }
+    }
 }
 
 fn holds(filter: &Filter, subject: &Subject<'_>) -> bool {
@@ -36,12 +56,12 @@ pub(super) fn condition_holds(condition: &Condition, subject: &Subject<'_>) -> b
     match condition {
         Condition::IsEmpty(field) => values_at(subject.payload, &field.key).into_iter().all(is_empty),
         Condition::IsNull(field) => values_at(subject.payload, &field.key).into_iter().any(Value::is_null),
-        Condition::Id(ids) => subject.point.is_some_and(|(id, _)| ids.contains(&id)),
-        Condition::HasVector(name) => subject.point.is_some_and(|(_, has_vector)| has_vector(name)),
+        Condition::Id(ids) => subject.id.is_some_and(|id| ids.contains(&id)),
+        Condition::HasVector(name) => (subject.has_vector)(name),
         Condition::Nested(nested) => values_at(subject.payload, &nested.key.each())
             .into_iter()
             .filter_map(Value::as_object)
-            .any(|payload| holds(&nested.filter, &Subject { point: None, payload })),
+            .any(|payload| holds(&nested.filter, &Subject::without_point(payload))),
         Condition::Field(field) => field_holds(field, subject.payload),
         Condition::Filter(filter) => holds(filter, subject),
     }
@@ -94,9 +114,10 @@ fn element_passes(test: &FieldTest, element: &Value) -> bool {
     match test {
         FieldTest::Match(wanted) => matches_value(wanted, element),
         FieldTest::Range(Range::Number(bounds)) => element.as_f64().is_some_and(|number| bounds.contains(&number)),
-        FieldTest::Range(Range::Datetime(bounds)) => {
-            element.as_str().and_then(Datetime::parse).is_some_and(|datetime| bounds.contains(&datetime))
-        }
+        FieldTest::Range(Range::Datetime(bounds)) => element
+            .as_str()
+            .and_then(Datetime::parse)
+            .is_some_and(|datetime| bounds.contains(&datetime)),
         FieldTest::GeoRadius(circle) => GeoPoint::from_value(element).is_some_and(|place| circle.contains(place)),
         FieldTest::GeoBoundingBox(area) => GeoPoint::from_value(element).is_some_and(|place| area.contains(place)),
         FieldTest::GeoPolygon(area) => GeoPoint::from_value(element).is_some_and(|place| area.contains(place)),

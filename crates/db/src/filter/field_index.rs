@@ -137,7 +137,9 @@ impl FieldIndex {
 
     fn add_listed(&self, list: &AnyOf, rows: &mut FixedBitSet) {
         match list {
-            AnyOf::Keywords(keywords) => keywords.iter().for_each(|own| self.keywords.add_rows_of(own.as_str(), rows)),
+            AnyOf::Keywords(keywords) => keywords
+                .iter()
+                .for_each(|own| self.keywords.add_rows_of(own.as_str(), rows)),
             AnyOf::Integers(integers) => integers.iter().for_each(|own| self.integers.add_rows_of(own, rows)),
         }
     }
@@ -146,7 +148,8 @@ impl FieldIndex {
         match list {
             AnyOf::Keywords(listed) => {
                 rows.union_with(&self.other_than_keyword);
-                self.keywords.add_rows_where(|keyword| !listed.contains(&**keyword), rows);
+                self.keywords
+                    .add_rows_where(|keyword| !listed.contains(&**keyword), rows);
             }
             AnyOf::Integers(listed) => {
                 rows.union_with(&self.other_than_integer);
@@ -176,7 +179,11 @@ impl<K: Ord> Postings<K> {
     fn new(gathered: HashMap<K, Vec<u32>>) -> Self {
         let mut entries: Vec<(K, Vec<u32>)> = gathered.into_iter().collect();
         entries.sort_unstable_by(|left, right| left.0.cmp(&right.0));
-        let mut postings = Self { keys: Vec::with_capacity(entries.len()), offsets: vec![0], rows: Vec::new() };
+        let mut postings = Self {
+            keys: Vec::with_capacity(entries.len()),
+            offsets: vec![0],
+            rows: Vec::new(),
+        };
         for (key, rows) in entries {
             postings.keys.push(key);
             postings.rows.extend(rows);
@@ -245,7 +252,12 @@ impl Builder {
             with_null: none(),
             without_null: none(),
         };
-        Self { index, keywords: HashMap::new(), integers: HashMap::new(), counts: HashMap::new() }
+        Self {
+            index,
+            keywords: HashMap::new(),
+            integers: HashMap::new(),
+            counts: HashMap::new(),
+        }
     }
 
     fn add(&mut self, row: u32, values: &[&Value]) {
@@ -253,13 +265,23 @@ impl Builder {
         self.index.absent.set(at, values.is_empty());
         for value in values {
             let index = &mut self.index;
-            if is_empty(value) { index.empty.insert(at) } else { index.filled.insert(at) }
-            if has_null(value) { index.with_null.insert(at) } else { index.without_null.insert(at) }
+            if is_empty(value) {
+                index.empty.insert(at)
+            } else {
+                index.filled.insert(at)
+            }
+            if has_null(value) {
+                index.with_null.insert(at)
+            } else {
+                index.without_null.insert(at)
+            }
             if value.is_null() {
                 index.null.insert(at);
             }
             post(&mut self.counts, count(value), row);
-            elements(value).iter().for_each(|element| self.add_element(row, element));
+            elements(value)
+                .iter()
+                .for_each(|element| self.add_element(row, element));
         }
     }
 
@@ -292,10 +314,13 @@ impl Builder {
         self.index.keywords = Postings::new(self.keywords);
         self.index.integers = Postings::new(self.integers);
         self.index.counts = Postings::new(self.counts);
-        self.index.numbers.sort_unstable_by(|left, right| left.0.total_cmp(&right.0));
+        self.index
+            .numbers
+            .sort_unstable_by(|left, right| left.0.total_cmp(&right.0));
         let keywords = self.index.keywords.keys.iter().enumerate();
-        self.index.datetimes =
-            keywords.filter_map(|(position, keyword)| Some((Datetime::parse(keyword)?, position))).collect();
+        self.index.datetimes = keywords
+            .filter_map(|(position, keyword)| Some((Datetime::parse(keyword)?, position)))
+            .collect();
         self.index.datetimes.sort_unstable();
         self.index
     }

@@ -19,7 +19,10 @@ impl GeoPoint {
     /// The place that a payload value holds: an object with numbers `lon` and `lat`.
     pub fn from_value(value: &Value) -> Option<Self> {
         let object = value.as_object()?;
-        Some(Self { lon: object.get("lon")?.as_f64()?, lat: object.get("lat")?.as_f64()? })
+        Some(Self {
+            lon: object.get("lon")?.as_f64()?,
+            lat: object.get("lat")?.as_f64()?,
+        })
     }
 
     /// Great-circle distance in meters (haversine formula).
@@ -64,7 +67,11 @@ impl GeoBoundingBox {
         let (left, right) = (self.top_left.lon, self.bottom_right.lon);
         let east_of_left = left < place.lon;
         let west_of_right = place.lon < right;
-        let between = if left > right { east_of_left || west_of_right } else { east_of_left && west_of_right };
+        let between = if left > right {
+            east_of_left || west_of_right
+        } else {
+            east_of_left && west_of_right
+        };
         between && self.bottom_right.lat < place.lat && place.lat < self.top_left.lat
     }
 }
@@ -82,8 +89,7 @@ pub struct GeoPolygon {
 impl GeoPolygon {
     /// Whether `place` is inside the border and in no hole.
     pub fn contains(&self, place: GeoPoint) -> bool {
-        self.exterior.side(place) == Side::Inside
-            && self.interiors.iter().all(|hole| hole.side(place) == Side::Outside)
+        self.exterior.side(place) == Side::Inside && self.interiors.iter().all(|hole| hole.side(place) == Side::Outside)
     }
 }
 
@@ -107,7 +113,8 @@ impl GeoRing {
         let mut winding = 0;
         for (start, end) in self.points.iter().zip(self.points.iter().skip(1)) {
             // Twice the area of the triangle; positive when `place` is to the left of the edge.
-            let area = (end.lon - start.lon) * (place.lat - start.lat) - (place.lon - start.lon) * (end.lat - start.lat);
+            let area =
+                (end.lon - start.lon) * (place.lat - start.lat) - (place.lon - start.lon) * (end.lat - start.lat);
             let (west, east) = (start.lon.min(end.lon), start.lon.max(end.lon));
             let (south, north) = (start.lat.min(end.lat), start.lat.max(end.lat));
             let in_frame = (west..=east).contains(&place.lon) && (south..=north).contains(&place.lat);

@@ -2,23 +2,33 @@
 //! return (or delete) the wrong points. Errors say where in the filter and on which field.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
 use serde_json::{Map, Value};
 
+use super::error::FilterError;
 use super::geo::{GeoBoundingBox, GeoPoint, GeoPolygon, GeoRadius, GeoRing};
 use super::{
-    AnyOf, Bounds, Condition, Datetime, FieldCondition, FieldKey, FieldTest, Filter, Match, MatchValue, MinShould, Nested,
-    Range,
+    AnyOf, Bounds, Condition, Datetime, FieldCondition, FieldKey, FieldTest, Filter, Match, MatchValue, MinShould,
+    Nested, Range,
 };
 use crate::payload::JsonPath;
 use crate::point::PointId;
 
 const CLAUSES: &[&str] = &["must", "should", "must_not", "min_should"];
-const CONDITIONS: &[&str] =
-    &["key", "is_empty", "is_null", "has_id", "has_vector", "nested", "must", "should", "must_not", "min_should"];
+const CONDITIONS: &[&str] = &[
+    "key",
+    "is_empty",
+    "is_null",
+    "has_id",
+    "has_vector",
+    "nested",
+    "must",
+    "should",
+    "must_not",
+    "min_should",
+];
 const FIELD_TESTS: &[&str] = &[
     "match",
     "range",
@@ -35,61 +45,7 @@ const BOUNDS: &[&str] = &["lt", "gt", "gte", "lte"];
 /// Fewest points of a closed line: three corners and the first one again.
 const MIN_RING_POINTS: usize = 4;
 
-/// A JSON value is not a filter.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FilterError {
-    /// Where in the filter, as in `must[0].range.gte`; empty for the filter itself.
-    pub position: String,
-    /// The payload field of the innermost condition, if it is on one.
-    pub field: Option<String>,
-    /// What is wrong there.
-    pub problem: String,
-}
-
-impl fmt::Display for FilterError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("filter")?;
-        if !self.position.is_empty() {
-            let dot = if self.position.starts_with('[') { "" } else { "." };
-            write!(f, "{dot}{}", self.position)?;
-        }
-        if let Some(field) = &self.field {
-            write!(f, " (field `{field}`)")?;
-        }
-        write!(f, ": {}", self.problem)
-    }
-}
-
-impl std::error::Error for FilterError {}
-
 type Result<T> = std::result::Result<T, FilterError>;
-
-impl FilterError {
-    fn new(problem: impl Into<String>) -> Self {
-        Self { position: String::new(), field: None, problem: problem.into() }
-    }
-
-    fn expected(what: &str, got: &Value) -> Self {
-        /// Longest part of a wrong value that a message repeats, in characters.
-        const SHOWN: usize = 80;
-        let text = got.to_string();
-        let shown: String = text.chars().take(SHOWN).collect();
-        let dots = if shown.len() < text.len() { "…" } else { "" };
-        Self::new(format!("expected {what}, got {shown}{dots}"))
-    }
-
-    /// The same error seen from the value around: `segment` is a key or `[position]`.
-    fn inside(mut self, segment: &str) -> Self {
-        let dot = if self.position.is_empty() || self.position.starts_with('[') { "" } else { "." };
-        self.position = format!("{segment}{dot}{}", self.position);
-        self
-    }
-
-    fn on_field(mut self, field: &JsonPath) -> Self {
-        self.field.get_or_insert_with(|| field.to_string());
-        self
-    }
-}
 
 impl<'de> Deserialize<'de> for Filter {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
@@ -115,10 +71,15 @@ impl Filter {
 
 /// An object whose keys are all `known`.
 fn object<'v>(value: &'v Value, known: &[&str]) -> Result<&'v Map<String, Value>> {
-    let map = value.as_object().ok_or_else(|| FilterError::expected("an object", value))?;
+    let map = value
+        .as_object()
+        .ok_or_else(|| FilterError::expected("an object", value))?;
     match map.keys().find(|key| !known.contains(&key.as_str())) {
         None => Ok(map),
-        Some(key) => Err(FilterError::new(format!("unknown key `{key}`, expected one of `{}`", known.join("`, `")))),
+        Some(key) => Err(FilterError::new(format!(
+            "unknown key `{key}`, expected one of `{}`",
+            known.join("`, `")
+        ))),
     }
 }
 
@@ -142,11 +103,16 @@ fn list<C: FromIterator<T>, T>(value: &Value, read: impl Fn(&Value) -> Result<T>
 }
 
 fn string(value: &Value) -> Result<String> {
-    value.as_str().map(str::to_owned).ok_or_else(|| FilterError::expected("a string", value))
+    value
+        .as_str()
+        .map(str::to_owned)
+        .ok_or_else(|| FilterError::expected("a string", value))
 }
 
 fn flag(value: &Value) -> Result<bool> {
-    value.as_bool().ok_or_else(|| FilterError::expected("true or false", value))
+    value
+        .as_bool()
+        .ok_or_else(|| FilterError::expected("true or false", value))
 }
 
 fn number(value: &Value) -> Result<f64> {
@@ -154,11 +120,15 @@ fn number(value: &Value) -> Result<f64> {
 }
 
 fn unsigned(value: &Value) -> Result<u64> {
-    value.as_u64().ok_or_else(|| FilterError::expected("an unsigned integer", value))
+    value
+        .as_u64()
+        .ok_or_else(|| FilterError::expected("an unsigned integer", value))
 }
 
 fn integer(value: &Value) -> Result<i64> {
-    value.as_i64().ok_or_else(|| FilterError::expected("an integer of 64 bits", value))
+    value
+        .as_i64()
+        .ok_or_else(|| FilterError::expected("an integer of 64 bits", value))
 }
 
 fn datetime(value: &Value) -> Result<Datetime> {
@@ -167,7 +137,9 @@ fn datetime(value: &Value) -> Result<Datetime> {
 }
 
 fn path(value: &Value) -> Result<JsonPath> {
-    string(value)?.parse().map_err(|error| FilterError::new(format!("{error}")))
+    string(value)?
+        .parse()
+        .map_err(|error| FilterError::new(format!("{error}")))
 }
 
 fn point_id(value: &Value) -> Result<PointId> {
@@ -193,7 +165,9 @@ fn min_should(value: &Value) -> Result<MinShould> {
 }
 
 fn condition(value: &Value) -> Result<Condition> {
-    let map = value.as_object().ok_or_else(|| FilterError::expected("a condition (an object)", value))?;
+    let map = value
+        .as_object()
+        .ok_or_else(|| FilterError::expected("a condition (an object)", value))?;
     if let Some(key) = map.get("key") {
         let key = path(key).map_err(|error| error.inside("key"))?;
         return field_condition(map, &key).map_err(|error| error.on_field(&key));
@@ -219,7 +193,9 @@ fn condition(value: &Value) -> Result<Condition> {
 
 fn field_key(value: &Value) -> Result<FieldKey> {
     let map = object(value, &["key"])?;
-    Ok(FieldKey { key: required(map, "key", path)? })
+    Ok(FieldKey {
+        key: required(map, "key", path)?,
+    })
 }
 
 fn nested(value: &Value) -> Result<Nested> {
@@ -236,8 +212,12 @@ fn field_condition(map: &Map<String, Value>, key: &JsonPath) -> Result<Condition
     for (name, value) in map.iter().filter(|(name, value)| *name != "key" && !value.is_null()) {
         tests.push(field_test(name, value)?);
     }
-    let of_whole_value =
-        |test: &FieldTest| matches!(test, FieldTest::ValuesCount(_) | FieldTest::IsEmpty(_) | FieldTest::IsNull(_));
+    let of_whole_value = |test: &FieldTest| {
+        matches!(
+            test,
+            FieldTest::ValuesCount(_) | FieldTest::IsEmpty(_) | FieldTest::IsNull(_)
+        )
+    };
     if tests.len() > 1 && tests.iter().any(of_whole_value) {
         return Err(FilterError::new(
             "`values_count`, `is_empty` and `is_null` stand alone: put the other tests into conditions of their own",
@@ -246,8 +226,14 @@ fn field_condition(map: &Map<String, Value>, key: &JsonPath) -> Result<Condition
     let single = |test| Condition::Field(FieldCondition { key: key.clone(), test });
     match tests.len() {
         0 => Err(FilterError::new("At least one field condition must be specified")),
-        1 => tests.pop().map(single).ok_or_else(|| FilterError::new("the condition has no test")),
-        _ => Ok(Condition::Filter(Filter { should: tests.into_iter().map(single).collect(), ..Filter::default() })),
+        1 => tests
+            .pop()
+            .map(single)
+            .ok_or_else(|| FilterError::new("the condition has no test")),
+        _ => Ok(Condition::Filter(Filter {
+            should: tests.into_iter().map(single).collect(),
+            ..Filter::default()
+        })),
     }
 }
 
@@ -258,12 +244,16 @@ fn field_test(name: &str, value: &Value) -> Result<FieldTest> {
         "geo_radius" => geo_radius(value).map(FieldTest::GeoRadius),
         "geo_bounding_box" => geo_bounding_box(value).map(FieldTest::GeoBoundingBox),
         "geo_polygon" => geo_polygon(value).map(FieldTest::GeoPolygon),
-        "values_count" => object(value, BOUNDS).and_then(|map| bounds(map, unsigned)).map(FieldTest::ValuesCount),
+        "values_count" => object(value, BOUNDS)
+            .and_then(|map| bounds(map, unsigned))
+            .map(FieldTest::ValuesCount),
         "is_empty" => flag(value).map(FieldTest::IsEmpty),
         "is_null" => flag(value).map(FieldTest::IsNull),
         unknown => {
             let known = FIELD_TESTS.join("`, `");
-            return Err(FilterError::new(format!("unknown key `{unknown}`, expected one of `key`, `{known}`")));
+            return Err(FilterError::new(format!(
+                "unknown key `{unknown}`, expected one of `key`, `{known}`"
+            )));
         }
     };
     test.map_err(|error| error.inside(name))
@@ -273,7 +263,10 @@ fn match_test(value: &Value) -> Result<Match> {
     let map = object(value, MATCHES)?;
     let mut given = map.iter().filter(|(_, value)| !value.is_null());
     let (Some((name, wanted)), None) = (given.next(), given.next()) else {
-        return Err(FilterError::new(format!("expected exactly one of `{}`", MATCHES.join("`, `"))));
+        return Err(FilterError::new(format!(
+            "expected exactly one of `{}`",
+            MATCHES.join("`, `")
+        )));
     };
     let read = match name.as_str() {
         "value" => match_value(wanted).map(Match::Value),
@@ -290,9 +283,10 @@ fn match_value(value: &Value) -> Result<MatchValue> {
     match value {
         Value::String(keyword) => Ok(MatchValue::Keyword(keyword.clone())),
         Value::Bool(flag) => Ok(MatchValue::Bool(*flag)),
-        Value::Number(number) if number.is_f64() => {
-            Err(FilterError::expected("a string, an integer or a boolean (match a float with `range`)", value))
-        }
+        Value::Number(number) if number.is_f64() => Err(FilterError::expected(
+            "a string, an integer or a boolean (match a float with `range`)",
+            value,
+        )),
         Value::Number(_) => integer(value).map(MatchValue::Integer),
         _ => Err(FilterError::expected("a string, an integer or a boolean", value)),
     }
@@ -330,33 +324,48 @@ fn geo_point(value: &Value) -> Result<GeoPoint> {
     let map = object(value, &["lon", "lat"])?;
     let (lon, lat) = (required(map, "lon", number)?, required(map, "lat", number)?);
     if !(-180.0..=180.0).contains(&lon) || !(-90.0..=90.0).contains(&lat) {
-        return Err(FilterError::expected("`lat` within [-90;90] and `lon` within [-180;180]", value));
+        return Err(FilterError::expected(
+            "`lat` within [-90;90] and `lon` within [-180;180]",
+            value,
+        ));
     }
     Ok(GeoPoint { lon, lat })
 }
 
 fn geo_radius(value: &Value) -> Result<GeoRadius> {
     let map = object(value, &["center", "radius"])?;
-    Ok(GeoRadius { center: required(map, "center", geo_point)?, radius: required(map, "radius", number)? })
+    Ok(GeoRadius {
+        center: required(map, "center", geo_point)?,
+        radius: required(map, "radius", number)?,
+    })
 }
 
 fn geo_bounding_box(value: &Value) -> Result<GeoBoundingBox> {
     let map = object(value, &["top_left", "bottom_right"])?;
-    let (top_left, bottom_right) = (required(map, "top_left", geo_point)?, required(map, "bottom_right", geo_point)?);
+    let (top_left, bottom_right) = (
+        required(map, "top_left", geo_point)?,
+        required(map, "bottom_right", geo_point)?,
+    );
     Ok(GeoBoundingBox { top_left, bottom_right })
 }
 
 fn geo_polygon(value: &Value) -> Result<GeoPolygon> {
     let map = object(value, &["exterior", "interiors"])?;
     let interiors = optional(map, "interiors", |rings| list(rings, ring))?.unwrap_or_default();
-    Ok(GeoPolygon { exterior: required(map, "exterior", ring)?, interiors })
+    Ok(GeoPolygon {
+        exterior: required(map, "exterior", ring)?,
+        interiors,
+    })
 }
 
 fn ring(value: &Value) -> Result<GeoRing> {
     let map = object(value, &["points"])?;
     let points: Vec<GeoPoint> = required(map, "points", |points| list(points, geo_point))?;
     if points.len() < MIN_RING_POINTS {
-        let problem = format!("polygon invalid, the size must be at least {MIN_RING_POINTS}, got {}", points.len());
+        let problem = format!(
+            "polygon invalid, the size must be at least {MIN_RING_POINTS}, got {}",
+            points.len()
+        );
         return Err(FilterError::new(problem));
     }
     if points.first() != points.last() {

@@ -38,15 +38,27 @@ impl Filter {
     /// [`Error::Corruption`] when the text of a payload is not a JSON object.
     pub fn select(&self, source: &dyn PayloadSource, mut candidates: FixedBitSet) -> Result<FixedBitSet> {
         let should_reads = self.should.iter().any(reads_payloads);
-        let min_should_reads = self.min_should.iter().flat_map(|clause| &clause.conditions).any(reads_payloads);
+        let min_should_reads = self
+            .min_should
+            .iter()
+            .flat_map(|clause| &clause.conditions)
+            .any(reads_payloads);
         for reading in [false, true] {
             if reading {
                 candidates = self.scan_leaves(source, candidates)?;
             }
-            for condition in self.must.iter().filter(|own| reads_payloads(own) == reading && !scanned(own)) {
+            for condition in self
+                .must
+                .iter()
+                .filter(|own| reads_payloads(own) == reading && !scanned(own))
+            {
                 candidates = matching(condition, source, candidates)?;
             }
-            for condition in self.must_not.iter().filter(|own| reads_payloads(own) == reading && !scanned(own)) {
+            for condition in self
+                .must_not
+                .iter()
+                .filter(|own| reads_payloads(own) == reading && !scanned(own))
+            {
                 let hits = matching(condition, source, candidates.clone())?;
                 candidates.difference_with(&hits);
             }
@@ -91,7 +103,13 @@ fn reads_payloads(condition: &Condition) -> bool {
     match condition {
         Condition::Filter(filter) => {
             let counted = filter.min_should.iter().flat_map(|clause| &clause.conditions);
-            filter.must.iter().chain(&filter.must_not).chain(&filter.should).chain(counted).any(reads_payloads)
+            filter
+                .must
+                .iter()
+                .chain(&filter.must_not)
+                .chain(&filter.should)
+                .chain(counted)
+                .any(reads_payloads)
         }
         leaf => scanned(leaf),
     }
@@ -137,11 +155,7 @@ fn matching_any(
 }
 
 /// The candidates that match at least `min_count` conditions.
-fn matching_enough(
-    clause: &MinShould,
-    source: &dyn PayloadSource,
-    mut candidates: FixedBitSet,
-) -> Result<FixedBitSet> {
+fn matching_enough(clause: &MinShould, source: &dyn PayloadSource, mut candidates: FixedBitSet) -> Result<FixedBitSet> {
     if clause.conditions.is_empty() {
         return Ok(candidates);
     }
@@ -153,7 +167,9 @@ fn matching_enough(
             }
         }
     }
-    retain(&mut candidates, |row| counts.get(row).is_some_and(|count| *count >= clause.min_count));
+    retain(&mut candidates, |row| {
+        counts.get(row).is_some_and(|count| *count >= clause.min_count)
+    });
     Ok(candidates)
 }
 
@@ -169,14 +185,21 @@ fn scan(
     must: &[&Condition],
     must_not: &[&Condition],
 ) -> Result<FixedBitSet> {
-    let keys: Vec<&str> = must.iter().chain(must_not).filter_map(|condition| first_key(condition)).collect();
+    let keys: Vec<&str> = must
+        .iter()
+        .chain(must_not)
+        .filter_map(|condition| first_key(condition))
+        .collect();
     let mut dropped = Vec::new();
     for row in candidates.ones() {
         let payload = parse_keys(source.payload_text(row), &keys).map_err(|error| {
-            Error::Corruption(format!("payload of point {} is not a JSON object: {error}", source.id(row)))
+            Error::Corruption(format!(
+                "payload of point {} is not a JSON object: {error}",
+                source.id(row)
+            ))
         })?;
-        // Conditions on the payload alone: the id and the vectors are not asked.
-        let subject = Subject { point: None, payload: &payload };
+        // These conditions ask neither the id nor the vectors.
+        let subject = Subject::without_point(&payload);
         let holds = |condition: &&Condition| condition_holds(condition, &subject);
         if !must.iter().all(holds) || must_not.iter().any(holds) {
             dropped.push(row);

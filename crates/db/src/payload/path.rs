@@ -87,7 +87,11 @@ impl FromStr for JsonPath {
 
     fn from_str(text: &str) -> Result<Self, PathError> {
         let mut reader = Reader { text, offset: 0 };
-        reader.path().map_err(|reason| PathError { path: text.to_owned(), offset: reader.offset, reason })
+        reader.path().map_err(|reason| PathError {
+            path: text.to_owned(),
+            offset: reader.offset,
+            reason,
+        })
     }
 }
 
@@ -132,17 +136,29 @@ impl<'t> Reader<'t> {
         if !self.take("[") {
             return Err(PathErrorReason::Step);
         }
-        let digits = self.rest().split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+        let digits = self
+            .rest()
+            .split(|c: char| !c.is_ascii_digit())
+            .next()
+            .unwrap_or_default();
         let index = digits.parse().map_err(|_| PathErrorReason::Index)?;
         self.offset += digits.len();
-        if self.take("]") { Ok(Step::Index(index)) } else { Err(PathErrorReason::Index) }
+        if self.take("]") {
+            Ok(Step::Index(index))
+        } else {
+            Err(PathErrorReason::Index)
+        }
     }
 
     fn key(&mut self) -> Result<String, PathErrorReason> {
         if self.take("\"") {
             let key = self.rest().split(['"', '\\']).next().unwrap_or_default();
             self.offset += key.len();
-            return if self.take("\"") { Ok(key.to_owned()) } else { Err(PathErrorReason::Quote) };
+            return if self.take("\"") {
+                Ok(key.to_owned())
+            } else {
+                Err(PathErrorReason::Quote)
+            };
         }
         let key = self.rest().split(|c| !is_bare(c)).next().unwrap_or_default();
         if key.is_empty() {
@@ -158,7 +174,11 @@ fn is_bare(character: char) -> bool {
 }
 
 fn write_key(f: &mut fmt::Formatter<'_>, key: &str) -> fmt::Result {
-    if !key.is_empty() && key.chars().all(is_bare) { f.write_str(key) } else { write!(f, "\"{key}\"") }
+    if !key.is_empty() && key.chars().all(is_bare) {
+        f.write_str(key)
+    } else {
+        write!(f, "\"{key}\"")
+    }
 }
 
 impl fmt::Display for JsonPath {

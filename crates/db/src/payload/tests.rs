@@ -27,7 +27,16 @@ fn document() -> Payload {
 
 #[test]
 fn a_path_reads_back_from_its_text() {
-    for text in ["a", "a.b", "a[].b", "a[0].b", "a[1][50].bar-baz[].\"qux[.]quux\"", "\"\".a", "Müesli_1", "\"a b\"[]"] {
+    for text in [
+        "a",
+        "a.b",
+        "a[].b",
+        "a[0].b",
+        "a[1][50].bar-baz[].\"qux[.]quux\"",
+        "\"\".a",
+        "Müesli_1",
+        "\"a b\"[]",
+    ] {
         assert_eq!(path(text).to_string(), text);
         assert_eq!(serde_json::from_value::<JsonPath>(json!(text)).unwrap(), path(text));
     }
@@ -38,7 +47,11 @@ fn a_path_reads_back_from_its_text() {
 fn a_wrong_path_says_where_and_what() {
     let check = |text: &str, offset, reason| {
         let path = text.to_owned();
-        assert_eq!(text.parse::<JsonPath>(), Err(PathError { path, offset, reason }), "{text}");
+        assert_eq!(
+            text.parse::<JsonPath>(),
+            Err(PathError { path, offset, reason }),
+            "{text}"
+        );
     };
     check("", 0, PathErrorReason::Key);
     check("a.", 2, PathErrorReason::Key);
@@ -54,7 +67,10 @@ fn a_wrong_path_says_where_and_what() {
     check("\"a\"b", 3, PathErrorReason::Step);
     check(&format!("a{}", "[]".repeat(65)), 129, PathErrorReason::TooLong);
     let message = "a..b".parse::<JsonPath>().unwrap_err().to_string();
-    assert!(message.starts_with("Invalid json path: 'a..b': expected a key"), "{message}");
+    assert!(
+        message.starts_with("Invalid json path: 'a..b': expected a key"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -94,12 +110,32 @@ fn setting_at_a_path_merges_into_the_object_there() {
         set_at(&mut own, &path(text), &payload(source)).unwrap();
         assert_eq!(own, payload(after), "{text}");
     };
-    check(json!({"a": {"x": 1}}), "a", json!({"y": 2}), json!({"a": {"x": 1, "y": 2}}));
+    check(
+        json!({"a": {"x": 1}}),
+        "a",
+        json!({"y": 2}),
+        json!({"a": {"x": 1, "y": 2}}),
+    );
     check(json!({"a": {"x": 1}}), "a", json!({"x": null}), json!({"a": {}}));
     check(json!({}), "k.l", json!({"c": 1}), json!({"k": {"l": {"c": 1}}}));
-    check(json!({"a": 10}), "a.b.c", json!({"x": 1}), json!({"a": {"b": {"c": {"x": 1}}}}));
-    check(json!({"a": [{"c": 1}, {"c": 2}]}), "a[1]", json!({"c": 5}), json!({"a": [{"c": 1}, {"c": 5}]}));
-    check(json!({"a": [{"c": 1}, 7]}), "a[]", json!({"d": 5}), json!({"a": [{"c": 1, "d": 5}, {"d": 5}]}));
+    check(
+        json!({"a": 10}),
+        "a.b.c",
+        json!({"x": 1}),
+        json!({"a": {"b": {"c": {"x": 1}}}}),
+    );
+    check(
+        json!({"a": [{"c": 1}, {"c": 2}]}),
+        "a[1]",
+        json!({"c": 5}),
+        json!({"a": [{"c": 1}, {"c": 5}]}),
+    );
+    check(
+        json!({"a": [{"c": 1}, 7]}),
+        "a[]",
+        json!({"d": 5}),
+        json!({"a": [{"c": 1, "d": 5}, {"d": 5}]}),
+    );
     check(json!({}), "k.l[3]", json!({"c": 1}), json!({"k": {"l": []}}));
     check(json!({}), "k.l[].m", json!({"c": 1}), json!({"k": {"l": []}}));
     check(json!({"a": {"x": 1}}), "a[0]", json!({"c": 1}), json!({"a": []}));
@@ -129,11 +165,31 @@ fn deleting_removes_what_is_at_the_path_only() {
         assert_eq!(own, payload(after), "{text}");
     };
     let whole = json!({"a": 1, "b": {"c": 2, "i": [{"j": 1, "k": 2}, {"j": 3}]}, "e": [1]});
-    check("a", true, json!({"b": {"c": 2, "i": [{"j": 1, "k": 2}, {"j": 3}]}, "e": [1]}));
-    check("b.c", true, json!({"a": 1, "b": {"i": [{"j": 1, "k": 2}, {"j": 3}]}, "e": [1]}));
-    check("b.i[0].j", true, json!({"a": 1, "b": {"c": 2, "i": [{"k": 2}, {"j": 3}]}, "e": [1]}));
-    check("b.i[].j", true, json!({"a": 1, "b": {"c": 2, "i": [{"k": 2}, {}]}, "e": [1]}));
-    check("b.i[].k", true, json!({"a": 1, "b": {"c": 2, "i": [{"j": 1}, {"j": 3}]}, "e": [1]}));
+    check(
+        "a",
+        true,
+        json!({"b": {"c": 2, "i": [{"j": 1, "k": 2}, {"j": 3}]}, "e": [1]}),
+    );
+    check(
+        "b.c",
+        true,
+        json!({"a": 1, "b": {"i": [{"j": 1, "k": 2}, {"j": 3}]}, "e": [1]}),
+    );
+    check(
+        "b.i[0].j",
+        true,
+        json!({"a": 1, "b": {"c": 2, "i": [{"k": 2}, {"j": 3}]}, "e": [1]}),
+    );
+    check(
+        "b.i[].j",
+        true,
+        json!({"a": 1, "b": {"c": 2, "i": [{"k": 2}, {}]}, "e": [1]}),
+    );
+    check(
+        "b.i[].k",
+        true,
+        json!({"a": 1, "b": {"c": 2, "i": [{"j": 1}, {"j": 3}]}, "e": [1]}),
+    );
     check("b.i[]", true, json!({"a": 1, "b": {"c": 2, "i": []}, "e": [1]}));
     check("b.i[0]", false, whole.clone());
     check("b.x", false, whole.clone());
@@ -168,7 +224,10 @@ fn a_projection_includes_or_excludes_paths() {
 #[test]
 fn reading_some_keys_skips_the_others() {
     let text = r#"{"a": {"b": [1, "x"]}, "a\u0062": 5, "c": [[{}]]}"#;
-    assert_eq!(parse_keys(text, &["ab", "c"]).unwrap(), payload(json!({"ab": 5, "c": [[{}]]})));
+    assert_eq!(
+        parse_keys(text, &["ab", "c"]).unwrap(),
+        payload(json!({"ab": 5, "c": [[{}]]}))
+    );
     assert_eq!(parse_keys(text, &[]).unwrap(), Payload::new());
     assert_eq!(parse_keys("", &["a"]).unwrap(), Payload::new());
     for damaged in ["[1]", "{\"a\": 1", "{\"a\": 1}}", "x"] {
