@@ -25,7 +25,11 @@ pub mod footer;
 pub mod page_checksum;
 pub mod typed;
 
+pub mod manifest;
 pub mod parquet;
+
+pub mod compaction;
+pub mod viper;
 
 #[cfg(test)]
 pub(crate) mod samples;

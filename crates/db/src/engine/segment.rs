@@ -255,43 +255,62 @@ impl SegmentData {
         }
     }
 
-    /// Cuts the rows into pieces of at most `max_bytes` (at least one row each), in the order of their sequence numbers: each piece has
-    /// the rows and tombstones of one range. So of the pieces of a flush, written one after the other, any first few are a
-    /// complete state, and a crash between two leaves no hole before the highest sequence number on disk.
-    pub fn split(self, max_bytes: usize) -> Vec<Self> {
+    /// Cuts the rows into pieces of at most `max_bytes` (at least one row each), in the order of their sequence numbers: each
+    /// piece has the rows and tombstones of one range. So of the pieces of a flush, written one after the other, any first
+    /// few are a complete state, and a crash between two leaves no hole before the highest sequence number on disk.
+    /// With each piece comes where its rows were (`order[row of the piece] = old row`).
+    pub fn split(self, max_bytes: usize) -> Vec<(Self, Vec<u32>)> {
         if self.bytes() <= max_bytes {
-            return vec![self];
+            let order = (0..self.len() as u32).collect();
+            return vec![(self, order)];
         }
-        let row_entries = (0..self.len()).map(|row| (self.seqs[row], Some(row), self.row_bytes(row)));
-        let tombstone_entries = self.tombstones.iter().map(|(_, seq)| (*seq, None, TOMBSTONE_BYTES));
-        let mut entries: Vec<(Seq, Option<usize>, usize)> = row_entries.chain(tombstone_entries).collect();
-        entries.sort_by_key(|(seq, ..)| *seq);
+        let row_entries = (0..self.len()).map(|row| Entry {
+            seq: self.seqs[row],
+            row: Some(row as u32),
+            bytes: self.row_bytes(row),
+        });
+        let tombstone_entries = self.tombstones.iter().map(|(_, seq)| Entry {
+            seq: *seq,
+            row: None,
+            bytes: TOMBSTONE_BYTES,
+        });
+        let mut entries: Vec<Entry> = row_entries.chain(tombstone_entries).collect();
+        entries.sort_by_key(|entry| entry.seq);
         let mut pieces = Vec::new();
-        let mut start = 0;
-        while start < entries.len() {
-            let mut bytes = 0;
-            let fits = |entry: &&(Seq, Option<usize>, usize)| {
-                bytes += entry.2;
-                bytes <= max_bytes
-            };
-            let mut end = start + entries[start..].iter().take_while(fits).count().max(1);
-            // Equal sequence numbers stay together, or the next piece would begin inside this one's range.
-            while end < entries.len() && entries[end].0 == entries[end - 1].0 {
-                end += 1;
-            }
-            let order: Vec<u32> = entries[start..end]
-                .iter()
-                .filter_map(|entry| entry.1)
-                .map(|row| row as u32)
-                .collect();
-            let range = entries[start].0..=entries[end - 1].0;
-            let mut piece = self.reorder(&order);
-            piece.tombstones.retain(|(_, seq)| range.contains(seq));
-            pieces.push(piece);
-            start = end;
+        let mut rest = entries.as_slice();
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(piece_length(rest, max_bytes));
+            rest = after;
+            let order: Vec<u32> = piece.iter().filter_map(|entry| entry.row).collect();
+            let mut data = self.reorder(&order);
+            data.tombstones
+                .retain(|(_, seq)| piece.binary_search_by_key(seq, |entry| entry.seq).is_ok());
+            pieces.push((data, order));
         }
         pieces
     }
+}
+
+/// A row or a tombstone.
+struct Entry {
+    seq: Seq,
+    row: Option<u32>,
+    bytes: usize,
+}
+
+/// How many of the entries make a piece.
+fn piece_length(entries: &[Entry], max_bytes: usize) -> usize {
+    let mut bytes = 0;
+    let fits = |entry: &&Entry| {
+        bytes += entry.bytes;
+        bytes <= max_bytes
+    };
+    let mut length = entries.iter().take_while(fits).count().max(1);
+    // Equal sequence numbers stay together, or the next piece would begin inside this one's range.
+    while length < entries.len() && entries[length].seq == entries[length - 1].seq {
+        length += 1;
+    }
+    length
 }
 
 /// Id, sequence number, cluster, levels and offsets of a row.

@@ -88,8 +88,14 @@ fn g5_a_large_flush_splits_into_ranges_of_sequence_numbers() {
     assert!((4..8).contains(&pieces.len()), "{}", pieces.len());
     let mut last = 0;
     let (mut points, mut tombstones) = (Vec::new(), Vec::new());
-    for piece in &pieces {
+    for (piece, order) in &pieces {
         assert!(piece.bytes() <= limit);
+        assert!(
+            order
+                .iter()
+                .zip(&piece.seqs)
+                .all(|(old, seq)| 299 - u64::from(*old) == *seq)
+        );
         let (min, max) = piece.seq_range().unwrap();
         assert!(min > last);
         last = max;
