@@ -3,5 +3,7 @@
 pub mod error;
 pub mod point;
 pub mod schema;
+pub mod root;
+pub mod discovery;
 
 pub mod engine;
