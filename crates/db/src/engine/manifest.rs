@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use proximadb_store::Created;
+use proximadb_store::{Created, FileInfo};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -202,14 +202,13 @@ impl ManifestStore {
         }
     }
 
-    /// The manifest with the highest version among the names of the shard's files (with or without directories before
-    /// them); `None` if there is none.
+    /// The manifest with the highest version among the shard's files, as discovery lists them; `None` if there is none.
     ///
     /// # Errors
     /// [`Error::Corruption`] naming the file if it is damaged or another shard's: an older one would forget acknowledged data whose log is
     /// gone. Errors of the root.
-    pub async fn latest<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<Option<Manifest>> {
-        let Some(version) = names.into_iter().filter_map(version_of).max() else {
+    pub async fn latest(&self, files: &[FileInfo]) -> Result<Option<Manifest>> {
+        let Some(version) = files.iter().filter_map(|file| version_of(&file.path)).max() else {
             return Ok(None);
         };
         let path = self.path(version);

@@ -88,8 +88,11 @@ pub fn footer(description: &CollectionDescription, data: &SegmentData) -> Segmen
     }
 }
 
+/// Rows and tombstones.
+pub type Contents = (Vec<(Seq, Point)>, Vec<(PointId, Seq)>);
+
 /// Everything of every row, and the tombstones, for comparison.
-pub fn contents(data: &SegmentData) -> (Vec<(Seq, Point)>, Vec<(PointId, Seq)>) {
+pub fn contents(data: &SegmentData) -> Contents {
     let row = |row| {
         (
             data.seqs[row],

@@ -2,6 +2,7 @@
 use super::*;
 use crate::engine::cluster::sort_by_cluster;
 use crate::engine::samples::{contents, data, description, point};
+use crate::point::Point;
 
 #[test]
 fn rows_come_out_as_they_went_in() {

@@ -388,11 +388,7 @@ impl Model {
         let files = self.fixture.files().await;
         assert_eq!(self.fixture.viper.orphans(&self.manifest, &files), []);
         let metas = if from_manifest {
-            let latest = self
-                .store
-                .latest(files.iter().map(|file| file.path.as_str()))
-                .await
-                .unwrap();
+            let latest = self.store.latest(&files).await.unwrap();
             latest.map_or(Vec::new(), |manifest| manifest.segments)
         } else {
             let found = self.fixture.viper.inspect(&files).await.unwrap();
