@@ -53,12 +53,19 @@ impl Candidate {
 /// The segments to merge into one of at most `segment_size_bytes`; `None` if all is well. Call again after the merge until then.
 pub fn choose(candidates: &[Candidate], segment_size_bytes: u64) -> Option<Vec<SegmentId>> {
     let wasteful = |candidate: &&Candidate| candidate.dead_rows() * 100 > candidate.meta.rows * DEAD_PERCENT;
-    if let Some(worst) = candidates.iter().filter(wasteful).max_by_key(|candidate| candidate.dead_rows()) {
+    if let Some(worst) = candidates
+        .iter()
+        .filter(wasteful)
+        .max_by_key(|candidate| candidate.dead_rows())
+    {
         return Some(vec![worst.meta.id]);
     }
     let mut tiers: BTreeMap<u32, Vec<&Candidate>> = BTreeMap::new();
     // Two halves would not fit into one.
-    for candidate in candidates.iter().filter(|candidate| candidate.live_bytes() <= segment_size_bytes / 2) {
+    for candidate in candidates
+        .iter()
+        .filter(|candidate| candidate.live_bytes() <= segment_size_bytes / 2)
+    {
         tiers.entry(candidate.tier()).or_default().push(candidate);
     }
     tiers.into_values().find_map(|mut tier| {
@@ -72,7 +79,12 @@ pub fn choose(candidates: &[Candidate], segment_size_bytes: u64) -> Option<Vec<S
             bytes += candidate.live_bytes();
             bytes <= segment_size_bytes
         };
-        let inputs: Vec<SegmentId> = tier.into_iter().take(FAN_IN).take_while(fits).map(|candidate| candidate.meta.id).collect();
+        let inputs: Vec<SegmentId> = tier
+            .into_iter()
+            .take(FAN_IN)
+            .take_while(fits)
+            .map(|candidate| candidate.meta.id)
+            .collect();
         (inputs.len() > 1).then_some(inputs)
     })
 }
@@ -89,7 +101,9 @@ pub fn choose_all(candidates: &[Candidate], segment_size_bytes: u64) -> Option<V
 /// The smallest sequence number of a segment outside the inputs that has dead rows: older tombstones hide nothing and need not be carried.
 /// A segment without dead rows needs no tombstone at all, however old it is.
 pub fn oldest_dead_outside(candidates: &[Candidate], inputs: &[SegmentId]) -> Option<Seq> {
-    let outside = candidates.iter().filter(|candidate| !inputs.contains(&candidate.meta.id) && candidate.dead_rows() > 0);
+    let outside = candidates
+        .iter()
+        .filter(|candidate| !inputs.contains(&candidate.meta.id) && candidate.dead_rows() > 0);
     outside.map(|candidate| candidate.meta.min_seq).min()
 }
 
@@ -98,7 +112,11 @@ pub fn oldest_dead_outside(candidates: &[Candidate], inputs: &[SegmentId]) -> Op
 ///
 /// # Errors
 /// [`Error::Internal`](crate::error::Error::Internal) if the vectors of a row do not fit the schema.
-pub fn merge(schema: &Schema, inputs: &[(Arc<SegmentData>, FixedBitSet)], oldest_dead_outside: Option<Seq>) -> Result<SegmentData> {
+pub fn merge(
+    schema: &Schema,
+    inputs: &[(Arc<SegmentData>, FixedBitSet)],
+    oldest_dead_outside: Option<Seq>,
+) -> Result<SegmentData> {
     let mut builder = SegmentBuilder::new(schema);
     let mut merged = HashSet::new();
     for (data, live) in inputs {

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use proximadb_store::Created;
+use proximadb_store::{Created, FileInfo};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -110,19 +110,34 @@ impl Manifest {
     /// # Errors
     /// [`Error::Corruption`] if the files are not all of this collection and shard, or there are none.
     pub fn rebuild(collection: CollectionId, shard: &str, found: &[(SegmentFooter, SegmentMeta)]) -> Result<Self> {
-        if let Some((footer, _)) = found.iter().find(|(footer, _)| footer.description.id != collection || footer.shard != shard) {
+        if let Some((footer, _)) = found
+            .iter()
+            .find(|(footer, _)| footer.description.id != collection || footer.shard != shard)
+        {
             let (id, other) = (footer.id, footer.description.id);
-            return Err(Error::Corruption(format!("segment {id} in {collection}/{shard} belongs to {other}/{}", footer.shard)));
+            return Err(Error::Corruption(format!(
+                "segment {id} in {collection}/{shard} belongs to {other}/{}",
+                footer.shard
+            )));
         }
-        let newest = found.iter().map(|(footer, _)| footer).max_by_key(|footer| (footer.max_seq, footer.id));
-        let newest = newest.ok_or_else(|| Error::Corruption(format!("{collection}/{shard} has no segments to rebuild a manifest from")))?;
+        let newest = found
+            .iter()
+            .map(|(footer, _)| footer)
+            .max_by_key(|footer| (footer.max_seq, footer.id));
+        let newest = newest.ok_or_else(|| {
+            Error::Corruption(format!(
+                "{collection}/{shard} has no segments to rebuild a manifest from"
+            ))
+        })?;
         let exists = |id: &SegmentId| found.iter().any(|(footer, _)| footer.id == *id);
         let is_replaced = |id: &SegmentId| found.iter().any(|(footer, _)| footer.replaces.contains(id));
         let is_complete = |footer: &SegmentFooter| {
             footer.outputs.iter().all(|id| exists(id) || is_replaced(id)) || !footer.replaces.iter().all(exists)
         };
         let complete = found.iter().filter(|(footer, _)| is_complete(footer));
-        let obsolete: Vec<SegmentId> = complete.flat_map(|(footer, _)| footer.replaces.iter().copied()).collect();
+        let obsolete: Vec<SegmentId> = complete
+            .flat_map(|(footer, _)| footer.replaces.iter().copied())
+            .collect();
         let kept = found.iter().filter(|(footer, _)| !obsolete.contains(&footer.id));
         let segments = kept.map(|(_, meta)| meta.clone()).collect();
         Ok(Self::empty(newest.description.clone(), shard).next(newest.description.clone(), newest.max_seq, segments))
@@ -133,7 +148,8 @@ impl Manifest {
     /// # Errors
     /// [`Error::Internal`] if it is no JSON (it always is).
     pub fn encode(&self) -> Result<Bytes> {
-        let mut text = serde_json::to_string(self).map_err(|error| Error::Internal(format!("manifest as JSON: {error}")))?;
+        let mut text =
+            serde_json::to_string(self).map_err(|error| Error::Internal(format!("manifest as JSON: {error}")))?;
         text.pop();
         let checksum = crc32(text.as_bytes());
         text.push_str(&format!("{CHECKSUM_KEY}{checksum:08x}\"}}"));
@@ -147,14 +163,22 @@ impl Manifest {
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let wrong = |reason: &str| FormatError(reason.to_owned());
         let text = std::str::from_utf8(bytes).map_err(|_| wrong("not UTF-8"))?;
-        let body_bytes = text.len().checked_sub(CHECKSUM_KEY.len() + CHECKSUM_END_BYTES).ok_or_else(|| wrong("too short"))?;
-        let (body, end) = text.split_at_checked(body_bytes).ok_or_else(|| wrong("its end is damaged"))?;
+        let body_bytes = text
+            .len()
+            .checked_sub(CHECKSUM_KEY.len() + CHECKSUM_END_BYTES)
+            .ok_or_else(|| wrong("too short"))?;
+        let (body, end) = text
+            .split_at_checked(body_bytes)
+            .ok_or_else(|| wrong("its end is damaged"))?;
         if end != format!("{CHECKSUM_KEY}{:08x}\"}}", crc32(body.as_bytes())) {
             return Err(wrong("checksum mismatch"));
         }
         let manifest: Self = serde_json::from_str(text).map_err(|error| FormatError(error.to_string()))?;
         if manifest.format_version != FORMAT_VERSION {
-            return Err(FormatError(format!("manifest format version {}, expected {FORMAT_VERSION}", manifest.format_version)));
+            return Err(FormatError(format!(
+                "manifest format version {}, expected {FORMAT_VERSION}",
+                manifest.format_version
+            )));
         }
         Ok(manifest)
     }
@@ -171,17 +195,22 @@ pub struct ManifestStore {
 impl ManifestStore {
     /// Manifests of `<collection>/<shard>` on this root.
     pub fn new(root: Arc<Root>, collection: CollectionId, shard: &str) -> Self {
-        Self { root, collection, shard: shard.to_owned() }
+        Self {
+            root,
+            collection,
+            shard: shard.to_owned(),
+        }
     }
 
-    /// The manifest with the highest version among the names of the shard's files (with or without directories before
-    /// them); `None` if there is none.
+    /// The manifest with the highest version among the shard's files, as discovery lists them; `None` if there is none.
     ///
     /// # Errors
     /// [`Error::Corruption`] naming the file if it is damaged or another shard's: an older one would forget acknowledged data whose log is
     /// gone. Errors of the root.
-    pub async fn latest<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<Option<Manifest>> {
-        let Some(version) = names.into_iter().filter_map(version_of).max() else { return Ok(None) };
+    pub async fn latest(&self, files: &[FileInfo]) -> Result<Option<Manifest>> {
+        let Some(version) = files.iter().filter_map(|file| version_of(&file.path)).max() else {
+            return Ok(None);
+        };
         let path = self.path(version);
         let bytes = self.root.read(&path).await?;
         let manifest = Manifest::decode(&bytes).map_err(|error| self.corrupt(&path, &error.0))?;
@@ -205,7 +234,10 @@ impl ManifestStore {
         let path = self.path(manifest.version);
         if let Created::Conflict(_) = self.root.create(&path, manifest.encode()?).await? {
             let reason = format!("{path} was written by another process: does a second server use this root?");
-            return Err(Error::RootUnavailable { url: self.root.url().to_owned(), reason });
+            return Err(Error::RootUnavailable {
+                url: self.root.url().to_owned(),
+                reason,
+            });
         }
         if let Some(old) = manifest.version.checked_sub(KEPT_VERSIONS).filter(|old| *old > 0)
             && let Err(error) = self.root.delete(&self.path(old)).await
@@ -229,7 +261,8 @@ impl ManifestStore {
 pub fn version_of(name: &str) -> Option<u64> {
     let mut segments = name.rsplit('/');
     let digits = segments.next()?.strip_suffix(".json")?;
-    let is_version = segments.next() == Some(DIRECTORY) && digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let is_version =
+        segments.next() == Some(DIRECTORY) && digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
     if is_version { digits.parse().ok() } else { None }
 }
 

@@ -1,11 +1,16 @@
 //! Small segments for the tests of the engine.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proximadb_store::StorageUrl;
 use serde_json::json;
 
 use crate::engine::footer::SegmentFooter;
 use crate::engine::segment::{SegmentBuilder, SegmentData, SegmentId};
 use crate::point::{NamedVectors, Payload, Point, PointId, Seq};
+use crate::root::{Root, RootConfig, Roots, StorageComponentType};
 use crate::schema::CollectionDescription;
 
 /// Two vector spaces (the default one of `dim` dimensions, `title` of 2) and three indexed fields.
@@ -83,8 +88,11 @@ pub fn footer(description: &CollectionDescription, data: &SegmentData) -> Segmen
     }
 }
 
+/// Rows and tombstones.
+pub type Contents = (Vec<(Seq, Point)>, Vec<(PointId, Seq)>);
+
 /// Everything of every row, and the tombstones, for comparison.
-pub fn contents(data: &SegmentData) -> (Vec<(Seq, Point)>, Vec<(PointId, Seq)>) {
+pub fn contents(data: &SegmentData) -> Contents {
     let row = |row| {
         (
             data.seqs[row],
@@ -96,4 +104,21 @@ pub fn contents(data: &SegmentData) -> (Vec<(Seq, Point)>, Vec<(PointId, Seq)>) 
         )
     };
     ((0..data.len()).map(row).collect(), data.tombstones.clone())
+}
+
+/// A Viper root in `directory`; the same directory gives the same root again.
+pub async fn root(directory: &std::path::Path) -> Arc<Root> {
+    let config = |component: StorageComponentType| RootConfig {
+        component,
+        url: StorageUrl::parse(&format!("file://{}/{component}", directory.display())).unwrap(),
+        options: BTreeMap::new(),
+        tags: BTreeMap::new(),
+        weight: 1.0,
+    };
+    let configs = vec![
+        config(StorageComponentType::Viper),
+        config(StorageComponentType::Metadata),
+    ];
+    let roots = Roots::open(configs, false).await.unwrap();
+    roots.of_component(StorageComponentType::Viper).remove(0)
 }

@@ -64,7 +64,11 @@ pub struct Viper {
 impl Viper {
     /// The shard's segments on this root; nothing is touched yet.
     pub fn new(root: Arc<Root>, collection: CollectionId, shard: &str) -> Self {
-        Self { root, collection, shard: shard.to_owned() }
+        Self {
+            root,
+            collection,
+            shard: shard.to_owned(),
+        }
     }
 
     /// The root that holds the files.
@@ -96,9 +100,17 @@ impl Viper {
                 description: (*request.description).clone(),
                 shard: self.shard.clone(),
                 min_seq,
-                max_seq: if number + 1 == count { max_seq.max(request.max_seq) } else { max_seq },
+                max_seq: if number + 1 == count {
+                    max_seq.max(request.max_seq)
+                } else {
+                    max_seq
+                },
                 replaces: request.replaces.clone(),
-                outputs: if request.replaces.is_empty() { vec![id] } else { ids.clone() },
+                outputs: if request.replaces.is_empty() {
+                    vec![id]
+                } else {
+                    ids.clone()
+                },
             };
             written.push(self.write_piece(footer, piece, order).await?);
         }
@@ -110,11 +122,21 @@ impl Viper {
         let encoding = move || {
             let (data, order) = sort_by_cluster(&footer.description.schema, &piece);
             let order = order.iter().map(|row| before[*row as usize]).collect();
-            let bytes = encode(&footer, &data).map_err(|error| Error::Internal(format!("segment {}: {error}", footer.id)))?;
-            Ok::<_, Error>((Written { meta: meta(&footer, &data, &bytes, root_id), data, order }, bytes))
+            let bytes =
+                encode(&footer, &data).map_err(|error| Error::Internal(format!("segment {}: {error}", footer.id)))?;
+            Ok::<_, Error>((
+                Written {
+                    meta: meta(&footer, &data, &bytes, root_id),
+                    data,
+                    order,
+                },
+                bytes,
+            ))
         };
         let (written, bytes) = cpu(encoding).await??;
-        self.root.write_atomic(&self.path(written.meta.id, EXTENSIONS[0]), bytes).await?;
+        self.root
+            .write_atomic(&self.path(written.meta.id, EXTENSIONS[0]), bytes)
+            .await?;
         self.root.add_usage(self.collection, written.meta.bytes, 1);
         Ok(written)
     }
@@ -133,7 +155,10 @@ impl Viper {
         let bytes = bytes.ok_or_else(|| self.corrupt(&self.path(meta.id, EXTENSIONS[0]), "the file is missing"))?;
         let (found, _, data) = self.check(path.clone(), bytes).await?;
         if found != *meta {
-            return Err(self.corrupt(&path, &format!("is not what the manifest names: {found:?} instead of {meta:?}")));
+            return Err(self.corrupt(
+                &path,
+                &format!("is not what the manifest names: {found:?} instead of {meta:?}"),
+            ));
         }
         Ok(data)
     }
@@ -143,9 +168,11 @@ impl Viper {
     /// # Errors
     /// As [`read_segment`](Self::read_segment), the first one.
     pub async fn read_segments(&self, metas: &[SegmentMeta]) -> Result<Vec<SegmentData>> {
-        // Collected: a closure inside the stream would tie the future to one lifetime, and it could not be spawned.
-        let reads: Vec<_> = metas.iter().map(|meta| self.read_segment(meta)).collect();
-        futures::stream::iter(reads).buffered(CONCURRENT_READS).try_collect().await
+        let reads = metas.iter().map(|meta| self.read_segment(meta));
+        futures::stream::iter(reads)
+            .buffered(CONCURRENT_READS)
+            .try_collect()
+            .await
     }
 
     /// What the segment files among these say about themselves, for [`Manifest::rebuild`]; every byte is read and verified.
@@ -159,7 +186,10 @@ impl Viper {
             let (meta, footer, _) = self.check(file.path.clone(), self.root.read(&file.path).await?).await?;
             Ok((footer, meta))
         });
-        futures::stream::iter(reads.collect::<Vec<_>>()).buffered(CONCURRENT_READS).try_collect().await
+        futures::stream::iter(reads)
+            .buffered(CONCURRENT_READS)
+            .try_collect()
+            .await
     }
 
     /// Deletes a segment's file, durably; a missing one is fine. Only after a manifest without it is committed.
@@ -180,7 +210,12 @@ impl Viper {
     /// The files that the newest manifest does not need: segments of unfinished writes, replaced segments and old manifests. The caller
     /// deletes them while nothing is being written.
     pub fn orphans(&self, manifest: &Manifest, files: &[FileInfo]) -> Vec<FileInfo> {
-        let named = |id| manifest.segments.iter().any(|meta| meta.id == id && meta.root_id == self.root.id());
+        let named = |id| {
+            manifest
+                .segments
+                .iter()
+                .any(|meta| meta.id == id && meta.root_id == self.root.id())
+        };
         let is_orphan = |file: &&FileInfo| match (segment_of(&file.path), version_of(&file.path)) {
             (Some(id), _) => !named(id),
             (None, Some(version)) => version + KEPT_VERSIONS <= manifest.version,
@@ -192,7 +227,8 @@ impl Viper {
     /// Verifies a file's bytes and that they are the segment that its name says.
     async fn check(&self, path: String, bytes: Bytes) -> Result<(SegmentMeta, SegmentFooter, SegmentData)> {
         let root_id = self.root.id();
-        let decoding = move || decode(&bytes).map(|(footer, data)| (meta(&footer, &data, &bytes, root_id), footer, data));
+        let decoding =
+            move || decode(&bytes).map(|(footer, data)| (meta(&footer, &data, &bytes, root_id), footer, data));
         let (meta, footer, data) = cpu(decoding).await?.map_err(|error| self.corrupt(&path, &error.0))?;
         let is_ours = footer.description.id == self.collection && footer.shard == self.shard;
         if !is_ours || segment_of(&path) != Some(footer.id) {
@@ -233,7 +269,9 @@ fn meta(footer: &SegmentFooter, data: &SegmentData, bytes: &Bytes, root_id: Root
 
 /// Runs work that keeps a core busy where it holds up nobody's requests.
 async fn cpu<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Internal(format!("a segment's encoding or decoding: {error}")))
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::Internal(format!("a segment's encoding or decoding: {error}")))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 use super::*;
 use crate::engine::cluster::sort_by_cluster;
 use crate::engine::samples::{contents, data, description, point};
+use crate::point::Point;
 
 #[test]
 fn rows_come_out_as_they_went_in() {
@@ -90,7 +91,12 @@ fn g5_a_large_flush_splits_into_ranges_of_sequence_numbers() {
     let (mut points, mut tombstones) = (Vec::new(), Vec::new());
     for (piece, order) in &pieces {
         assert!(piece.bytes() <= limit);
-        assert!(order.iter().zip(&piece.seqs).all(|(old, seq)| 299 - u64::from(*old) == *seq));
+        assert!(
+            order
+                .iter()
+                .zip(&piece.seqs)
+                .all(|(old, seq)| 299 - u64::from(*old) == *seq)
+        );
         let (min, max) = piece.seq_range().unwrap();
         assert!(min > last);
         last = max;
