@@ -53,7 +53,11 @@ pub fn wants_index(data: &SegmentData) -> bool {
 /// Builds the indexes of a segment from the clusters that its rows are sorted by. CPU work; no I/O.
 pub fn build(data: &SegmentData, schema: &Schema) -> SegmentIndexes {
     let indexable = data.vectors.iter().filter_map(|(name, column)| {
-        let index = Ivf::build(schema.vectors.get(name)?.distance.metric(), &column.rows, &data.clusters(name)?);
+        let index = Ivf::build(
+            schema.vectors.get(name)?.distance.metric(),
+            &column.rows,
+            &data.clusters(name)?,
+        );
         Some((name.clone(), Box::new(index) as Box<dyn VectorIndex>))
     });
     Arc::new(indexable.collect())
@@ -70,12 +74,18 @@ impl Axis {
     /// # Errors
     /// [`Error::RootUnavailable`] or [`Error::StorageFull`] of the index root; the segment stays searchable.
     pub async fn save(&self, segment: SegmentId, of: &CollectionDescription, indexes: &SegmentIndexes) -> Result<()> {
-        let encoded: Vec<(String, Vec<u8>)> = indexes.iter().map(|(name, index)| (name.clone(), index.encode())).collect();
+        let encoded: Vec<(String, Vec<u8>)> = indexes
+            .iter()
+            .map(|(name, index)| (name.clone(), index.encode()))
+            .collect();
         let header = Header {
             collection: of.clone(),
             shard: self.directory.rsplit('/').next().unwrap_or_default().to_owned(),
             segment,
-            spaces: encoded.iter().map(|(name, bytes)| (name.clone(), bytes.len() as u64)).collect(),
+            spaces: encoded
+                .iter()
+                .map(|(name, bytes)| (name.clone(), bytes.len() as u64))
+                .collect(),
         };
         let header = serde_json::to_vec(&header).map_err(|e| Error::Internal(format!("index header: {e}")))?;
         let mut file = MAGIC.to_vec();
@@ -93,11 +103,18 @@ impl Axis {
     /// # Errors
     /// [`Error::RootUnavailable`] if the index root cannot be read.
     pub async fn load(&self, segment: SegmentId) -> Result<Option<SegmentIndexes>> {
-        let Some(file) = self.root.read_if_exists(&self.path(segment)).await? else { return Ok(None) };
+        let Some(file) = self.root.read_if_exists(&self.path(segment)).await? else {
+            return Ok(None);
+        };
         match decode(&file, segment) {
             Ok(indexes) => Ok(Some(indexes)),
             Err(reason) => {
-                tracing::warn!(root = self.root.url(), file = self.path(segment), reason, "index file is damaged; it is built again");
+                tracing::warn!(
+                    root = self.root.url(),
+                    file = self.path(segment),
+                    reason,
+                    "index file is damaged; it is built again"
+                );
                 Ok(None)
             }
         }
@@ -127,7 +144,9 @@ fn decode(file: &Bytes, segment: SegmentId) -> Result<SegmentIndexes, String> {
     }
     let rest = body.strip_prefix(MAGIC).ok_or("not an index file of a known version")?;
     let (length, rest) = rest.split_first_chunk::<4>().ok_or("cut in its header")?;
-    let (header, mut rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or("cut in its header")?;
+    let (header, mut rest) = rest
+        .split_at_checked(u32::from_le_bytes(*length) as usize)
+        .ok_or("cut in its header")?;
     let header: Header = serde_json::from_slice(header).map_err(|e| e.to_string())?;
     if header.segment != segment {
         return Err(format!("belongs to segment {}", header.segment));

@@ -67,7 +67,9 @@ impl Collection {
         for point in &mut points {
             check_vectors(&description.schema.vectors, &mut point.vectors)?;
         }
-        self.shard.write(points.into_iter().map(Operation::Upsert).collect()).await
+        self.shard
+            .write(points.into_iter().map(Operation::Upsert).collect())
+            .await
     }
 
     /// Deletes points; missing ones are fine.
@@ -86,7 +88,9 @@ impl Collection {
     pub async fn set_payload(&self, values: Payload, key: Option<String>, points: PointSelector) -> Result<Seq> {
         let key = key.as_deref().map(parse_path).transpose()?;
         let change = move |point: &mut Point| match &key {
-            Some(key) => payload::set_at(&mut point.payload, key, &values).map_err(|e| Error::InvalidInput(e.to_string())),
+            Some(key) => {
+                payload::set_at(&mut point.payload, key, &values).map_err(|e| Error::InvalidInput(e.to_string()))
+            }
             None => {
                 payload::merge(&mut point.payload, &values);
                 Ok(())
@@ -225,15 +229,30 @@ impl Collection {
     /// # Errors
     /// [`Error::Corruption`] for a damaged row.
     pub fn info(&self) -> Result<CollectionInfo> {
-        let ShardStats { points, indexed_vectors, segments, segment_bytes, memtable_bytes, .. } = self.shard.stats();
+        let ShardStats {
+            points,
+            indexed_vectors,
+            segments,
+            segment_bytes,
+            memtable_bytes,
+            ..
+        } = self.shard.stats();
         let mut payload_fields = BTreeMap::new();
         for path in self.description().schema.payload_indexes.keys() {
             let filled = serde_json::json!({ "must_not": [{ "is_empty": { "key": path } }] });
-            let filter: Filter = serde_json::from_value(filled).map_err(|e| Error::Internal(format!("index {path}: {e}")))?;
+            let filter: Filter =
+                serde_json::from_value(filled).map_err(|e| Error::Internal(format!("index {path}: {e}")))?;
             payload_fields.insert(path.clone(), self.shard.count(Some(&filter))?);
         }
         let bytes = segment_bytes + self.shard.wal_stats().bytes;
-        Ok(CollectionInfo { points, indexed_vectors, segments, bytes, memtable_bytes, payload_fields })
+        Ok(CollectionInfo {
+            points,
+            indexed_vectors,
+            segments,
+            bytes,
+            memtable_bytes,
+            payload_fields,
+        })
     }
 
     /// What its log holds, in numbers.
@@ -296,7 +315,10 @@ fn existing(state: &State, points: &PointSelector) -> Result<BTreeMap<PointId, L
         PointSelector::Ids(ids) => ids.iter().filter_map(|&id| Some((id, state.locate(id)?))).collect(),
         PointSelector::Filter(filter) => {
             let matching = Matching::new(state, filter)?;
-            state.points_from(None).filter(|&(_, location)| matching.contains(location)).collect()
+            state
+                .points_from(None)
+                .filter(|&(_, location)| matching.contains(location))
+                .collect()
         }
     })
 }
@@ -306,7 +328,8 @@ fn no_point(id: PointId) -> Error {
 }
 
 fn parse_path(text: &str) -> Result<JsonPath> {
-    text.parse().map_err(|error| Error::InvalidInput(format!("key `{text}`: {error}")))
+    text.parse()
+        .map_err(|error| Error::InvalidInput(format!("key `{text}`: {error}")))
 }
 
 fn space<'a>(description: &'a CollectionDescription, name: &str) -> Result<&'a VectorSpace> {
@@ -325,7 +348,11 @@ fn check_vectors(spaces: &BTreeMap<String, VectorSpace>, vectors: &mut NamedVect
 /// Checks dimensions and numbers, and normalises for cosine.
 fn check_vector(space: &VectorSpace, vector: &mut [f32]) -> Result<()> {
     if vector.len() != space.size {
-        return Err(Error::InvalidInput(format!("Vector dimension error: expected dim: {}, got {}", space.size, vector.len())));
+        return Err(Error::InvalidInput(format!(
+            "Vector dimension error: expected dim: {}, got {}",
+            space.size,
+            vector.len()
+        )));
     }
     if let Some(at) = vector.iter().position(|number| !number.is_finite()) {
         return Err(Error::InvalidInput(format!("vector[{at}]: must be a finite number")));

@@ -1,5 +1,382 @@
-//! The configuration; here only the names that placement needs.
+//! The configuration: what the user wrote in a TOML file and in `PROXIMADB__SECTION__KEY` variables, as typed values.
+//!
+//! ```text
+//! file ──▶ source ──┐             ┌──▶ Config (typed, for the modules below)
+//! env  ──▶ source ──┴▶ effective ─┤
+//! keys: defaults ──────▶          └──▶ show (every key, its value, its origin)
+//! ```
+//!
+//! Owns the names, types and defaults of the keys (`keys`), and the rules between them. Does not touch a root: URLs are
+//! strings from here to the store, byte-identical. Everything wrong is found here, before anything is written.
 
+mod effective;
+mod keys;
+mod show;
+mod source;
 mod strategy;
+#[cfg(test)]
+mod tests;
+mod urls;
+mod value;
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+
+pub use effective::Setting;
+use effective::Settings;
+pub use source::{Origin, OriginKind};
 pub use strategy::{DistributionStrategy, UnknownStrategy};
+
+use toml::Value;
+
+use crate::error::{Error, Result};
+
+/// The effective configuration of a server. Read-only once loaded.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The HTTP API.
+    pub server: ServerConfig,
+    /// Everything that is stored.
+    pub storage: StorageConfig,
+    settings: Settings,
+}
+
+/// `[server]`: the HTTP API.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Address that the API listens on.
+    pub listen: SocketAddr,
+    /// Key that clients must send; `None`: no key is asked for.
+    pub api_key: Option<Secret>,
+    /// Key that allows reading only.
+    pub read_only_api_key: Option<Secret>,
+    /// Largest request body, in MB of 1,048,576 bytes.
+    pub max_request_size_mb: u64,
+}
+
+/// `[storage]`: the five components, and what is known about single URLs.
+#[derive(Debug, Clone)]
+pub struct StorageConfig {
+    /// `[storage.wal_config]`.
+    pub wal: WalConfig,
+    /// `[storage.viper_config]`.
+    pub viper: ViperConfig,
+    /// `[storage.lsm_config]`.
+    pub lsm: LsmConfig,
+    /// `[storage.index_config]`.
+    pub index: IndexConfig,
+    /// `[storage.collection_metadata_config]`.
+    pub metadata: CollectionMetadataConfig,
+    /// What is configured for the URLs below a prefix.
+    prefixes: BTreeMap<String, UrlConfig>,
+}
+
+/// What every component's section has: its roots and how they are shared out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ComponentConfig {
+    /// URLs of the roots, exactly as written.
+    pub urls: Vec<String>,
+    /// How the first root of a collection is chosen.
+    pub distribution_strategy: DistributionStrategy,
+    /// Whether all later files of a collection go to its first root.
+    pub collection_affinity: bool,
+}
+
+/// `[storage.wal_config]`: the write-ahead log and the memory in front of the segments.
+#[derive(Debug, Clone)]
+pub struct WalConfig {
+    /// The roots.
+    pub component: ComponentConfig,
+    /// Bytes of unflushed points at which a collection is flushed.
+    pub memory_flush_size_bytes: u64,
+    /// Bytes of unflushed points over all collections at which the largest are flushed.
+    pub global_flush_threshold: u64,
+}
+
+/// `[storage.viper_config]`: Parquet segments.
+#[derive(Debug, Clone)]
+pub struct ViperConfig {
+    /// The roots.
+    pub component: ComponentConfig,
+    /// Largest segment that compaction makes, in MB of 1,048,576 bytes.
+    pub segment_size_mb: u64,
+    /// Memory for bytes read from remote roots, in MB of 1,048,576 bytes.
+    pub cache_size_mb: u64,
+}
+
+/// `[storage.lsm_config]`: LSM data.
+#[derive(Debug, Clone)]
+pub struct LsmConfig {
+    /// The roots.
+    pub component: ComponentConfig,
+    /// Memory for bytes read from remote roots, in MB of 1,048,576 bytes.
+    pub cache_size_mb: u64,
+}
+
+/// `[storage.index_config]`: vector indexes.
+#[derive(Debug, Clone)]
+pub struct IndexConfig {
+    /// The roots.
+    pub component: ComponentConfig,
+    /// Whether indexes are placed by collection and index type, and not by collection alone.
+    pub index_type_affinity: bool,
+    /// Memory for bytes read from remote roots, in MB of 1,048,576 bytes.
+    pub cache_size_mb: u64,
+}
+
+/// `[storage.collection_metadata_config]`: the records of the collections.
+#[derive(Debug, Clone)]
+pub struct CollectionMetadataConfig {
+    /// The roots.
+    pub component: ComponentConfig,
+    /// Copies of each record as configured; 0 and 1 both mean one copy. At most the number of URLs.
+    pub backup_replicas: u64,
+    /// Memory for bytes read from remote roots, in MB of 1,048,576 bytes.
+    pub cache_size_mb: u64,
+}
+
+/// What is configured for one URL in `[storage.roots]` and `[storage.credentials]`.
+#[derive(Clone, PartialEq)]
+pub struct UrlConfig {
+    /// Options for opening the bucket, with the values of their environment variables: secrets.
+    pub options: BTreeMap<String, String>,
+    /// Labels of the root.
+    pub tags: BTreeMap<String, String>,
+    /// Share of new collections under the Hash strategy, relative to the other roots. Above 0.
+    pub weight: f64,
+}
+
+/// A text that appears in no log, error or dump.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Config {
+    /// Loads the file, if there is one, and the overriding variables in `env`, which must hold the whole environment:
+    /// the configuration also names variables with secrets. Logs one warning for a `wal_dir`.
+    ///
+    /// # Errors
+    /// [`Error::Config`], with one line that names the key and what was expected.
+    pub fn load(path: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self> {
+        let variables: BTreeMap<String, String> = env.collect();
+        let settings = Settings::load(path, &variables)?;
+        let server = ServerConfig {
+            listen: settings.value("server.listen")?,
+            api_key: api_key(&settings, "server.api_key_env", &variables)?,
+            read_only_api_key: api_key(&settings, "server.read_only_api_key_env", &variables)?,
+            max_request_size_mb: settings.value("server.max_request_size_mb")?,
+        };
+        let storage = StorageConfig::new(&settings, &variables)?;
+        let config = Self {
+            server,
+            storage,
+            settings,
+        };
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
+        Ok(config)
+    }
+
+    /// What still works but should be written differently, one line for each key.
+    pub fn warnings(&self) -> Vec<String> {
+        let legacy = self
+            .settings()
+            .iter()
+            .filter(|setting| setting.origin.kind == OriginKind::Legacy);
+        let lines = legacy.map(|setting| {
+            let (section, name) = setting.key.rsplit_once('.').unwrap_or(("", &setting.key));
+            let value = setting.value.as_ref().map(Value::to_string).unwrap_or_default();
+            format!(
+                "{} is deprecated: write {name} = {value} in [{section}]",
+                setting.origin.from
+            )
+        });
+        lines.collect()
+    }
+
+    /// Every key with its effective value and where it comes from.
+    pub fn settings(&self) -> &[Setting] {
+        self.settings.all()
+    }
+}
+
+impl StorageConfig {
+    fn new(settings: &Settings, variables: &BTreeMap<String, String>) -> Result<Self> {
+        let storage = Self {
+            wal: WalConfig {
+                component: ComponentConfig::new(settings, "storage.wal_config", "wal_urls")?,
+                memory_flush_size_bytes: settings.value("storage.wal_config.memory_flush_size_bytes")?,
+                global_flush_threshold: settings.value("storage.wal_config.global_flush_threshold")?,
+            },
+            viper: ViperConfig {
+                component: ComponentConfig::new(settings, "storage.viper_config", "data_urls")?,
+                segment_size_mb: settings.value("storage.viper_config.segment_size_mb")?,
+                cache_size_mb: settings.value("storage.viper_config.cache_size_mb")?,
+            },
+            lsm: LsmConfig {
+                component: ComponentConfig::new(settings, "storage.lsm_config", "storage_urls")?,
+                cache_size_mb: settings.value("storage.lsm_config.cache_size_mb")?,
+            },
+            index: IndexConfig {
+                component: ComponentConfig::new(settings, "storage.index_config", "index_urls")?,
+                index_type_affinity: settings.value("storage.index_config.index_type_affinity")?,
+                cache_size_mb: settings.value("storage.index_config.cache_size_mb")?,
+            },
+            metadata: CollectionMetadataConfig {
+                component: ComponentConfig::new(settings, "storage.collection_metadata_config", "metadata_urls")?,
+                backup_replicas: settings.value("storage.collection_metadata_config.backup_replicas")?,
+                cache_size_mb: settings.value("storage.collection_metadata_config.cache_size_mb")?,
+            },
+            prefixes: prefixes(settings, variables)?,
+        };
+        storage.check()?;
+        Ok(storage)
+    }
+
+    /// The five components, by the name of their directory under a `[storage] urls` entry.
+    pub fn components(&self) -> [(&'static str, &ComponentConfig); 5] {
+        [
+            ("wal", &self.wal.component),
+            ("viper", &self.viper.component),
+            ("lsm", &self.lsm.component),
+            ("index", &self.index.component),
+            ("metadata", &self.metadata.component),
+        ]
+    }
+
+    /// Options, tags and weight of a URL: those of the longest prefix that covers it, else none and weight 1.
+    pub fn for_url(&self, url: &str) -> UrlConfig {
+        let covering = self.prefixes.iter().filter(|(prefix, _)| urls::covers(prefix, url));
+        let longest = covering.max_by_key(|(prefix, _)| prefix.len());
+        longest.map_or_else(UrlConfig::default, |(_, config)| config.clone())
+    }
+
+    /// The rules between keys.
+    fn check(&self) -> Result<()> {
+        let lists = self
+            .components()
+            .map(|(name, component)| (name, component.urls.as_slice()));
+        urls::check_apart(&lists)?;
+        let (copies, roots) = (self.metadata.backup_replicas, self.metadata.component.urls.len());
+        if copies > 1 && copies > roots as u64 {
+            return Err(Error::Config(format!(
+                "backup_replicas = {copies} needs {copies} metadata URLs, but storage.collection_metadata_config has {roots}"
+            )));
+        }
+        let all = || self.components().into_iter().flat_map(|(_, component)| &component.urls);
+        match self
+            .prefixes
+            .keys()
+            .find(|prefix| !all().any(|url| urls::covers(prefix, url)))
+        {
+            Some(prefix) => Err(Error::Config(format!(
+                "no configured URL starts with the prefix `{prefix}`"
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl ComponentConfig {
+    fn new(settings: &Settings, section: &str, list: &str) -> Result<Self> {
+        Ok(Self {
+            urls: settings.value(&format!("{section}.{list}"))?,
+            distribution_strategy: settings.value(&format!("{section}.distribution_strategy"))?,
+            collection_affinity: settings.value(&format!("{section}.collection_affinity"))?,
+        })
+    }
+}
+
+impl Default for UrlConfig {
+    fn default() -> Self {
+        Self {
+            options: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            weight: 1.0,
+        }
+    }
+}
+
+impl fmt::Debug for UrlConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options: Vec<&String> = self.options.keys().collect();
+        f.debug_struct("UrlConfig")
+            .field("options", &options)
+            .field("tags", &self.tags)
+            .field("weight", &self.weight)
+            .finish()
+    }
+}
+
+impl Secret {
+    /// The text itself, for comparing it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// The key in the variable that `key` names. A variable that is named but not set is an error: whoever names one
+/// expects the API to be closed.
+fn api_key(settings: &Settings, key: &str, variables: &BTreeMap<String, String>) -> Result<Option<Secret>> {
+    let setting = settings.find(key)?;
+    let Some(name) = setting.value.as_ref().and_then(Value::as_str) else {
+        return Ok(None);
+    };
+    let place = if setting.origin.from.is_empty() {
+        key
+    } else {
+        &setting.origin.from
+    };
+    secret(place, name, variables).map(|text| Some(Secret(text)))
+}
+
+/// The value of a variable with a secret. The name is not repeated: it may be the secret itself, put in the wrong place.
+fn secret(place: &str, name: &str, variables: &BTreeMap<String, String>) -> Result<String> {
+    let text = variables.get(name).filter(|text| !text.is_empty());
+    text.cloned().ok_or_else(|| {
+        Error::Config(format!(
+            "{place} names an environment variable that is empty or not set"
+        ))
+    })
+}
+
+/// The tables of `[storage.roots]` and `[storage.credentials]`, by URL prefix.
+fn prefixes(settings: &Settings, variables: &BTreeMap<String, String>) -> Result<BTreeMap<String, UrlConfig>> {
+    let mut prefixes: BTreeMap<String, UrlConfig> = BTreeMap::new();
+    for setting in settings.all() {
+        let Some(value) = &setting.value else { continue };
+        let segments: Vec<&str> = setting.path.iter().map(String::as_str).collect();
+        match segments.as_slice() {
+            ["storage", "roots", prefix, "weight"] => {
+                let weight = value.as_float().or(value.as_integer().map(|number| number as f64));
+                prefixes.entry((*prefix).to_owned()).or_default().weight = weight.unwrap_or(1.0);
+            }
+            ["storage", "roots", prefix, "tags", tag] => {
+                let text = value.as_str().unwrap_or_default().to_owned();
+                prefixes
+                    .entry((*prefix).to_owned())
+                    .or_default()
+                    .tags
+                    .insert((*tag).to_owned(), text);
+            }
+            ["storage", "credentials", prefix, option] => {
+                let text = secret(&setting.origin.from, value.as_str().unwrap_or_default(), variables)?;
+                prefixes
+                    .entry((*prefix).to_owned())
+                    .or_default()
+                    .options
+                    .insert((*option).to_owned(), text);
+            }
+            _ => {}
+        }
+    }
+    Ok(prefixes)
+}

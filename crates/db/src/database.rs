@@ -78,7 +78,10 @@ impl Database {
             assignments: AssignmentService::new(),
             metadata,
             catalog: RwLock::default(),
-            usage: Mutex::new(Usage { measured: Instant::now(), discovery: discovery.clone() }),
+            usage: Mutex::new(Usage {
+                measured: Instant::now(),
+                discovery: discovery.clone(),
+            }),
             changing: AsyncMutex::default(),
         });
         database.recover(&discovery).await?;
@@ -98,11 +101,21 @@ impl Database {
             return Err(Error::AlreadyExists(format!("Collection `{name}` already exists!")));
         }
         let id = CollectionId(Uuid::now_v7());
-        let description = CollectionDescription { id, name: name.to_owned(), schema, created_at_ms: now_ms() };
+        let description = CollectionDescription {
+            id,
+            name: name.to_owned(),
+            schema,
+            created_at_ms: now_ms(),
+        };
         let usage = self.usage(USAGE_AGE_MAX).await;
         // Dropped on an error below, which takes the placement back: no counter moves without a collection.
-        let reserved = self.assignments.assign_storage_url(id, &self.assignment_configs(&usage), now_ms())?;
-        let record = self.metadata.create(CollectionRecord::first(description, reserved.placements().clone())).await?;
+        let reserved = self
+            .assignments
+            .assign_storage_url(id, &self.assignment_configs(&usage), now_ms())?;
+        let record = self
+            .metadata
+            .create(CollectionRecord::first(description, reserved.placements().clone()))
+            .await?;
         reserved.record();
         self.log_placement(&record);
         let entry = self.insert(record, None);
@@ -199,7 +212,11 @@ impl Database {
 
     fn insert(&self, record: CollectionRecord, unavailable: Option<Error>) -> Arc<Entry> {
         let name = record.description.name.clone();
-        let entry = Arc::new(Entry { record: RwLock::new(record), opened: AsyncMutex::default(), unavailable });
+        let entry = Arc::new(Entry {
+            record: RwLock::new(record),
+            opened: AsyncMutex::default(),
+            unavailable,
+        });
         self.catalog.write().insert(name, entry.clone());
         entry
     }
@@ -227,7 +244,10 @@ impl Database {
     }
 
     fn home(&self, record: &CollectionRecord, component: StorageComponentType) -> Result<Arc<Root>> {
-        let home = record.placement.get(&component).and_then(|placement| placement.roots.first());
+        let home = record
+            .placement
+            .get(&component)
+            .and_then(|placement| placement.roots.first());
         let id = home.ok_or_else(|| Error::Corruption(format!("{} has no {component} root", record.description.id)))?;
         let root = self.roots.by_id(*id)?;
         root.available()?;
@@ -244,7 +264,10 @@ impl Database {
             return discovery;
         }
         let discovery = Arc::new(discovery::discover(&self.roots).await);
-        *self.usage.lock() = Usage { measured: Instant::now(), discovery: discovery.clone() };
+        *self.usage.lock() = Usage {
+            measured: Instant::now(),
+            discovery: discovery.clone(),
+        };
         discovery
     }
 
@@ -255,17 +278,30 @@ impl Database {
             component,
             strategy: config.distribution_strategy,
             affinity: config.collection_affinity,
-            copies: if component == StorageComponentType::Metadata { self.config.storage.metadata.backup_replicas as usize } else { 1 },
+            copies: if component == StorageComponentType::Metadata {
+                self.config.storage.metadata.backup_replicas as usize
+            } else {
+                1
+            },
             reserve_bytes: 0,
-            candidates: self.roots.of_component(component).iter().map(|root| candidate(root, usage)).collect(),
+            candidates: self
+                .roots
+                .of_component(component)
+                .iter()
+                .map(|root| candidate(root, usage))
+                .collect(),
         });
         configs.collect()
     }
 
     fn log_placement(&self, record: &CollectionRecord) {
         for (component, placement) in &record.placement {
-            let urls: Vec<String> =
-                placement.roots.iter().filter_map(|id| self.roots.by_id(*id).ok()).map(|root| root.url().to_owned()).collect();
+            let urls: Vec<String> = placement
+                .roots
+                .iter()
+                .filter_map(|id| self.roots.by_id(*id).ok())
+                .map(|root| root.url().to_owned())
+                .collect();
             tracing::info!(collection = record.description.name, id = %record.description.id, %component, ?urls, "collection placed");
         }
     }
@@ -305,7 +341,13 @@ pub fn root_configs(config: &Config) -> Result<Vec<RootConfig>> {
         for url in &section.urls {
             let of_url = config.storage.for_url(url);
             let url = StorageUrl::parse(url).map_err(|error| Error::Config(error.to_string()))?;
-            roots.push(RootConfig { component, url, options: of_url.options, tags: of_url.tags, weight: of_url.weight });
+            roots.push(RootConfig {
+                component,
+                url,
+                options: of_url.options,
+                tags: of_url.tags,
+                weight: of_url.weight,
+            });
         }
     }
     Ok(roots)
@@ -321,5 +363,7 @@ fn check_name(name: &str) -> Result<()> {
 }
 
 fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
 }

@@ -37,9 +37,17 @@ pub struct Memtable {
 impl Memtable {
     /// An empty table for the vector spaces of `schema`.
     pub fn new(schema: &Schema) -> Self {
-        let column = |dim| Column { dim, data: Vec::new(), present: FixedBitSet::new() };
+        let column = |dim| Column {
+            dim,
+            data: Vec::new(),
+            present: FixedBitSet::new(),
+        };
         Self {
-            columns: schema.vectors.iter().map(|(name, space)| (name.clone(), column(space.size))).collect(),
+            columns: schema
+                .vectors
+                .iter()
+                .map(|(name, space)| (name.clone(), column(space.size)))
+                .collect(),
             ids: Vec::new(),
             seqs: Vec::new(),
             payloads: Vec::new(),
@@ -110,12 +118,17 @@ impl Memtable {
 
     /// Whether the row has the vector called `name`.
     pub fn has_vector(&self, row: u32, name: &str) -> bool {
-        self.columns.get(name).is_some_and(|column| column.present.contains(row as usize))
+        self.columns
+            .get(name)
+            .is_some_and(|column| column.present.contains(row as usize))
     }
 
     /// The vector called `name` of a row.
     pub fn vector(&self, row: u32, name: &str) -> Option<&[f32]> {
-        let column = self.columns.get(name).filter(|column| column.present.contains(row as usize))?;
+        let column = self
+            .columns
+            .get(name)
+            .filter(|column| column.present.contains(row as usize))?;
         Some(&column.data[row as usize * column.dim..][..column.dim])
     }
 
@@ -132,7 +145,9 @@ impl Memtable {
 
     /// The numbers of one vector space, `rows × dim`, and which rows have it.
     pub fn column(&self, name: &str) -> Option<(&[f32], &FixedBitSet)> {
-        self.columns.get(name).map(|column| (column.data.as_slice(), &column.present))
+        self.columns
+            .get(name)
+            .map(|column| (column.data.as_slice(), &column.present))
     }
 
     /// The rows in `live`, in order, with all tombstones, as the input of a segment. The second value maps the
@@ -147,7 +162,10 @@ impl Memtable {
                 present.set(at, column.present.contains(row as usize));
             }
             let all = present.is_full();
-            VectorColumn { rows: Rows::from_vec(column.dim, data), present: (!all).then_some(present) }
+            VectorColumn {
+                rows: Rows::from_vec(column.dim, data),
+                present: (!all).then_some(present),
+            }
         };
         let mut payloads = PayloadColumn::default();
         for &row in &kept {
@@ -156,7 +174,11 @@ impl Memtable {
         let data = SegmentData {
             ids: kept.iter().map(|&row| self.id(row)).collect(),
             seqs: kept.iter().map(|&row| self.seq(row)).collect(),
-            vectors: self.columns.iter().map(|(name, column)| (name.clone(), pick(column))).collect(),
+            vectors: self
+                .columns
+                .iter()
+                .map(|(name, column)| (name.clone(), pick(column)))
+                .collect(),
             payloads,
             clustering: None,
             tombstones: self.tombstones.clone(),
@@ -170,7 +192,11 @@ pub fn memory_bytes(operation: &Operation) -> u64 {
     let own = match operation {
         Operation::Delete(_) => 0,
         Operation::Upsert(point) => {
-            let vectors: usize = point.vectors.iter().map(|(_, vector)| vector.len() * size_of::<f32>()).sum();
+            let vectors: usize = point
+                .vectors
+                .iter()
+                .map(|(_, vector)| vector.len() * size_of::<f32>())
+                .sum();
             vectors + object_bytes(&point.payload)
         }
     };
@@ -178,7 +204,10 @@ pub fn memory_bytes(operation: &Operation) -> u64 {
 }
 
 fn object_bytes(object: &Payload) -> usize {
-    object.iter().map(|(key, value)| key.len() + 48 + value_bytes(value)).sum()
+    object
+        .iter()
+        .map(|(key, value)| key.len() + 48 + value_bytes(value))
+        .sum()
 }
 
 fn value_bytes(value: &serde_json::Value) -> usize {

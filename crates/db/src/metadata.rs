@@ -54,7 +54,14 @@ impl CollectionRecord {
     /// The first record of a collection, not stored yet.
     pub fn first(description: CollectionDescription, placement: BTreeMap<StorageComponentType, Placement>) -> Self {
         let (format_version, state) = (FORMAT_VERSION, CollectionState::Active);
-        Self { format_version, version: 1, nonce: Uuid::new_v4(), state, description, placement }
+        Self {
+            format_version,
+            version: 1,
+            nonce: Uuid::new_v4(),
+            state,
+            description,
+            placement,
+        }
     }
 }
 
@@ -110,8 +117,16 @@ impl MetadataStore {
     /// # Errors
     /// Errors of the roots; the drop has to be finished later.
     pub async fn remove(&self, record: &CollectionRecord) -> Result<()> {
-        for home in record.placement.get(&StorageComponentType::Metadata).iter().flat_map(|placement| &placement.roots) {
-            self.roots.by_id(*home)?.delete_dir(&record.description.id.to_string()).await?;
+        for home in record
+            .placement
+            .get(&StorageComponentType::Metadata)
+            .iter()
+            .flat_map(|placement| &placement.roots)
+        {
+            self.roots
+                .by_id(*home)?
+                .delete_dir(&record.description.id.to_string())
+                .await?;
         }
         Ok(())
     }
@@ -159,7 +174,9 @@ impl MetadataStore {
     pub async fn load_counters(&self) -> Result<BTreeMap<StorageComponentType, u64>> {
         let mut counters: BTreeMap<StorageComponentType, u64> = BTreeMap::new();
         for root in self.roots.of_component(StorageComponentType::Metadata) {
-            let Ok(Some(text)) = root.read_if_exists(&counters_path()).await else { continue };
+            let Ok(Some(text)) = root.read_if_exists(&counters_path()).await else {
+                continue;
+            };
             let copy: BTreeMap<StorageComponentType, u64> = serde_json::from_slice(&text)
                 .map_err(|error| Error::Corruption(format!("{}/{}: {error}", root.url(), counters_path())))?;
             for (component, counter) in copy {
@@ -179,19 +196,32 @@ impl MetadataStore {
             match root.create(&path, bytes.clone()).await {
                 Ok(Created::Committed) => committed = true,
                 Ok(Created::Conflict(_)) => {
-                    return Err(Error::Internal(format!("{}/{path} was written by somebody else", root.url())));
+                    return Err(Error::Internal(format!(
+                        "{}/{path} was written by somebody else",
+                        root.url()
+                    )));
                 }
-                Err(error) if committed => tracing::warn!(%error, "a metadata copy lags; it is brought up to date at the next start"),
+                Err(error) if committed => {
+                    tracing::warn!(%error, "a metadata copy lags; it is brought up to date at the next start")
+                }
                 Err(error) => refused = Some(error),
             }
         }
         let nowhere = || Error::Internal(format!("collection {} has no metadata root", record.description.id));
-        if committed { Ok(()) } else { Err(refused.unwrap_or_else(nowhere)) }
+        if committed {
+            Ok(())
+        } else {
+            Err(refused.unwrap_or_else(nowhere))
+        }
     }
 
     fn homes(&self, record: &CollectionRecord) -> Vec<Arc<Root>> {
         let homes = record.placement.get(&StorageComponentType::Metadata);
-        homes.iter().flat_map(|placement| &placement.roots).filter_map(|id| self.roots.by_id(*id).ok()).collect()
+        homes
+            .iter()
+            .flat_map(|placement| &placement.roots)
+            .filter_map(|id| self.roots.by_id(*id).ok())
+            .collect()
     }
 
     async fn load_newest(&self, id: CollectionId, copies: &[(Arc<Root>, u64)]) -> Result<Option<CollectionRecord>> {
@@ -209,13 +239,17 @@ impl MetadataStore {
 
     async fn repair(&self, record: &CollectionRecord, copies: &[(Arc<Root>, u64)]) {
         for root in self.homes(record) {
-            let up_to_date = copies.iter().any(|(copy, version)| copy.id() == root.id() && *version == record.version);
+            let up_to_date = copies
+                .iter()
+                .any(|(copy, version)| copy.id() == root.id() && *version == record.version);
             if up_to_date || root.available().is_err() {
                 continue;
             }
             let Ok(bytes) = encode(record) else { continue };
             match root.create(&path(record.description.id, record.version), bytes).await {
-                Ok(_) => tracing::info!(root = root.url(), collection = %record.description.id, "metadata copy brought up to date"),
+                Ok(_) => {
+                    tracing::info!(root = root.url(), collection = %record.description.id, "metadata copy brought up to date")
+                }
                 Err(error) => tracing::warn!(%error, "metadata copy still lags"),
             }
         }
@@ -249,7 +283,10 @@ fn checksum(text: &str) -> u32 {
 fn encode(record: &CollectionRecord) -> Result<Bytes> {
     let failed = |error: serde_json::Error| Error::Internal(format!("metadata record: {error}"));
     let record = serde_json::value::to_raw_value(record).map_err(failed)?;
-    let sealed = Sealed { crc32: checksum(record.get()), record: &record };
+    let sealed = Sealed {
+        crc32: checksum(record.get()),
+        record: &record,
+    };
     Ok(serde_json::to_vec(&sealed).map_err(failed)?.into())
 }
 
@@ -261,6 +298,8 @@ fn decode(bytes: &[u8]) -> Result<CollectionRecord, String> {
     let record: CollectionRecord = serde_json::from_str(sealed.record.get()).map_err(|error| error.to_string())?;
     match record.format_version {
         FORMAT_VERSION => Ok(record),
-        other => Err(format!("format version {other} is not known; this release reads {FORMAT_VERSION}")),
+        other => Err(format!(
+            "format version {other} is not known; this release reads {FORMAT_VERSION}"
+        )),
     }
 }

@@ -124,7 +124,11 @@ pub struct Candidate {
 
 impl Query {
     fn params(&self) -> SearchParams {
-        SearchParams { k: self.wanted() + TIE_MARGIN, probes: self.hnsw_ef, exact: self.exact }
+        SearchParams {
+            k: self.wanted() + TIE_MARGIN,
+            probes: self.hnsw_ef,
+            exact: self.exact,
+        }
     }
 
     fn wanted(&self) -> usize {
@@ -134,7 +138,9 @@ impl Query {
 
 /// The best live rows of a memtable, by comparison with every row.
 pub fn search_memtable(memtable: &MemSource, metric: Metric, query: &Query) -> Vec<Candidate> {
-    let Some((rows, present)) = memtable.table.column(&query.using) else { return Vec::new() };
+    let Some((rows, present)) = memtable.table.column(&query.using) else {
+        return Vec::new();
+    };
     let mut allowed = match &query.filter {
         Some(filter) => select_memtable(memtable, filter),
         None => memtable.live.clone(),
@@ -144,7 +150,8 @@ pub fn search_memtable(memtable: &MemSource, metric: Metric, query: &Query) -> V
     let rows = RowSlice::new(query.vector.len(), rows);
     scan(metric, rows, 0..rows.len(), &query.vector, Some(&allowed), &mut top);
     let hits = top.into_sorted().into_iter();
-    hits.map(|hit| candidate(hit, memtable.source, memtable.table.id(hit.row))).collect()
+    hits.map(|hit| candidate(hit, memtable.source, memtable.table.id(hit.row)))
+        .collect()
 }
 
 /// The live rows of a memtable that match `filter`.
@@ -163,10 +170,18 @@ pub fn select_memtable(memtable: &MemSource, filter: &Filter) -> FixedBitSet {
 /// # Errors
 /// [`Error::Corruption`](crate::Error::Corruption) for a damaged payload, if there is a filter.
 pub fn search_segment(segment: &SegmentSource, metric: Metric, query: &Query) -> Result<Vec<Candidate>> {
-    let Some(column) = segment.data.vectors.get(&query.using) else { return Ok(Vec::new()) };
-    let mut filtered = query.filter.as_ref().map(|filter| select_segment(segment, filter)).transpose()?;
+    let Some(column) = segment.data.vectors.get(&query.using) else {
+        return Ok(Vec::new());
+    };
+    let mut filtered = query
+        .filter
+        .as_ref()
+        .map(|filter| select_segment(segment, filter))
+        .transpose()?;
     if let Some(present) = &column.present {
-        filtered.get_or_insert_with(|| (*segment.live).clone()).intersect_with(present);
+        filtered
+            .get_or_insert_with(|| (*segment.live).clone())
+            .intersect_with(present);
     }
     let allowed = filtered.as_ref().or(segment.restriction());
     let params = query.params();
@@ -174,11 +189,21 @@ pub fn search_segment(segment: &SegmentSource, metric: Metric, query: &Query) ->
         Some(index) => index.search(&column.rows, &query.vector, &params, allowed),
         None => {
             let mut top = TopK::new(metric, params.k);
-            scan(metric, &column.rows, 0..column.rows.len(), &query.vector, allowed, &mut top);
+            scan(
+                metric,
+                &column.rows,
+                0..column.rows.len(),
+                &query.vector,
+                allowed,
+                &mut top,
+            );
             top.into_sorted()
         }
     };
-    Ok(hits.into_iter().map(|hit| candidate(hit, segment.source, segment.data.ids[hit.row as usize])).collect())
+    Ok(hits
+        .into_iter()
+        .map(|hit| candidate(hit, segment.source, segment.data.ids[hit.row as usize]))
+        .collect())
 }
 
 /// The live rows of a segment that match `filter`.
@@ -186,7 +211,13 @@ pub fn search_segment(segment: &SegmentSource, metric: Metric, query: &Query) ->
 /// # Errors
 /// [`Error::Corruption`](crate::Error::Corruption) for a damaged payload.
 pub fn select_segment(segment: &SegmentSource, filter: &Filter) -> Result<FixedBitSet> {
-    filter.select(&SegmentPayloads { data: &segment.data, fields: &segment.fields }, (*segment.live).clone())
+    filter.select(
+        &SegmentPayloads {
+            data: &segment.data,
+            fields: &segment.fields,
+        },
+        (*segment.live).clone(),
+    )
 }
 
 /// Merges what the sources found: best first, equal scores by id, cut to what the query wants.
@@ -198,7 +229,11 @@ pub fn merge(metric: Metric, query: &Query, found: Vec<Candidate>) -> Vec<Candid
     };
     let mut found: Vec<Candidate> = found.into_iter().filter(|candidate| good(candidate.score)).collect();
     let order = |a: &Candidate, b: &Candidate| {
-        let by_score = if metric.larger_is_better() { b.score.total_cmp(&a.score) } else { a.score.total_cmp(&b.score) };
+        let by_score = if metric.larger_is_better() {
+            b.score.total_cmp(&a.score)
+        } else {
+            a.score.total_cmp(&b.score)
+        };
         by_score.then(a.id.cmp(&b.id))
     };
     found.sort_unstable_by(order);
@@ -206,7 +241,11 @@ pub fn merge(metric: Metric, query: &Query, found: Vec<Candidate>) -> Vec<Candid
 }
 
 fn candidate(hit: Hit, source: u32, id: PointId) -> Candidate {
-    Candidate { id, score: hit.score, location: Location { source, row: hit.row } }
+    Candidate {
+        id,
+        score: hit.score,
+        location: Location { source, row: hit.row },
+    }
 }
 
 /// Payload indexes of one segment, each built by the first filter that asks for its field.

@@ -58,11 +58,7 @@ fn main() {
         let order = clusters.order();
         let rows = Rows::from_vec(
             dim,
-            order
-                .iter()
-                .flat_map(|row| base.get(*row as usize))
-                .copied()
-                .collect(),
+            order.iter().flat_map(|row| base.get(*row as usize)).copied().collect(),
         );
         let start = Instant::now();
         let index = Ivf::build(
@@ -96,13 +92,7 @@ fn main() {
                 },
                 allowed.as_ref(),
             );
-            let found = run(
-                &index,
-                &rows,
-                &queries,
-                &SearchParams::new(k),
-                allowed.as_ref(),
-            );
+            let found = run(&index, &rows, &queries, &SearchParams::new(k), allowed.as_ref());
             let recall: Vec<f64> = found
                 .0
                 .iter()
@@ -128,10 +118,7 @@ fn run(
     allowed: Option<&fixedbitset::FixedBitSet>,
 ) -> (Vec<Vec<u32>>, f64) {
     let start = Instant::now();
-    let hits =
-        (0..queries.len()).map(|query| index.search(rows, queries.get(query), params, allowed));
-    let found: Vec<Vec<u32>> = hits
-        .map(|hits| hits.iter().map(|hit| hit.row).collect())
-        .collect();
+    let hits = (0..queries.len()).map(|query| index.search(rows, queries.get(query), params, allowed));
+    let found: Vec<Vec<u32>> = hits.map(|hits| hits.iter().map(|hit| hit.row).collect()).collect();
     (found, queries.len() as f64 / start.elapsed().as_secs_f64())
 }

@@ -21,9 +21,7 @@ use crate::metric::Metric;
 use crate::rows::Rows;
 use crate::scan::{scan, scan_ids};
 use crate::topk::{Hit, TopK, rank};
-use crate::vector_index::{
-    Header, IndexError, IndexKind, Reader, SearchParams, VectorIndex, frame,
-};
+use crate::vector_index::{Header, IndexError, IndexKind, Reader, SearchParams, VectorIndex, frame};
 
 /// Share of the sampled rows' true neighbours that the reach must cover. Above the promised recall of 0.95, because queries
 /// come from outside the rows and are a little harder.
@@ -56,15 +54,8 @@ impl Ivf {
     /// # Panics
     /// If the clusters are of another dimension, or assign more rows than there are.
     pub fn build(metric: Metric, rows: &Rows, clusters: &Clusters) -> Self {
-        assert_eq!(
-            clusters.centroids.dim(),
-            rows.dim(),
-            "clusters of the same space"
-        );
-        assert!(
-            clusters.assignment.len() <= rows.len(),
-            "clusters of these rows"
-        );
+        assert_eq!(clusters.centroids.dim(), rows.dim(), "clusters of the same space");
+        assert!(clusters.assignment.len() <= rows.len(), "clusters of these rows");
         let order = clusters.order();
         let offsets = clusters.offsets();
         let members = (!clusters.assignment.is_sorted()).then_some(order);
@@ -109,13 +100,8 @@ impl Ivf {
             }
             let count = members.len().max(1) as f32;
             mean.iter_mut().for_each(|sum| *sum /= count);
-            self.radii.push(
-                members
-                    .iter()
-                    .map(|row| spread.score(row, &mean))
-                    .sum::<f32>()
-                    / count,
-            );
+            self.radii
+                .push(members.iter().map(|row| spread.score(row, &mean)).sum::<f32>() / count);
             means.extend_from_slice(&mean);
         }
         self.means = Rows::from_vec(rows.dim(), means);
@@ -124,11 +110,7 @@ impl Ivf {
     /// The rows of a list.
     fn list(&self, list: usize) -> impl Iterator<Item = usize> {
         let range = self.offsets[list] as usize..self.offsets[list + 1] as usize;
-        range.map(|member| {
-            self.members
-                .as_ref()
-                .map_or(member, |members| members[member] as usize)
-        })
+        range.map(|member| self.members.as_ref().map_or(member, |members| members[member] as usize))
     }
 
     /// Takes rows as queries, finds their true neighbours, and sets the reach that would have found [`TARGET`] of them.
@@ -138,14 +120,7 @@ impl Ivf {
         for sampled in (0..assignment.len()).step_by(step) {
             let query = rows.get(sampled);
             let mut top = TopK::new(self.metric, SAMPLED_NEIGHBOURS + 1);
-            scan(
-                self.metric,
-                rows,
-                0..assignment.len(),
-                query,
-                None,
-                &mut top,
-            );
+            scan(self.metric, rows, 0..assignment.len(), query, None, &mut top);
             let mut neighbours = top.into_sorted();
             neighbours.retain(|hit| hit.row as usize != sampled);
             let Some(last) = neighbours.last().map(|hit| hit.score) else {
@@ -154,11 +129,7 @@ impl Ivf {
             for hit in &neighbours {
                 let list = assignment[hit.row as usize] as usize;
                 let gap = last - self.metric.score(query, self.means.get(list));
-                let gap = if self.metric.larger_is_better() {
-                    gap
-                } else {
-                    -gap
-                };
+                let gap = if self.metric.larger_is_better() { gap } else { -gap };
                 needed.push(gap / (self.radii[list] * self.weight(query)));
             }
         }
@@ -186,43 +157,19 @@ impl Ivf {
         self.metric
             .score_rows(query, self.means.as_row_slice(), &lists, &mut scores);
         let larger_is_better = self.metric.larger_is_better();
-        let reach = if larger_is_better {
-            self.reach
-        } else {
-            -self.reach
-        } * self.weight(query);
-        let prospect = |((list, score), radius): ((u32, f32), &f32)| {
-            Reverse(rank(larger_is_better, score + reach * radius, list))
-        };
+        let reach = if larger_is_better { self.reach } else { -self.reach } * self.weight(query);
+        let prospect =
+            |((list, score), radius): ((u32, f32), &f32)| Reverse(rank(larger_is_better, score + reach * radius, list));
         // A heap, not a sort: most lists are never looked at.
-        lists
-            .into_iter()
-            .zip(scores)
-            .zip(&self.radii)
-            .map(prospect)
-            .collect()
+        lists.into_iter().zip(scores).zip(&self.radii).map(prospect).collect()
     }
 
     /// Offers the allowed rows of one list.
-    fn read_list(
-        &self,
-        list: usize,
-        rows: &Rows,
-        query: &[f32],
-        allowed: Option<&FixedBitSet>,
-        top: &mut TopK,
-    ) {
+    fn read_list(&self, list: usize, rows: &Rows, query: &[f32], allowed: Option<&FixedBitSet>, top: &mut TopK) {
         let range = self.offsets[list] as usize..self.offsets[list + 1] as usize;
         match &self.members {
             None => scan(self.metric, rows, range, query, allowed, top),
-            Some(members) => scan_ids(
-                self.metric,
-                rows.as_row_slice(),
-                &members[range],
-                query,
-                allowed,
-                top,
-            ),
+            Some(members) => scan_ids(self.metric, rows.as_row_slice(), &members[range], query, allowed, top),
         }
     }
 
@@ -234,11 +181,7 @@ impl Ivf {
         let offsets = body.u32s(lists.saturating_add(1))?;
         let means = body.f32s(lists.saturating_mul(header.dim))?;
         let end = offsets.last().copied().unwrap_or(0) as usize;
-        let members = if has_members {
-            Some(body.u32s(end)?)
-        } else {
-            None
-        };
+        let members = if has_members { Some(body.u32s(end)?) } else { None };
         body.finish()?;
         let rows = header.rows;
         // A search slices by these without asking again.
@@ -269,13 +212,7 @@ impl VectorIndex for Ivf {
         (self.rows, self.means.dim())
     }
 
-    fn search(
-        &self,
-        rows: &Rows,
-        query: &[f32],
-        params: &SearchParams,
-        allowed: Option<&FixedBitSet>,
-    ) -> Vec<Hit> {
+    fn search(&self, rows: &Rows, query: &[f32], params: &SearchParams, allowed: Option<&FixedBitSet>) -> Vec<Hit> {
         let mut top = TopK::new(self.metric, params.k);
         let few = allowed.is_some_and(|set| set.count_ones(..) <= self.lists() * ALLOWED_PER_LIST);
         if params.exact || few || self.shape() != (rows.len(), rows.dim()) {

@@ -27,17 +27,12 @@ pub struct Clusters {
 impl Clusters {
     /// Clusters of rows that are already sorted by cluster: cluster `c` has the rows `offsets[c]..offsets[c + 1]`.
     pub fn from_offsets(centroids: Rows, offsets: &[u32]) -> Self {
-        let sizes = offsets
-            .windows(2)
-            .map(|pair| pair[1].saturating_sub(pair[0]) as usize);
+        let sizes = offsets.windows(2).map(|pair| pair[1].saturating_sub(pair[0]) as usize);
         let assignment = sizes
             .enumerate()
             .flat_map(|(cluster, size)| std::iter::repeat_n(cluster as u32, size))
             .collect();
-        Self {
-            centroids,
-            assignment,
-        }
+        Self { centroids, assignment }
     }
 
     /// Where each cluster starts among rows sorted by cluster, and after the last one where it ends.
@@ -80,13 +75,7 @@ pub fn cluster_count(rows: usize) -> usize {
 /// assert_eq!(clusters.assignment[0], clusters.assignment[2]);
 /// assert_ne!(clusters.assignment[0], clusters.assignment[1]);
 /// ```
-pub fn train<'a>(
-    metric: Metric,
-    rows: impl Into<RowSlice<'a>>,
-    k: usize,
-    iterations: usize,
-    seed: u64,
-) -> Clusters {
+pub fn train<'a>(metric: Metric, rows: impl Into<RowSlice<'a>>, k: usize, iterations: usize, seed: u64) -> Clusters {
     let rows = rows.into();
     let k = k.clamp(1, rows.len().max(1));
     let mut random = StdRng::seed_from_u64(seed);
@@ -98,11 +87,7 @@ pub fn train<'a>(
     for _ in 0..iterations {
         let before = std::mem::take(&mut assignment);
         assignment = model.assign(training);
-        let changed = assignment
-            .iter()
-            .zip(&before)
-            .filter(|(now, then)| now != then)
-            .count();
+        let changed = assignment.iter().zip(&before).filter(|(now, then)| now != then).count();
         // A last one in two hundred that still wanders is not worth another round.
         if before.len() == assignment.len() && changed * 200 <= assignment.len() {
             break;
@@ -143,9 +128,7 @@ fn sample(rows: RowSlice<'_>, count: usize, random: &mut StdRng) -> Option<Vec<f
 /// Removes clusters without rows and numbers the others afresh.
 fn without_empty(centroids: Vec<f32>, dim: usize, mut assignment: Vec<u32>) -> Clusters {
     let mut used = vec![false; centroids.len() / dim];
-    assignment
-        .iter()
-        .for_each(|cluster| used[*cluster as usize] = true);
+    assignment.iter().for_each(|cluster| used[*cluster as usize] = true);
     let mut kept = Vec::with_capacity(centroids.len());
     let mut numbers = Vec::with_capacity(used.len());
     for (centroid, used) in centroids.chunks_exact(dim).zip(&used) {
@@ -187,22 +170,12 @@ impl Model {
     /// After the centroids changed.
     fn settle(&mut self) {
         if self.spherical {
-            self.centroids
-                .chunks_exact_mut(self.dim)
-                .for_each(normalize);
+            self.centroids.chunks_exact_mut(self.dim).for_each(normalize);
         }
         let handicap = |c: &[f32]| {
-            if self.spherical {
-                0.0
-            } else {
-                simd::dot(c, c) / 2.0
-            }
+            if self.spherical { 0.0 } else { simd::dot(c, c) / 2.0 }
         };
-        self.handicaps = self
-            .centroids
-            .chunks_exact(self.dim)
-            .map(handicap)
-            .collect();
+        self.handicaps = self.centroids.chunks_exact(self.dim).map(handicap).collect();
     }
 
     /// The nearest centroid of each row.

@@ -9,6 +9,9 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     // Before anything is loaded: loading a configuration may warn. RUST_LOG chooses what is shown.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     run(Cli::parse())
 }

@@ -29,7 +29,11 @@ pub fn run(config: &Config) -> Result<(), Error> {
 ///
 /// # Errors
 /// As [`run`]; [`Error::Internal`] with the tour's own reason.
-pub fn run_with(config: &Config, tour: impl FnOnce() -> Result<(), String> + Send + 'static, exit: bool) -> Result<(), Error> {
+pub fn run_with(
+    config: &Config,
+    tour: impl FnOnce() -> Result<(), String> + Send + 'static,
+    exit: bool,
+) -> Result<(), Error> {
     block_on(async {
         let server = open(config).await?;
         let signal = signalled().map_err(internal)?;
@@ -60,7 +64,10 @@ async fn open(config: &Config) -> Result<Server, Error> {
     let listener = TcpListener::bind(address).await.map_err(taken)?;
     let database = Database::open(config.clone()).await?;
     tracing::info!(%address, "ProximaDB {} is ready", env!("CARGO_PKG_VERSION"));
-    Ok(Server { listener, app: App::new(database, Settings::from(&config.server)) })
+    Ok(Server {
+        listener,
+        app: App::new(database, Settings::from(&config.server)),
+    })
 }
 
 impl Server {
@@ -70,7 +77,11 @@ impl Server {
 }
 
 fn block_on(work: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(internal)?.block_on(work)
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(internal)?
+        .block_on(work)
 }
 
 fn internal(error: io::Error) -> Error {

@@ -24,15 +24,17 @@ impl Database {
             report_strays(record, discovery);
         }
         let complete = self.metadata_is_complete();
-        self.assignments.restore_counters(&self.metadata.load_counters().await?, complete.is_ok());
+        self.assignments
+            .restore_counters(&self.metadata.load_counters().await?, complete.is_ok());
 
         let lost = self.lost(&records, discovery);
         if lost.is_empty() && complete.is_ok() {
             let used: HashSet<RootId> = records.values().flat_map(homes).collect();
             self.roots.initialise_missing(&used).await?;
         }
-        let (dropping, active): (Vec<_>, Vec<_>) =
-            records.into_values().partition(|record| record.state == CollectionState::Dropping);
+        let (dropping, active): (Vec<_>, Vec<_>) = records
+            .into_values()
+            .partition(|record| record.state == CollectionState::Dropping);
         for record in active {
             self.insert(record, None);
         }
@@ -53,7 +55,11 @@ impl Database {
     /// Deletes the files of a collection whose record says `dropping`, then the record.
     pub(super) async fn finish_drop(&self, record: &CollectionRecord) -> Result<()> {
         let id = record.description.id;
-        for (component, placement) in record.placement.iter().filter(|(c, _)| **c != StorageComponentType::Metadata) {
+        for (component, placement) in record
+            .placement
+            .iter()
+            .filter(|(c, _)| **c != StorageComponentType::Metadata)
+        {
             for home in &placement.roots {
                 let deleted = self.roots.by_id(*home)?.delete_dir(&id.to_string()).await?;
                 tracing::info!(collection = %id, %component, files = deleted, "files of a dropped collection deleted");
@@ -67,13 +73,25 @@ impl Database {
 
     /// Whether every metadata root could be read, so that a record that was not found does not exist.
     fn metadata_is_complete(&self) -> Result<()> {
-        self.roots.of_component(StorageComponentType::Metadata).iter().try_for_each(|root| root.available())
+        self.roots
+            .of_component(StorageComponentType::Metadata)
+            .iter()
+            .try_for_each(|root| root.available())
     }
 
     /// Collections that have files and no record.
-    fn lost(&self, records: &BTreeMap<CollectionId, CollectionRecord>, discovery: &Discovery) -> BTreeSet<CollectionId> {
-        let found = SELF_DESCRIBING.into_iter().flat_map(|component| discovery.of_component(component));
-        found.map(|(_, id, _)| id).filter(|id| !records.contains_key(id)).collect()
+    fn lost(
+        &self,
+        records: &BTreeMap<CollectionId, CollectionRecord>,
+        discovery: &Discovery,
+    ) -> BTreeSet<CollectionId> {
+        let found = SELF_DESCRIBING
+            .into_iter()
+            .flat_map(|component| discovery.of_component(component));
+        found
+            .map(|(_, id, _)| id)
+            .filter(|id| !records.contains_key(id))
+            .collect()
     }
 
     /// Makes the record of a collection again from its files: its homes are where they lie. If a metadata root cannot be
@@ -83,7 +101,9 @@ impl Database {
         if let Some(namesake) = self.catalog.read().get(&description.name) {
             let namesake = namesake.record.read().description.id;
             let name = &description.name;
-            return Err(Error::Corruption(format!("files of a collection `{name}` that is not the one in use, {namesake}; its files are left alone")));
+            return Err(Error::Corruption(format!(
+                "files of a collection `{name}` that is not the one in use, {namesake}; its files are left alone"
+            )));
         }
         let found: BTreeMap<StorageComponentType, Placement> = StorageComponentType::ALL
             .into_iter()
@@ -95,8 +115,13 @@ impl Database {
             self.insert(record, Some(reason.clone()));
             return Ok(());
         }
-        let reserved = self.assignments.assign_storage_url(id, &self.assignment_configs(discovery), now_ms())?;
-        let record = self.metadata.create(CollectionRecord::first(description, reserved.placements().clone())).await?;
+        let reserved = self
+            .assignments
+            .assign_storage_url(id, &self.assignment_configs(discovery), now_ms())?;
+        let record = self
+            .metadata
+            .create(CollectionRecord::first(description, reserved.placements().clone()))
+            .await?;
         reserved.record();
         tracing::warn!(collection = record.description.name, %id, "metadata record was lost; rebuilt from the files");
         self.insert(record, None);
@@ -105,7 +130,12 @@ impl Database {
 
     /// Where the files of a component lie. Files on two roots without a record to decide are reported; the root with more bytes wins
     /// and nothing is deleted.
-    fn found_home(&self, id: CollectionId, component: StorageComponentType, discovery: &Discovery) -> Option<Placement> {
+    fn found_home(
+        &self,
+        id: CollectionId,
+        component: StorageComponentType,
+        discovery: &Discovery,
+    ) -> Option<Placement> {
         let mut places: Vec<(u64, &Arc<Root>)> = discovery
             .of_component(component)
             .filter(|(_, found, _)| *found == id)
@@ -116,7 +146,10 @@ impl Database {
             tracing::error!(collection = %id, %component, chosen = chosen.url(), other = other.url(), "files on two roots and no record");
         }
         let (_, root) = places.first()?;
-        let config = super::component_configs(&self.config).into_iter().find(|(of, _)| *of == component)?.1;
+        let config = super::component_configs(&self.config)
+            .into_iter()
+            .find(|(of, _)| *of == component)?
+            .1;
         Some(Placement {
             roots: vec![root.id()],
             strategy: config.distribution_strategy,
@@ -137,8 +170,12 @@ impl Database {
                     };
                     match described {
                         Ok(description) if description.id == id => return Ok(description),
-                        Ok(other) => tracing::error!(root = root.url(), file = file.path, other = %other.id, "file of another collection"),
-                        Err(error) => tracing::warn!(root = root.url(), file = file.path, %error, "file does not describe its collection"),
+                        Ok(other) => {
+                            tracing::error!(root = root.url(), file = file.path, other = %other.id, "file of another collection")
+                        }
+                        Err(error) => {
+                            tracing::warn!(root = root.url(), file = file.path, %error, "file does not describe its collection")
+                        }
                     }
                 }
             }
@@ -148,7 +185,9 @@ impl Database {
 }
 
 fn describe_by_manifest(bytes: &[u8]) -> Result<CollectionDescription> {
-    Manifest::decode(bytes).map(|manifest| manifest.description).map_err(|error| Error::Corruption(error.to_string()))
+    Manifest::decode(bytes)
+        .map(|manifest| manifest.description)
+        .map_err(|error| Error::Corruption(error.to_string()))
 }
 
 fn homes(record: &CollectionRecord) -> impl Iterator<Item = RootId> {

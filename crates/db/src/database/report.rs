@@ -88,7 +88,16 @@ impl Database {
             let operations = Op::ALL.into_iter().map(|op| {
                 let stats = root.fs().meter().stats(op);
                 let (count, errors, bytes) = (stats.count, stats.errors, stats.bytes);
-                (op.name(), OperationReport { count, errors, bytes, p50: stats.p50, p99: stats.p99 })
+                (
+                    op.name(),
+                    OperationReport {
+                        count,
+                        errors,
+                        bytes,
+                        p50: stats.p50,
+                        p99: stats.p99,
+                    },
+                )
             });
             reports.push(RootReport {
                 id: root.id().to_string(),
@@ -109,14 +118,24 @@ impl Database {
     /// Where every component of every collection lives, by name and component.
     pub async fn assignment_reports(&self) -> Vec<AssignmentReport> {
         let usage = self.usage(Duration::ZERO).await;
-        let records: Vec<_> = self.catalog.read().values().map(|entry| entry.record.read().clone()).collect();
+        let records: Vec<_> = self
+            .catalog
+            .read()
+            .values()
+            .map(|entry| entry.record.read().clone())
+            .collect();
         let mut reports = Vec::new();
         for record in records {
             let id = record.description.id;
             for (&component, placement) in &record.placement {
-                let last_accessed = self.assignments.get_assignment(id, component).map(|assignment| assignment.last_accessed_ms);
+                let last_accessed = self
+                    .assignments
+                    .get_assignment(id, component)
+                    .map(|assignment| assignment.last_accessed_ms);
                 for &root_id in &placement.roots {
-                    let usage = usage.files(root_id, id).map_or_else(Usage::default, |files| files.usage);
+                    let usage = usage
+                        .files(root_id, id)
+                        .map_or_else(Usage::default, |files| files.usage);
                     let (storage_url, directory_index) = match self.roots.by_id(root_id) {
                         Ok(root) => (root.url().to_owned(), Some(root.index())),
                         Err(Error::RootUnavailable { url, .. }) => (url, None),

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use proximadb_store::FileInfo;
 
 use crate::engine::cluster::sort_by_cluster;
@@ -168,7 +168,8 @@ impl Viper {
     /// # Errors
     /// As [`read_segment`](Self::read_segment), the first one.
     pub async fn read_segments(&self, metas: &[SegmentMeta]) -> Result<Vec<SegmentData>> {
-        let reads = metas.iter().map(|meta| self.read_segment(meta));
+        // Boxed and collected: a closure inside the stream ties the future to one lifetime, and it could not be spawned.
+        let reads: Vec<_> = metas.iter().map(|meta| self.read_segment(meta).boxed()).collect();
         futures::stream::iter(reads)
             .buffered(CONCURRENT_READS)
             .try_collect()
@@ -181,15 +182,21 @@ impl Viper {
     /// # Errors
     /// [`Error::Corruption`] naming a damaged file: without it rows would be missing silently. Errors of the root.
     pub async fn inspect(&self, files: &[FileInfo]) -> Result<Vec<(SegmentFooter, SegmentMeta)>> {
-        let segments = files.iter().filter(|file| segment_of(&file.path).is_some());
-        let reads = segments.map(|file| async {
-            let (meta, footer, _) = self.check(file.path.clone(), self.root.read(&file.path).await?).await?;
-            Ok((footer, meta))
-        });
+        let segments: Vec<&FileInfo> = files.iter().filter(|file| segment_of(&file.path).is_some()).collect();
+        let reads: Vec<_> = segments
+            .into_iter()
+            .map(|file| self.inspect_one(file).boxed())
+            .collect();
         futures::stream::iter(reads)
             .buffered(CONCURRENT_READS)
             .try_collect()
             .await
+    }
+
+    async fn inspect_one(&self, file: &FileInfo) -> Result<(SegmentFooter, SegmentMeta)> {
+        let bytes = self.root.read(&file.path).await?;
+        let (meta, footer, _) = self.check(file.path.clone(), bytes).await?;
+        Ok((footer, meta))
     }
 
     /// Deletes a segment's file, durably; a missing one is fine. Only after a manifest without it is committed.

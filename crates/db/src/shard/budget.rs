@@ -30,7 +30,11 @@ pub struct Reservation<'a> {
 impl MemoryBudget {
     /// A budget of `limit` bytes.
     pub fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicU64::new(0), shards: Mutex::default() })
+        Arc::new(Self {
+            limit,
+            used: AtomicU64::new(0),
+            shards: Mutex::default(),
+        })
     }
 
     /// Bytes in memtables and in reservations now.
@@ -53,7 +57,11 @@ impl MemoryBudget {
     pub async fn reserve(&self, bytes: u64) -> Result<Reservation<'_>> {
         for _ in 0..ATTEMPTS_MAX {
             let fits = |used| (used == 0 || used + bytes <= self.limit).then_some(used + bytes);
-            if self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok() {
+            if self
+                .used
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
+                .is_ok()
+            {
                 return Ok(Reservation { budget: self, bytes });
             }
             match self.largest() {
@@ -61,7 +69,11 @@ impl MemoryBudget {
                 None => tokio::time::sleep(PAUSE).await,
             }
         }
-        Err(Error::Overloaded(format!("memtables hold {} of {} bytes; retry later", self.used(), self.limit)))
+        Err(Error::Overloaded(format!(
+            "memtables hold {} of {} bytes; retry later",
+            self.used(),
+            self.limit
+        )))
     }
 
     /// Counts bytes that are in a memtable now.
@@ -76,7 +88,10 @@ impl MemoryBudget {
 
     fn largest(&self) -> Option<Arc<Shard>> {
         let shards: Vec<Arc<Shard>> = self.shards.lock().iter().filter_map(Weak::upgrade).collect();
-        shards.into_iter().filter(|shard| shard.memtable_bytes() > 0).max_by_key(|shard| shard.memtable_bytes())
+        shards
+            .into_iter()
+            .filter(|shard| shard.memtable_bytes() > 0)
+            .max_by_key(|shard| shard.memtable_bytes())
     }
 }
 

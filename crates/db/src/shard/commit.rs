@@ -70,9 +70,13 @@ impl Shard {
     }
 
     async fn finish(self: &Arc<Self>, ledger: &mut Ledger) -> Result<()> {
-        let Some((manifest, _)) = &ledger.unfinished else { return Ok(()) };
+        let Some((manifest, _)) = &ledger.unfinished else {
+            return Ok(());
+        };
         self.manifests.commit(manifest).await?;
-        let Some((manifest, commit)) = ledger.unfinished.take() else { return Ok(()) };
+        let Some((manifest, commit)) = ledger.unfinished.take() else {
+            return Ok(());
+        };
         ledger.manifest = manifest;
         self.take_over(commit);
         Ok(())
@@ -84,7 +88,9 @@ impl Shard {
             let rows = segment.origins.len();
             let source = self.state.write().add_segment(segment.meta, segment.data);
             for start in (0..rows).step_by(ADOPT_ROWS) {
-                self.state.write().adopt(source, start..rows.min(start + ADOPT_ROWS), &segment.origins);
+                self.state
+                    .write()
+                    .adopt(source, start..rows.min(start + ADOPT_ROWS), &segment.origins);
             }
             added.push(source);
         }

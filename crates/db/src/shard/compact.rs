@@ -37,7 +37,9 @@ impl Shard {
     pub(super) fn compact_in_background(self: &Arc<Self>) {
         let shard = self.clone();
         tokio::spawn(async move {
-            let Ok(_one_at_a_time) = shard.compacting.try_lock() else { return };
+            let Ok(_one_at_a_time) = shard.compacting.try_lock() else {
+                return;
+            };
             while let Err(error) = shard.compact_by_policy().await {
                 tracing::error!(%error, collection = %shard.description().id, "compaction failed; the segments stay as they are");
                 return;
@@ -55,11 +57,18 @@ impl Shard {
 
     fn inputs(&self, choose: impl FnOnce(&[Candidate], u64) -> Option<Vec<SegmentId>>) -> Option<Inputs> {
         let state = self.state.read();
-        let candidate = |segment: &SegmentSource| Candidate { meta: segment.meta.clone(), live_rows: segment.live_rows as u64 };
+        let candidate = |segment: &SegmentSource| Candidate {
+            meta: segment.meta.clone(),
+            live_rows: segment.live_rows as u64,
+        };
         let candidates: Vec<Candidate> = state.segments().map(candidate).collect();
         let chosen = choose(&candidates, self.options.segment_size_bytes)?;
         Some(Inputs {
-            segments: state.segments().filter(|segment| chosen.contains(&segment.meta.id)).cloned().collect(),
+            segments: state
+                .segments()
+                .filter(|segment| chosen.contains(&segment.meta.id))
+                .cloned()
+                .collect(),
             oldest_dead_outside: compaction::oldest_dead_outside(&candidates, &chosen),
         })
     }
@@ -68,13 +77,24 @@ impl Shard {
         if self.closed.load(Ordering::Acquire) {
             return Ok(());
         }
-        let Inputs { segments, oldest_dead_outside } = inputs;
+        let Inputs {
+            segments,
+            oldest_dead_outside,
+        } = inputs;
         let description = self.description();
-        let parts: Vec<_> = segments.iter().map(|segment| (segment.data.clone(), (*segment.live).clone())).collect();
+        let parts: Vec<_> = segments
+            .iter()
+            .map(|segment| (segment.data.clone(), (*segment.live).clone()))
+            .collect();
         // The merge takes the live rows of the inputs in order, so the origins can be listed before it.
         let origins: Vec<Location> = segments
             .iter()
-            .flat_map(|segment| segment.live.ones().map(|row| Location { source: segment.source, row: row as u32 }))
+            .flat_map(|segment| {
+                segment.live.ones().map(|row| Location {
+                    source: segment.source,
+                    row: row as u32,
+                })
+            })
             .collect();
         let of = description.clone();
         let merged = tokio::task::spawn_blocking(move || compaction::merge(&of.schema, &parts, oldest_dead_outside));
@@ -84,12 +104,24 @@ impl Shard {
             replaces: segments.iter().map(|segment| segment.meta.id).collect(),
             segment_size_bytes: self.options.segment_size_bytes,
         };
-        let written = self.viper.write_segments(merged.await.map_err(panicked)??, &request).await?.into_iter();
+        let written = self
+            .viper
+            .write_segments(merged.await.map_err(panicked)??, &request)
+            .await?
+            .into_iter();
         let new = written.map(|segment| {
             let origins = segment.order.iter().map(|&row| origins[row as usize]).collect();
-            NewSegment { meta: segment.meta, data: Arc::new(segment.data), origins }
+            NewSegment {
+                meta: segment.meta,
+                data: Arc::new(segment.data),
+                origins,
+            }
         });
-        let commit = Commit { segments: new.collect(), flushed_seq: 0, takeover: Takeover::Segments(segments) };
+        let commit = Commit {
+            segments: new.collect(),
+            flushed_seq: 0,
+            takeover: Takeover::Segments(segments),
+        };
         self.commit(commit).await?;
         self.delete_replaced().await
     }

@@ -87,9 +87,18 @@ impl Shard {
     }
 
     async fn flush_frozen(self: &Arc<Self>) -> Result<()> {
-        let Some(frozen) = self.state.read().frozen_for_flush() else { return Ok(()) };
-        let FrozenMemtable { source, through, table, live } = frozen;
-        let (rows, kept) = tokio::task::spawn_blocking(move || table.to_segment(&live)).await.map_err(panicked)?;
+        let Some(frozen) = self.state.read().frozen_for_flush() else {
+            return Ok(());
+        };
+        let FrozenMemtable {
+            source,
+            through,
+            table,
+            live,
+        } = frozen;
+        let (rows, kept) = tokio::task::spawn_blocking(move || table.to_segment(&live))
+            .await
+            .map_err(panicked)?;
         let request = WriteRequest {
             description: self.description(),
             max_seq: through,
@@ -98,10 +107,25 @@ impl Shard {
         };
         let written = self.viper.write_segments(rows, &request).await?.into_iter();
         let segments = written.map(|segment| {
-            let origins = segment.order.iter().map(|&row| Location { source, row: kept[row as usize] }).collect();
-            NewSegment { meta: segment.meta, data: Arc::new(segment.data), origins }
+            let origins = segment
+                .order
+                .iter()
+                .map(|&row| Location {
+                    source,
+                    row: kept[row as usize],
+                })
+                .collect();
+            NewSegment {
+                meta: segment.meta,
+                data: Arc::new(segment.data),
+                origins,
+            }
         });
-        let commit = Commit { segments: segments.collect(), flushed_seq: through, takeover: Takeover::Frozen };
+        let commit = Commit {
+            segments: segments.collect(),
+            flushed_seq: through,
+            takeover: Takeover::Frozen,
+        };
         self.commit(commit).await?;
         self.wal.release(through).await.map(|_| ())
     }

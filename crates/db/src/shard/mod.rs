@@ -97,30 +97,45 @@ impl Shard {
         let viper = Viper::new(options.viper_root.clone(), description.id, shard);
         let manifests = ManifestStore::new(options.viper_root.clone(), description.id, shard);
 
-        let newest = manifests.latest(data_files.iter().map(|file| file.path.as_str())).await?;
-        let found = if newest.is_none() { viper.inspect(&data_files).await? } else { Vec::new() };
+        let newest = manifests.latest(&data_files).await?;
+        let found = if newest.is_none() {
+            viper.inspect(&data_files).await?
+        } else {
+            Vec::new()
+        };
         check_log_meets_manifest(&directory, &options, newest.as_ref(), !found.is_empty(), &wal_files)?;
-        let manifest = match newest {
-            Some(manifest) => manifest,
-            None if found.is_empty() => Manifest::empty((*description).clone(), shard),
-            None => Manifest::rebuild(description.id, shard, &found)?,
+        let (manifest, is_stored) = match newest {
+            Some(manifest) => (manifest, true),
+            None if found.is_empty() => (
+                Manifest::empty((*description).clone(), shard).next((*description).clone(), 0, Vec::new()),
+                false,
+            ),
+            None => (Manifest::rebuild(description.id, shard, &found)?, false),
         };
         let data = viper.read_segments(&manifest.segments).await?.into_iter().map(Arc::new);
         let segments = manifest.segments.iter().cloned().zip(data).collect();
         let schema = Arc::new(description.schema.clone());
         let state = Arc::new(RwLock::new(State::load(schema, manifest.flushed_seq, segments)));
 
-        let wal = open_wal(&description, &directory, &options, &wal_files, manifest.flushed_seq, &state).await?;
-        let manifest = if manifests.latest(data_files.iter().map(|file| file.path.as_str())).await?.is_some() {
-            manifest
-        } else {
+        let wal = open_wal(
+            &description,
+            &directory,
+            &options,
+            &wal_files,
+            manifest.flushed_seq,
+            &state,
+        )
+        .await?;
+        if !is_stored {
             // The log's first file exists by now, so a manifest without a log is always a loss, never a beginning.
-            let first = if manifest.version == 0 { manifest.next((*description).clone(), 0, Vec::new()) } else { manifest };
-            manifests.commit(&first).await?;
-            first
-        };
+            manifests.commit(&manifest).await?;
+        }
         for orphan in viper.orphans(&manifest, &data_files) {
-            tracing::info!(root = options.viper_root.url(), file = orphan.path, "file of an unfinished or replaced write deleted");
+            tracing::info!(
+                root = options.viper_root.url(),
+                file = orphan.path,
+                "file of an unfinished or replaced write deleted"
+            );
             options.viper_root.delete(&orphan.path).await?;
         }
         let axis = Axis::new(options.index_root.clone(), directory);
@@ -130,7 +145,10 @@ impl Shard {
             wal,
             viper,
             manifests,
-            ledger: AsyncMutex::new(Ledger { manifest, unfinished: None }),
+            ledger: AsyncMutex::new(Ledger {
+                manifest,
+                unfinished: None,
+            }),
             replaced: Mutex::default(),
             axis,
             flushing: AsyncMutex::default(),
@@ -172,7 +190,10 @@ impl Shard {
     ///
     /// # Errors
     /// Those of `plan`, and as [`Shard::write`].
-    pub async fn read_modify_write(self: &Arc<Self>, plan: impl FnOnce(&State) -> Result<Vec<Operation>> + Send) -> Result<Seq> {
+    pub async fn read_modify_write(
+        self: &Arc<Self>,
+        plan: impl FnOnce(&State) -> Result<Vec<Operation>> + Send,
+    ) -> Result<Seq> {
         let _order = self.gate.write().await;
         let operations = plan(&self.state.read())?;
         self.log(operations).await
@@ -180,7 +201,10 @@ impl Shard {
 
     async fn log(self: &Arc<Self>, operations: Vec<Operation>) -> Result<Seq> {
         if self.closed.load(Ordering::Acquire) {
-            return Err(Error::NotFound(format!("Collection `{}` doesn't exist!", self.description().name)));
+            return Err(Error::NotFound(format!(
+                "Collection `{}` doesn't exist!",
+                self.description().name
+            )));
         }
         if operations.is_empty() {
             return Ok(self.state.read().applied_seq());
@@ -286,7 +310,13 @@ async fn open_wal(
     let start = WalStart {
         directory: directory.to_owned(),
         description: serde_json::to_string(description).map_err(|e| Error::Internal(format!("description: {e}")))?,
-        files: files.iter().map(|file| WalFile { name: name(&file.path), bytes: file.size }).collect(),
+        files: files
+            .iter()
+            .map(|file| WalFile {
+                name: name(&file.path),
+                bytes: file.size,
+            })
+            .collect(),
         after: flushed_seq,
         options: WalOptions::default(),
         apply: Arc::new(apply),
@@ -306,7 +336,10 @@ fn check_log_meets_manifest(
     let lost = match (manifest.is_some() || has_segments, first_logged) {
         (true, None) => format!("the log of shard {directory} is missing on {}", options.wal_root.url()),
         (false, Some(first)) if first > 1 => {
-            format!("the segments and manifests of shard {directory} are missing on {}", options.viper_root.url())
+            format!(
+                "the segments and manifests of shard {directory} are missing on {}",
+                options.viper_root.url()
+            )
         }
         _ => return Ok(()),
     };

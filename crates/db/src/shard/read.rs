@@ -37,8 +37,13 @@ impl Shard {
     pub fn search(&self, query: &Query, metric: Metric) -> Result<Vec<ScoredPoint>> {
         let (mut found, segments) = {
             let state = self.state.read();
-            let memtables = state.memtables().flat_map(|memtable| search::search_memtable(memtable, metric, query));
-            (memtables.collect::<Vec<Candidate>>(), state.segments().cloned().collect::<Vec<_>>())
+            let memtables = state
+                .memtables()
+                .flat_map(|memtable| search::search_memtable(memtable, metric, query));
+            (
+                memtables.collect::<Vec<Candidate>>(),
+                state.segments().cloned().collect::<Vec<_>>(),
+            )
         };
         for segment in &segments {
             found.extend(search::search_segment(segment, metric, query)?);
@@ -49,7 +54,13 @@ impl Shard {
         let located = best.into_iter().filter_map(|hit| Some((hit, state.locate(hit.id)?)));
         let fetch = |(hit, location): (Candidate, Location)| {
             let Record { id, payload, vectors } = record(&state, hit.id, location, &query.select)?;
-            Ok(ScoredPoint { id, version: state.seq(location), score: hit.score, payload, vectors })
+            Ok(ScoredPoint {
+                id,
+                version: state.seq(location),
+                score: hit.score,
+                payload,
+                vectors,
+            })
         };
         located.map(fetch).collect()
     }
@@ -61,7 +72,9 @@ impl Shard {
     pub fn retrieve(&self, ids: &[PointId], select: &Selection) -> Result<Vec<Record>> {
         let state = self.state.read();
         let located = ids.iter().filter_map(|&id| Some((id, state.locate(id)?)));
-        located.map(|(id, location)| record(&state, id, location, select)).collect()
+        located
+            .map(|(id, location)| record(&state, id, location, select))
+            .collect()
     }
 
     /// Up to `limit` points in order of ids from `start` on, and the id where the next page starts.
@@ -79,7 +92,10 @@ impl Shard {
         let matching = filter.map(|filter| Matching::new(&state, filter)).transpose()?;
         let wanted = |location| matching.as_ref().is_none_or(|matching| matching.contains(location));
         let mut points = state.points_from(start).filter(|&(_, location)| wanted(location));
-        let page = points.by_ref().take(limit).map(|(id, location)| record(&state, id, location, select));
+        let page = points
+            .by_ref()
+            .take(limit)
+            .map(|(id, location)| record(&state, id, location, select));
         let page = page.collect::<Result<Vec<Record>>>()?;
         Ok((page, points.next().map(|(id, _)| id)))
     }
@@ -99,7 +115,13 @@ impl Shard {
     /// What the shard holds.
     pub fn stats(&self) -> ShardStats {
         let state = self.state.read();
-        let indexed = |segment: &super::state::SegmentSource| if segment.indexes.is_empty() { 0 } else { segment.live_rows as u64 };
+        let indexed = |segment: &super::state::SegmentSource| {
+            if segment.indexes.is_empty() {
+                0
+            } else {
+                segment.live_rows as u64
+            }
+        };
         let (active, frozen) = state.memtable_bytes();
         ShardStats {
             points: state.points() as u64,
@@ -125,14 +147,20 @@ impl Matching {
     /// # Errors
     /// [`crate::Error::Corruption`] for a damaged row.
     pub fn new(state: &State, filter: &Filter) -> Result<Self> {
-        let segments = state.segments().map(|segment| Ok((segment.source, search::select_segment(segment, filter)?)));
-        let memtables = state.memtables().map(|memtable| Ok((memtable.source, search::select_memtable(memtable, filter))));
+        let segments = state
+            .segments()
+            .map(|segment| Ok((segment.source, search::select_segment(segment, filter)?)));
+        let memtables = state
+            .memtables()
+            .map(|memtable| Ok((memtable.source, search::select_memtable(memtable, filter))));
         segments.chain(memtables).collect::<Result<_>>().map(Self)
     }
 
     /// Whether the row at `location` matches.
     pub fn contains(&self, location: Location) -> bool {
-        self.0.get(&location.source).is_some_and(|rows| rows.contains(location.row as usize))
+        self.0
+            .get(&location.source)
+            .is_some_and(|rows| rows.contains(location.row as usize))
     }
 
     /// Number of matching points.
@@ -159,7 +187,10 @@ fn record(state: &State, id: PointId, location: Location, select: &Selection) ->
 
 fn only(vectors: &NamedVectors, names: &[String]) -> NamedVectors {
     let mut kept = NamedVectors::default();
-    for (name, vector) in vectors.iter().filter(|(name, _)| names.iter().any(|wanted| wanted == name)) {
+    for (name, vector) in vectors
+        .iter()
+        .filter(|(name, _)| names.iter().any(|wanted| wanted == name))
+    {
         kept.insert(name.to_owned(), vector.to_vec());
     }
     kept

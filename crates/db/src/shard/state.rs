@@ -115,12 +115,22 @@ impl State {
             }
             same
         });
-        let newest = versions.into_iter().filter_map(|(id, _, location)| Some((id, location?)));
+        let newest = versions
+            .into_iter()
+            .filter_map(|(id, _, location)| Some((id, location?)));
         let locations: BTreeMap<PointId, Location> = newest.collect();
         let next_source = sources.len() as SourceId;
         let active = MemSource::new(next_source, &schema);
-        let mut state =
-            Self { schema, locations, next_source: next_source + 1, active, frozen: None, frozen_seq: flushed_seq, segments: sources, applied_seq: flushed_seq };
+        let mut state = Self {
+            schema,
+            locations,
+            next_source: next_source + 1,
+            active,
+            frozen: None,
+            frozen_seq: flushed_seq,
+            segments: sources,
+            applied_seq: flushed_seq,
+        };
         for location in state.locations.values() {
             if let Some(segment) = state.segments.get_mut(&location.source) {
                 segment.revive(location.row);
@@ -148,7 +158,13 @@ impl State {
                 let id = point.id;
                 let row = table.push(seq, point);
                 self.active.live.grow_and_insert(row as usize);
-                (id, Some(Location { source: self.active.source, row }))
+                (
+                    id,
+                    Some(Location {
+                        source: self.active.source,
+                        row,
+                    }),
+                )
             }
         };
         let previous = match newest {
@@ -193,10 +209,17 @@ impl State {
 
     /// Moves liveness of `rows` of `source` over from the rows they were copied from. Rows that changed since are left dead.
     pub fn adopt(&mut self, source: SourceId, rows: std::ops::Range<usize>, origins: &[Location]) {
-        let Some(data) = self.segments.get(&source).map(|segment| segment.data.clone()) else { return };
+        let Some(data) = self.segments.get(&source).map(|segment| segment.data.clone()) else {
+            return;
+        };
         for row in rows {
-            let Some(location) = self.locations.get_mut(&data.ids[row]).filter(|at| **at == origins[row]) else { continue };
-            *location = Location { source, row: row as u32 };
+            let Some(location) = self.locations.get_mut(&data.ids[row]).filter(|at| **at == origins[row]) else {
+                continue;
+            };
+            *location = Location {
+                source,
+                row: row as u32,
+            };
             self.kill(origins[row]);
             if let Some(segment) = self.segments.get_mut(&source) {
                 segment.revive(row as u32);
@@ -207,7 +230,11 @@ impl State {
     /// Forgets the frozen memtable, whose rows a segment has adopted; returns the bytes it held.
     pub fn drop_frozen(&mut self) -> u64 {
         self.frozen.take().map_or(0, |frozen| {
-            assert_eq!(frozen.live.count_ones(..), 0, "every live row was adopted by the flushed segment");
+            assert_eq!(
+                frozen.live.count_ones(..),
+                0,
+                "every live row was adopted by the flushed segment"
+            );
             frozen.table.bytes()
         })
     }
@@ -238,11 +265,15 @@ impl State {
         std::iter::once(&self.active).chain(&self.frozen)
     }
 
-
     /// What a flush needs of the frozen memtable: its number, rows, and which of them are live now.
     pub fn frozen_for_flush(&self) -> Option<FrozenMemtable> {
         let frozen = self.frozen.as_ref()?;
-        Some(FrozenMemtable { source: frozen.source, through: self.frozen_seq, table: frozen.table.clone(), live: frozen.live.clone() })
+        Some(FrozenMemtable {
+            source: frozen.source,
+            through: self.frozen_seq,
+            table: frozen.table.clone(),
+            live: frozen.live.clone(),
+        })
     }
 
     /// The segments, oldest source first.
@@ -253,7 +284,9 @@ impl State {
     /// The newest version of every point in order of ids, from `start` on.
     pub fn points_from(&self, start: Option<PointId>) -> impl Iterator<Item = (PointId, Location)> {
         let start = start.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Included);
-        self.locations.range((start, std::ops::Bound::Unbounded)).map(|(&id, &location)| (id, location))
+        self.locations
+            .range((start, std::ops::Bound::Unbounded))
+            .map(|(&id, &location)| (id, location))
     }
 
     /// Where a point is.
@@ -273,7 +306,10 @@ impl State {
 
     /// Estimated bytes of the active and of the frozen memtable.
     pub fn memtable_bytes(&self) -> (u64, u64) {
-        (self.active.table.bytes(), self.frozen.as_ref().map_or(0, |frozen| frozen.table.bytes()))
+        (
+            self.active.table.bytes(),
+            self.frozen.as_ref().map_or(0, |frozen| frozen.table.bytes()),
+        )
     }
 
     /// The payload of a row.
@@ -303,7 +339,11 @@ impl State {
     /// [`Error::Corruption`](crate::Error::Corruption) if it is damaged.
     pub fn point(&self, id: PointId, location: Location) -> Result<Point> {
         let payload = Arc::unwrap_or_clone(self.payload(location)?);
-        Ok(Point { id, vectors: self.vectors(location), payload })
+        Ok(Point {
+            id,
+            vectors: self.vectors(location),
+            payload,
+        })
     }
 
     /// The sequence number of a row.
@@ -322,14 +362,26 @@ impl State {
 
 impl MemSource {
     fn new(source: SourceId, schema: &Schema) -> Self {
-        Self { source, table: Arc::new(Memtable::new(schema)), live: FixedBitSet::new() }
+        Self {
+            source,
+            table: Arc::new(Memtable::new(schema)),
+            live: FixedBitSet::new(),
+        }
     }
 }
 
 impl SegmentSource {
     fn new(source: SourceId, meta: SegmentMeta, data: Arc<SegmentData>) -> Self {
         let live = Arc::new(FixedBitSet::with_capacity(data.ids.len()));
-        Self { source, meta, data, live, live_rows: 0, indexes: SegmentIndexes::default(), fields: Arc::default() }
+        Self {
+            source,
+            meta,
+            data,
+            live,
+            live_rows: 0,
+            indexes: SegmentIndexes::default(),
+            fields: Arc::default(),
+        }
     }
 
     /// The live rows as a restriction for a scan: `None` when all are live, which is faster.

@@ -156,7 +156,8 @@ pub fn first_seq(path: &str) -> Option<Seq> {
 /// `Corruption` naming `file` if it is damaged or says nothing of the kind.
 pub fn describe(file: &str, bytes: &[u8]) -> Result<CollectionDescription> {
     let summary = read_log_file(file, bytes, &mut |_, _| ())?;
-    serde_json::from_str(&summary.description).map_err(|error| Error::Corruption(format!("{file}: description: {error}")))
+    serde_json::from_str(&summary.description)
+        .map_err(|error| Error::Corruption(format!("{file}: description: {error}")))
 }
 
 /// Name of the file that begins with `first`.

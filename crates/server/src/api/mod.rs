@@ -34,7 +34,7 @@ mod index;
 mod points;
 mod query;
 mod service;
-mod storage;
+pub(crate) mod storage;
 #[cfg(test)]
 mod tests;
 mod updates;

@@ -65,7 +65,9 @@ async fn scroll(
     let limit = positive("limit", body.limit.unwrap_or(DEFAULT_PAGE))?;
     let collection = app.collection(&name).await?;
     let select = selection(body.with_payload, body.with_vector, true);
-    let (records, next_page_offset) = collection.scroll(body.filter.as_ref(), body.offset, limit, &select).await?;
+    let (records, next_page_offset) = collection
+        .scroll(body.filter.as_ref(), body.offset, limit, &select)
+        .await?;
     let points: Vec<_> = records.into_iter().map(RecordOut::from).collect();
     let count = points.len();
     Answer::of_points(

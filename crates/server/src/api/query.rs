@@ -124,7 +124,9 @@ async fn near_point(collection: &Collection, id: PointId, query: Query) -> Resul
 /// Without a target the points come by id, with a score of 0.
 async fn by_id(collection: &Collection, query: Query) -> Result<Vec<ScoredPoint>, Failure> {
     let count = query.offset.saturating_add(query.limit);
-    let (records, _) = collection.scroll(query.filter.as_ref(), None, count, &query.select).await?;
+    let (records, _) = collection
+        .scroll(query.filter.as_ref(), None, count, &query.select)
+        .await?;
     let scored = records.into_iter().skip(query.offset).map(|record| ScoredPoint {
         id: record.id,
         version: 0,

@@ -114,7 +114,11 @@ pub async fn roots(database: &Database) -> Vec<RootOut> {
         collections: root.collections,
         capacity_bytes: root.capacity.map(|(total, _)| total),
         free_bytes: root.capacity.map(|(_, free)| free),
-        operations: root.operations.into_iter().map(|(name, report)| (name.to_owned(), operation(report))).collect(),
+        operations: root
+            .operations
+            .into_iter()
+            .map(|(name, report)| (name.to_owned(), operation(report)))
+            .collect(),
     };
     reports.map(root).collect()
 }
@@ -134,5 +138,10 @@ pub async fn assignments(database: &Database) -> Vec<AssignmentOut> {
         total_size_bytes: report.total_size_bytes,
         resource_type: format!("{:?}", report.resource_type),
     };
-    database.assignment_reports().await.into_iter().map(assignment).collect()
+    database
+        .assignment_reports()
+        .await
+        .into_iter()
+        .map(assignment)
+        .collect()
 }

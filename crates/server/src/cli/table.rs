@@ -14,18 +14,36 @@ pub fn print(rows: &Value) {
         println!("(nothing)");
         return;
     };
-    let mut header: Vec<String> = if rows[0].0.is_some() { vec!["name".to_owned()] } else { Vec::new() };
+    let mut header: Vec<String> = if rows[0].0.is_some() {
+        vec!["name".to_owned()]
+    } else {
+        Vec::new()
+    };
     header.extend(columns(first).map(|(key, _)| key.clone()));
-    let width = |at: usize| lines.iter().chain([&header]).filter_map(|line| line.get(at)).map(|cell| cell.chars().count()).max();
+    let width = |at: usize| {
+        lines
+            .iter()
+            .chain([&header])
+            .filter_map(|line| line.get(at))
+            .map(|cell| cell.chars().count())
+            .max()
+    };
     let widths: Vec<usize> = (0..header.len()).map(|at| width(at).unwrap_or(0)).collect();
     for line in std::iter::once(&header).chain(&lines) {
-        let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let cells: Vec<String> = line
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
         println!("{}", cells.join("  ").trim_end());
     }
 }
 
 fn columns(row: &Value) -> impl Iterator<Item = (&String, &Value)> {
-    row.as_object().into_iter().flatten().filter(|(_, value)| !value.is_object())
+    row.as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(_, value)| !value.is_object())
 }
 
 fn line(name: Option<&str>, row: &Value) -> Vec<String> {
@@ -34,5 +52,8 @@ fn line(name: Option<&str>, row: &Value) -> Vec<String> {
         Value::Null => "-".to_owned(),
         other => other.to_string(),
     };
-    name.map(str::to_owned).into_iter().chain(columns(row).map(|(_, value)| text(value))).collect()
+    name.map(str::to_owned)
+        .into_iter()
+        .chain(columns(row).map(|(_, value)| text(value)))
+        .collect()
 }

@@ -1,5 +1,6 @@
 //! `with_payload` and `with_vector`: what of a point an answer carries.
 
+use proximadb_db::payload::JsonPath;
 use proximadb_db::{PayloadSelector, Selection, VectorSelector};
 use serde::Deserialize;
 
@@ -10,16 +11,16 @@ pub enum WithPayload {
     /// All of it or nothing.
     Whole(bool),
     /// Only these paths.
-    Paths(Vec<String>),
+    Paths(Vec<JsonPath>),
     /// `{"include": […]}`.
     Include {
         /// Paths to keep.
-        include: Vec<String>,
+        include: Vec<JsonPath>,
     },
     /// `{"exclude": […]}`.
     Exclude {
         /// Paths to leave out.
-        exclude: Vec<String>,
+        exclude: Vec<JsonPath>,
     },
 }
 
