@@ -167,6 +167,8 @@ impl Disk {
             .and_then(|()| std::fs::remove_dir_all(&target))
         {
             Ok(()) => sync_directory(parent)?,
+            // As for a single file: an earlier removal may not be synced yet.
+            Err(error) if error.kind() == ErrorKind::NotFound && parent.is_dir() => sync_directory(parent)?,
             Err(error) if error.kind() == ErrorKind::NotFound && self.base.is_dir() => {}
             Err(error) => return Err(error),
         }

@@ -467,3 +467,92 @@ async fn b9_after_kill_9_every_file_is_old_or_new_and_acknowledged_ones_are_ther
         assert!(fs.scan("").await.unwrap().staging.is_empty());
     }
 }
+
+/// Set for the child of the test below; names its directory.
+const TRACE_DIR: &str = "PROXIMADB_TEST_TRACE_DIR";
+
+#[tokio::test]
+async fn child_that_does_one_of_each_under_a_trace() {
+    let Ok(dir) = std::env::var(TRACE_DIR) else { return };
+    let url = StorageUrl::parse(&format!("file://{dir}")).unwrap();
+    let fs = FilesystemFactory::get_filesystem(&url, &BTreeMap::new()).unwrap();
+    fs.create("new/000/created", bytes("x")).await.unwrap();
+    fs.write_atomic("new/000/written", bytes("x")).await.unwrap();
+    fs.delete("new/000/written").await.unwrap();
+    fs.delete_dir("new/000").await.unwrap();
+    let log = crate::AppendFile::create_new(&fs.local_file("log/000/1.avro").unwrap()).unwrap();
+    log.write_all_at(b"x", 0).unwrap();
+    log.sync_data().unwrap();
+}
+
+/// What changes names or makes them durable, in order, as `<call> <path below the root>`. Empty where there is no strace.
+fn trace(dir: &TempDir) -> Vec<String> {
+    let output = Command::new("strace")
+        .args(["-f", "-y", "-s", "300", "-e"])
+        .arg("trace=fsync,fdatasync,mkdir,link,linkat,rename,unlink,unlinkat,rmdir")
+        .arg(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "filesystem::tests::child_that_does_one_of_each_under_a_trace",
+        ])
+        .env(TRACE_DIR, dir.path())
+        .output();
+    let Ok(output) = output else { return Vec::new() };
+    let base = dir.path().to_str().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    // A call during which another thread said something is printed in two lines; the first has the path.
+    let done = |line: &&str| line.contains(base) && (line.ends_with("= 0") || line.ends_with("<unfinished ...>"));
+    let call = |line: &str| {
+        let line = line.rsplit_once("] ").map_or(line, |(_, call)| call);
+        let (name, arguments) = line.split_once('(')?;
+        let last = arguments.rsplit(base).next()?;
+        let path: String = last.chars().take_while(|c| !matches!(c, '"' | '>')).collect();
+        let name = name.trim_end_matches("at").trim();
+        // A directory and what is below it may be removed relative to an open parent.
+        let below = arguments
+            .split('"')
+            .nth(1)
+            .filter(|below| name == "unlink" && !below.starts_with('/'));
+        Some(below.map_or(format!("{name} {path}"), |below| format!("{name} {path}/{below}")))
+    };
+    text.lines().filter(done).filter_map(call).collect()
+}
+
+#[test]
+fn every_write_create_and_delete_is_followed_by_a_sync_of_its_directory() {
+    let dir = TempDir::new().unwrap();
+    let calls = trace(&dir);
+    if calls.is_empty() {
+        return;
+    }
+    let expected = [
+        // create
+        "mkdir /new",
+        "fsync ",
+        "mkdir /new/000",
+        "fsync /new",
+        "fsync /new/000/created#1",
+        "link /new/000/created",
+        "unlink /new/000/created#1",
+        "fsync /new/000",
+        // write_atomic
+        "fsync /new/000/written#1",
+        "rename /new/000/written",
+        "fsync /new/000",
+        // delete
+        "unlink /new/000/written",
+        "fsync /new/000",
+    ];
+    assert_eq!(calls[..expected.len()], expected);
+    // delete_dir: the last removal is of the directory itself; its parent is synced next.
+    let removed = calls.iter().rposition(|call| call.starts_with("unlink /new")).unwrap();
+    assert_eq!(calls[removed + 1], "fsync /new", "{calls:#?}");
+    let expected = [
+        "fsync /log/000/1.avro",
+        "fsync /log/000",
+        "fsync /log",
+        "fsync ",
+        "fdatasync /log/000/1.avro",
+    ];
+    assert_eq!(calls[calls.len() - expected.len()..], expected);
+}
