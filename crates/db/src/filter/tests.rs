@@ -522,7 +522,12 @@ fn a_damaged_payload_is_corruption_not_a_miss() {
 
 #[test]
 fn dates_are_indexed_by_time_not_by_text() {
-    let texts = ["2020-03-01T00:00:00-09:00", "2020-03-01T00:00:00Z", "2020-03-01 10:00", "soon"];
+    let texts = [
+        "2020-03-01T00:00:00-09:00",
+        "2020-03-01T00:00:00Z",
+        "2020-03-01 10:00",
+        "soon",
+    ];
     let rows = Rows::new(&texts.map(|text| payload(json!({ "a": text }))));
     let after = |bound: &str| rows.select(json!({"must": {"key": "a", "range": {"gt": bound}}}));
     assert_eq!(after("2020-03-01T00:00:00Z"), [0, 2]);
