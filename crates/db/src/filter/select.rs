@@ -174,8 +174,9 @@ fn matching_enough(clause: &MinShould, source: &dyn PayloadSource, mut candidate
 }
 
 fn retain(rows: &mut FixedBitSet, keep: impl Fn(usize) -> bool) {
-    let dropped: Vec<usize> = rows.ones().filter(|row| !keep(*row)).collect();
-    dropped.into_iter().for_each(|row| rows.remove(row));
+    let mut kept = FixedBitSet::with_capacity(rows.len());
+    rows.ones().filter(|row| keep(*row)).for_each(|row| kept.insert(row));
+    *rows = kept;
 }
 
 /// The candidates whose payloads satisfy all of `must` and none of `must_not`, which are all `scanned` conditions.

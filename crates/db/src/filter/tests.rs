@@ -130,6 +130,8 @@ fn text_matches_whole_words_in_any_case() {
     check(text("text", "fox quick"), on.clone(), true);
     check(text("text", "fox dog"), on.clone(), false);
     check(text("text", "qui"), on.clone(), false);
+    check(text("text", "ÉTÉ"), json!({"a": "L'été à Paris"}), true);
+    check(text("text", "ete"), json!({"a": "L'été à Paris"}), false);
     check(text("text", "..."), on.clone(), false);
     check(text("text_any", "cat DOG"), on.clone(), true);
     check(text("text_any", "cat"), on.clone(), false);
@@ -223,6 +225,15 @@ fn places_lie_inside_areas_but_not_on_borders() {
     check(polygon(&square, &[&hole]), on(0.6, 0.6), true);
     check(polygon(&square, &[&hole]), on(0.5, 0.5), false);
     check(polygon(&square, &[&hole]), on(0.0, 0.0), false);
+    // Places level with a corner: the edges that meet there count once.
+    let diamond = ring(&[(0.0, -1.0), (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0)]);
+    check(polygon(&diamond, &[]), on(0.5, 0.0), true);
+    check(polygon(&diamond, &[]), on(-2.0, 0.0), false);
+    check(polygon(&diamond, &[]), on(-2.0, 1.0), false);
+    let notched = ring(&[(0.0, 0.0), (4.0, 0.0), (4.0, 2.0), (2.0, 1.0), (0.0, 2.0), (0.0, 0.0)]);
+    check(polygon(&notched, &[]), on(1.0, 1.0), true);
+    check(polygon(&notched, &[]), on(-1.0, 1.0), false);
+    check(polygon(&notched, &[]), on(-1.0, 2.0), false);
     let twisted = ring(&[(-1.0, -1.0), (1.0, 1.0), (1.0, -1.0), (-1.0, 1.0), (-1.0, -1.0)]);
     check(polygon(&twisted, &[]), on(0.5, 0.0), true);
     check(polygon(&twisted, &[]), on(0.0, 0.5), false);
@@ -397,6 +408,13 @@ fn wrong_filters_are_refused_with_place_and_field() {
         json!({"must": {"key": "a", "geo_polygon": {"exterior": {"points": [{"lon": 0, "lat": 0}]}}}}),
         "filter.must.geo_polygon.exterior (field `a`): polygon invalid, the size must be at least 4, got 1",
     );
+    let corner = |lon: i64| json!({"lon": lon, "lat": 0});
+    let open = json!({"points": [corner(0), corner(1), corner(2), corner(3)]});
+    check_error(
+        json!({"must": {"key": "a", "geo_polygon": {"exterior": open}}}),
+        "filter.must.geo_polygon.exterior (field `a`): polygon invalid, the first and the last points should be the \
+         same to form a closed line",
+    );
 }
 
 /// Rows in memory; counts how often a payload is read.
@@ -500,6 +518,21 @@ fn a_damaged_payload_is_corruption_not_a_miss() {
         let result = filter(json!({ "must": condition })).select(&rows, rows.candidates());
         assert!(matches!(result, Err(Error::Corruption(_))), "{result:?}");
     }
+}
+
+#[test]
+fn dates_are_indexed_by_time_not_by_text() {
+    let texts = [
+        "2020-03-01T00:00:00-09:00",
+        "2020-03-01T00:00:00Z",
+        "2020-03-01 10:00",
+        "soon",
+    ];
+    let rows = Rows::new(&texts.map(|text| payload(json!({ "a": text }))));
+    let after = |bound: &str| rows.select(json!({"must": {"key": "a", "range": {"gt": bound}}}));
+    assert_eq!(after("2020-03-01T00:00:00Z"), [0, 2]);
+    assert_eq!(after("2020-03-01T09:00:00Z"), [2]);
+    assert_eq!(after("2020-02-28"), [0, 1, 2]);
 }
 
 #[test]

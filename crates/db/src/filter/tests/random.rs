@@ -9,7 +9,9 @@ const WORDS: &[&str] = &[
     "red",
     "Red green",
     "green blue red",
-    "2020-03-01",
+    // The offset puts the earlier text at the later time.
+    "2020-03-01T00:00:00-09:00",
+    "2020-03-01T00:00:00Z",
     "2021-01-01T00:00:00Z",
     "",
 ];
