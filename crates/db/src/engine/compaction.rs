@@ -35,10 +35,15 @@ impl Candidate {
         self.meta.rows.saturating_sub(self.live_rows)
     }
 
-    /// About the bytes of the live rows.
+    /// About the bytes of the live rows without compression. Sizes of files would not do: a merge that fits by those could be split again by
+    /// the size of its rows, and so be chosen forever.
     fn live_bytes(&self) -> u64 {
-        let share = self.live_rows as f64 / self.meta.rows.max(1) as f64;
-        (self.meta.bytes as f64 * if self.meta.rows == 0 { 1.0 } else { share }) as u64
+        let share = if self.meta.rows == 0 {
+            1.0
+        } else {
+            self.live_rows as f64 / self.meta.rows as f64
+        };
+        (self.meta.data_bytes as f64 * share) as u64
     }
 
     fn is_clean(&self) -> bool {

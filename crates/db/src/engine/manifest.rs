@@ -48,6 +48,9 @@ pub struct SegmentMeta {
     pub max_seq: Seq,
     /// Size of the file.
     pub bytes: u64,
+    /// Size of the rows and tombstones without compression, as [`SegmentData::bytes`](crate::engine::segment::SegmentData::bytes) has it:
+    /// what limits a segment.
+    pub data_bytes: u64,
     /// CRC-32 of the file.
     pub crc32: u32,
     /// The segments whose rows it took over, empty after a flush.

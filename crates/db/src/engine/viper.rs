@@ -262,6 +262,7 @@ fn meta(footer: &SegmentFooter, data: &SegmentData, bytes: &Bytes, root_id: Root
         min_seq: footer.min_seq,
         max_seq: footer.max_seq,
         bytes: bytes.len() as u64,
+        data_bytes: data.bytes() as u64,
         crc32: crc32(bytes),
         replaces: footer.replaces.clone(),
     }
