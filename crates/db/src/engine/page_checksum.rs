@@ -173,3 +173,33 @@ fn zigzag(value: i32) -> u32 {
 fn unzigzag(value: u32) -> i32 {
     (value >> 1) as i32 ^ -((value & 1) as i32)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    /// A header of a page of nine bytes, whose own struct is field 5.
+    const HEADER: [u8; 8] = [NEXT_I32, 0, NEXT_I32, 18, NEXT_I32, 18, 0x2C, 0xAA];
+
+    #[test]
+    fn g6_the_checksum_of_the_data_becomes_field_4_of_the_header() {
+        let longer = with_checksum(&HEADER, b"123456789").unwrap();
+        let (value, length) = read_varint(&longer[7..]).unwrap();
+        assert_eq!(unzigzag(value) as u32, 0xCBF4_3926, "the check value of CRC-32");
+        assert_eq!(longer[..7], [&HEADER[..6], &[NEXT_I32]].concat());
+        assert_eq!(longer[7 + length..], [0x1C, 0xAA]);
+    }
+
+    #[test]
+    fn a_header_of_another_page_or_form_is_refused() {
+        assert_eq!(with_checksum(&HEADER, b"12345678"), None);
+        assert_eq!(
+            with_checksum(&[&HEADER[..6], &[0x1C, 0xAA]].concat(), b"123456789"),
+            None
+        );
+        for end in 0..7 {
+            assert_eq!(with_checksum(&HEADER[..end], b"123456789"), None);
+        }
+    }
+}
