@@ -1,8 +1,9 @@
 //! Checksums of Parquet pages, which the `parquet` crate (60.1) can verify but does not write.
 //!
-//! Its Arrow writer hands every encoded page to a [`PageStore`] as two blobs, header and data. This store puts the CRC-32 of
-//! the data into the header, and [`PageChecksums::settle`] adds the bytes that this took to the sizes and offsets in the chunk's metadata.
-//! The header is a Thrift struct in compact form, its fields numbered by their distance from the one before:
+//! Its Arrow writer hands every encoded page to a [`PageStore`] as two blobs, header and data. This store puts the
+//! CRC-32 of the data into the header, and [`PageChecksums::settle`] adds the bytes that this took to the sizes and
+//! offsets in the chunk's metadata. The header is a Thrift struct in compact form, its fields numbered by their
+//! distance from the one before:
 //!
 //! ```text
 //! before: 0x15 type │ 0x15 uncompressed size │ 0x15 compressed size │ 0x?C the page's own struct (field 5, 7 or 8) …
