@@ -1,4 +1,5 @@
-//! The order of a segment's rows: similar ones side by side, so that a search reads few contiguous ranges and a Parquet reader skips row groups.
+//! The order of a segment's rows: similar ones side by side, so that a search reads few contiguous ranges and a
+//! Parquet reader skips row groups.
 //!
 //! ```text
 //! rows: cluster 0 │ cluster 1 │ … │ cluster k-1 │ rows without a vector in the space
@@ -14,8 +15,9 @@ const ITERATIONS: usize = 10;
 /// Any fixed number: the same rows give the same order.
 const SEED: u64 = 1;
 
-/// Sorts the rows by cluster of the first vector space of the schema that any row has. Returns them with the permutation
-/// (`order[new row] = old row`). Takes seconds of one core for large segments: call it where blocking is allowed.
+/// Sorts the rows by cluster of the first vector space of the schema that any row has. Returns them with the
+/// permutation (`order[new row] = old row`). Takes seconds of one core for large segments: call it where blocking is
+/// allowed.
 pub fn sort_by_cluster(schema: &Schema, data: &SegmentData) -> (SegmentData, Vec<u32>) {
     let with_vector = |space: &String| -> Vec<u32> {
         (0..data.len())

@@ -1,7 +1,8 @@
 //! Which segments to merge, and what the merged one holds. Functions from values to values; the shard decides when.
 //!
-//! Segments are merged in tiers of similar size, [`FAN_IN`] at a time, so that a row is rewritten about log8(segments) times. Any segments can
-//! be merged with any others: sequence numbers order their rows, not their place in a list.
+//! Segments are merged in tiers of similar size, [`FAN_IN`] at a time, so that a row is rewritten about
+//! log8(segments) times. Any segments can be merged with any others: sequence numbers order their rows, not their
+//! place in a list.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -35,10 +36,15 @@ impl Candidate {
         self.meta.rows.saturating_sub(self.live_rows)
     }
 
-    /// About the bytes of the live rows.
+    /// About the bytes of the live rows without compression. Sizes of files would not do: a merge that fits by those
+    /// could be split again by the size of its rows, and so be chosen forever.
     fn live_bytes(&self) -> u64 {
-        let share = self.live_rows as f64 / self.meta.rows.max(1) as f64;
-        (self.meta.bytes as f64 * if self.meta.rows == 0 { 1.0 } else { share }) as u64
+        let share = if self.meta.rows == 0 {
+            1.0
+        } else {
+            self.live_rows as f64 / self.meta.rows as f64
+        };
+        (self.meta.data_bytes as f64 * share) as u64
     }
 
     fn is_clean(&self) -> bool {
@@ -50,7 +56,8 @@ impl Candidate {
     }
 }
 
-/// The segments to merge into one of at most `segment_size_bytes`; `None` if all is well. Call again after the merge until then.
+/// The segments to merge into one of at most `segment_size_bytes`; `None` if all is well. Call again after the merge
+/// until then.
 pub fn choose(candidates: &[Candidate], segment_size_bytes: u64) -> Option<Vec<SegmentId>> {
     let wasteful = |candidate: &&Candidate| candidate.dead_rows() * 100 > candidate.meta.rows * DEAD_PERCENT;
     if let Some(worst) = candidates
@@ -89,8 +96,9 @@ pub fn choose(candidates: &[Candidate], segment_size_bytes: u64) -> Option<Vec<S
     })
 }
 
-/// Everything that an explicit compaction can improve: segments with dead rows or tombstones, and small ones. `None` if that would change
-/// nothing. The merge may exceed a segment's size and is then [split](SegmentData::split); one call does all there is to do.
+/// Everything that an explicit compaction can improve: segments with dead rows or tombstones, and small ones. `None`
+/// if that would change nothing. The merge may exceed a segment's size and is then [split](SegmentData::split); one
+/// call does all there is to do.
 pub fn choose_all(candidates: &[Candidate], segment_size_bytes: u64) -> Option<Vec<SegmentId>> {
     let improvable = |candidate: &&Candidate| !candidate.is_clean() || candidate.live_bytes() <= segment_size_bytes / 2;
     let inputs: Vec<&Candidate> = candidates.iter().filter(improvable).collect();
@@ -98,8 +106,8 @@ pub fn choose_all(candidates: &[Candidate], segment_size_bytes: u64) -> Option<V
     changes.then(|| inputs.iter().map(|candidate| candidate.meta.id).collect())
 }
 
-/// The smallest sequence number of a segment outside the inputs that has dead rows: older tombstones hide nothing and need not be carried.
-/// A segment without dead rows needs no tombstone at all, however old it is.
+/// The smallest sequence number of a segment outside the inputs that has dead rows: older tombstones hide nothing and
+/// need not be carried. A segment without dead rows needs no tombstone at all, however old it is.
 pub fn oldest_dead_outside(candidates: &[Candidate], inputs: &[SegmentId]) -> Option<Seq> {
     let outside = candidates
         .iter()
@@ -107,8 +115,8 @@ pub fn oldest_dead_outside(candidates: &[Candidate], inputs: &[SegmentId]) -> Op
     outside.map(|candidate| candidate.meta.min_seq).min()
 }
 
-/// The live rows of the inputs, with the tombstones that still hide a row elsewhere (see [`oldest_dead_outside`]). `live` has a bit for each row
-/// of its segment; an id is live in at most one of them.
+/// The live rows of the inputs, with the tombstones that still hide a row elsewhere (see [`oldest_dead_outside`]).
+/// `live` has a bit for each row of its segment; an id is live in at most one of them.
 ///
 /// # Errors
 /// [`Error::Internal`](crate::error::Error::Internal) if the vectors of a row do not fit the schema.

@@ -1,4 +1,5 @@
-//! What a segment says about itself: key-values in the footer of its Parquet file, from which a lost manifest is rebuilt.
+//! What a segment says about itself: key-values in the footer of its Parquet file, from which a lost manifest is
+//! rebuilt.
 //!
 //! | Key | Value |
 //! | --- | --- |
@@ -41,7 +42,8 @@ pub struct SegmentFooter {
     pub shard: String,
     /// No row or tombstone has a smaller sequence number.
     pub min_seq: Seq,
-    /// No row or tombstone has a larger one. After a compaction it is the largest of the inputs, even if its row is gone.
+    /// No row or tombstone has a larger one. After a compaction it is the largest of the inputs, even if its row is
+    /// gone.
     pub max_seq: Seq,
     /// The segments that this one replaces, alone or with the other `outputs`; empty after a flush.
     pub replaces: Vec<SegmentId>,

@@ -1,11 +1,13 @@
 //! The list of a shard's segments: immutable numbered files, one JSON object each.
 //!
 //! ```text
-//! <collection id>/<shard>/manifest/00000000000000000007.json      {"format_version":1,"version":7,…,"checksum":"9a0c3f11"}
+//! <collection id>/<shard>/manifest/00000000000000000007.json
+//! {"format_version":1,"version":7,…,"checksum":"9a0c3f11"}
 //! ```
 //!
-//! The checksum is the CRC-32 (hexadecimal) of all bytes before `,"checksum"`. Invariants: a version is created once and never changed;
-//! the highest one is the truth, and must verify; what it names is durable before it. Owns no segment files.
+//! The checksum is the CRC-32 (hexadecimal) of all bytes before `,"checksum"`. Invariants: a version is created once
+//! and never changed; the highest one is the truth, and must verify; what it names is durable before it. Owns no
+//! segment files.
 
 use std::sync::Arc;
 
@@ -48,6 +50,9 @@ pub struct SegmentMeta {
     pub max_seq: Seq,
     /// Size of the file.
     pub bytes: u64,
+    /// Size of the rows and tombstones without compression, as
+    /// [`SegmentData::bytes`](crate::engine::segment::SegmentData::bytes) has it: what limits a segment.
+    pub data_bytes: u64,
     /// CRC-32 of the file.
     pub crc32: u32,
     /// The segments whose rows it took over, empty after a flush.
@@ -103,9 +108,9 @@ impl Manifest {
 
     /// The segments as what their files say about them, when every manifest is lost: the manifest to commit.
     ///
-    /// A compaction's inputs are left out when its outputs are complete: all there, or a missing one itself replaced, or an input already
-    /// deleted (that happens after the commit only). Otherwise both stay: they hold the same rows under the same sequence
-    /// numbers, so an id may occur twice with the *same* number.
+    /// A compaction's inputs are left out when its outputs are complete: all there, or a missing one itself replaced,
+    /// or an input already deleted (that happens after the commit only). Otherwise both stay: they hold the same rows
+    /// under the same sequence numbers, so an id may occur twice with the *same* number.
     ///
     /// # Errors
     /// [`Error::Corruption`] if the files are not all of this collection and shard, or there are none.
@@ -205,8 +210,8 @@ impl ManifestStore {
     /// The manifest with the highest version among the shard's files, as discovery lists them; `None` if there is none.
     ///
     /// # Errors
-    /// [`Error::Corruption`] naming the file if it is damaged or another shard's: an older one would forget acknowledged data whose log is
-    /// gone. Errors of the root.
+    /// [`Error::Corruption`] naming the file if it is damaged or another shard's: an older one would forget
+    /// acknowledged data whose log is gone. Errors of the root.
     pub async fn latest(&self, files: &[FileInfo]) -> Result<Option<Manifest>> {
         let Some(version) = files.iter().filter_map(|file| version_of(&file.path)).max() else {
             return Ok(None);
@@ -224,11 +229,12 @@ impl ManifestStore {
         Ok(Some(manifest))
     }
 
-    /// Stores the manifest as its version, durably, and deletes the one that is now too old. After an error whose outcome is unknown,
-    /// commit the *same* value again.
+    /// Stores the manifest as its version, durably, and deletes the one that is now too old. After an error whose
+    /// outcome is unknown, commit the *same* value again.
     ///
     /// # Errors
-    /// [`Error::RootUnavailable`] if somebody else has written this version: this process does not own the shard any more. Errors of the root.
+    /// [`Error::RootUnavailable`] if somebody else has written this version: this process does not own the shard any
+    /// more. Errors of the root.
     pub async fn commit(&self, manifest: &Manifest) -> Result<()> {
         assert!(manifest.version > 0, "the empty manifest is not stored");
         let path = self.path(manifest.version);

@@ -12,8 +12,8 @@
 //! | [`compaction`] | which segments to merge, and what the merged one holds |
 //! | [`viper`] | the files: writing, reading, rebuilding the manifest from footers |
 //!
-//! Everything but `manifest` and `viper` is functions from values to values. Not here: which row of an id is the live one
-//! (the shard derives it from sequence numbers), the log, and the indexes over segments.
+//! Everything but `manifest` and `viper` is functions from values to values. Not here: which row of an id is the live
+//! one (the shard derives it from sequence numbers), the log, and the indexes over segments.
 
 use crc_fast::{CrcAlgorithm, checksum};
 

@@ -1,8 +1,9 @@
 //! Checksums of Parquet pages, which the `parquet` crate (60.1) can verify but does not write.
 //!
-//! Its Arrow writer hands every encoded page to a [`PageStore`] as two blobs, header and data. This store puts the CRC-32 of
-//! the data into the header, and [`PageChecksums::settle`] adds the bytes that this took to the sizes and offsets in the chunk's metadata.
-//! The header is a Thrift struct in compact form, its fields numbered by their distance from the one before:
+//! Its Arrow writer hands every encoded page to a [`PageStore`] as two blobs, header and data. This store puts the
+//! CRC-32 of the data into the header, and [`PageChecksums::settle`] adds the bytes that this took to the sizes and
+//! offsets in the chunk's metadata. The header is a Thrift struct in compact form, its fields numbered by their
+//! distance from the one before:
 //!
 //! ```text
 //! before: 0x15 type │ 0x15 uncompressed size │ 0x15 compressed size │ 0x?C the page's own struct (field 5, 7 or 8) …
@@ -172,4 +173,34 @@ fn zigzag(value: i32) -> u32 {
 
 fn unzigzag(value: u32) -> i32 {
     (value >> 1) as i32 ^ -((value & 1) as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    /// A header of a page of nine bytes, whose own struct is field 5.
+    const HEADER: [u8; 8] = [NEXT_I32, 0, NEXT_I32, 18, NEXT_I32, 18, 0x2C, 0xAA];
+
+    #[test]
+    fn g6_the_checksum_of_the_data_becomes_field_4_of_the_header() {
+        let longer = with_checksum(&HEADER, b"123456789").unwrap();
+        let (value, length) = read_varint(&longer[7..]).unwrap();
+        assert_eq!(unzigzag(value) as u32, 0xCBF4_3926, "the check value of CRC-32");
+        assert_eq!(longer[..7], [&HEADER[..6], &[NEXT_I32]].concat());
+        assert_eq!(longer[7 + length..], [0x1C, 0xAA]);
+    }
+
+    #[test]
+    fn a_header_of_another_page_or_form_is_refused() {
+        assert_eq!(with_checksum(&HEADER, b"12345678"), None);
+        assert_eq!(
+            with_checksum(&[&HEADER[..6], &[0x1C, 0xAA]].concat(), b"123456789"),
+            None
+        );
+        for end in 0..7 {
+            assert_eq!(with_checksum(&HEADER[..end], b"123456789"), None);
+        }
+    }
 }

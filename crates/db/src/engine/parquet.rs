@@ -6,11 +6,12 @@
 //!                      └─────────────────── what the checksum covers ───────────────────┘
 //! ```
 //!
-//! The checksum (CRC-32, little endian) stands where Parquet readers never look, so that a file proves itself without a manifest
-//! and before any parser sees it. Pages carry checksums of their own for other readers.
+//! The checksum (CRC-32, little endian) stands where Parquet readers never look, so that a file proves itself without
+//! a manifest and before any parser sees it. Pages carry checksums of their own for other readers.
 //!
-//! Columns: `id` (text), `seq`, `cluster` (null without a vector in the sorting space), `vector` or `vector.<name>` (list of float32, plain, not
-//! compressed; null if absent), `payload.<path>` per indexed field (see [`crate::engine::typed`]), `payload` (JSON).
+//! Columns: `id` (text), `seq`, `cluster` (null without a vector in the sorting space), `vector` or `vector.<name>`
+//! (list of float32, plain, not compressed; null if absent), `payload.<path>` per indexed field (see
+//! [`crate::engine::typed`]), `payload` (JSON).
 
 mod decode;
 
@@ -39,7 +40,8 @@ use crate::engine::segment::{Clustering, SegmentData, VectorColumn};
 use crate::engine::{crc32, typed};
 use crate::schema::Schema;
 
-/// Size of a row group without compression: what a reader that skips by statistics reads at least, and what a writer holds twice.
+/// Size of a row group without compression: what a reader that skips by statistics reads at least, and what a writer
+/// holds twice.
 pub const ROW_GROUP_BYTES: usize = 8 << 20;
 const PARQUET_MAGIC: &[u8; 4] = b"PAR1";
 const MAGIC: &[u8; 4] = b"PXDB";

@@ -125,7 +125,8 @@ impl PayloadColumn {
     }
 }
 
-/// How the rows are sorted: cluster `c` is the rows `offsets[c]..offsets[c + 1]`; rows after the last cluster have no vector in the space.
+/// How the rows are sorted: cluster `c` is the rows `offsets[c]..offsets[c + 1]`; rows after the last cluster have no
+/// vector in the space.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clustering {
     /// The vector space whose similarity sorts the rows.
@@ -259,10 +260,10 @@ impl SegmentData {
         }
     }
 
-    /// Cuts the rows into pieces of at most `max_bytes` (at least one row each), in the order of their sequence numbers: each
-    /// piece has the rows and tombstones of one range. So of the pieces of a flush, written one after the other, any first
-    /// few are a complete state, and a crash between two leaves no hole before the highest sequence number on disk.
-    /// With each piece comes where its rows were (`order[row of the piece] = old row`).
+    /// Cuts the rows into pieces of at most `max_bytes` (at least one row each), in the order of their sequence
+    /// numbers: each piece has the rows and tombstones of one range. So of the pieces of a flush, written one after
+    /// the other, any first few are a complete state, and a crash between two leaves no hole before the highest
+    /// sequence number on disk. With each piece comes where its rows were (`order[row of the piece] = old row`).
     pub fn split(self, max_bytes: usize) -> Vec<(Self, Vec<u32>)> {
         if self.bytes() <= max_bytes {
             let order = (0..self.len() as u32).collect();

@@ -1,7 +1,8 @@
-//! Typed columns of indexed payload fields, for readers that know Parquet and not our JSON. ProximaDB itself reads the JSON only.
+//! Typed columns of indexed payload fields, for readers that know Parquet and not our JSON. ProximaDB itself reads
+//! the JSON only.
 //!
-//! The column `payload.<path>` holds the value of a row if it has exactly one of the index's kind, else null: absent, several, of another
-//! kind. So a reader may select by it, and must look into `payload` where it is null.
+//! The column `payload.<path>` holds the value of a row if it has exactly one of the index's kind, else null: absent,
+//! several, of another kind. So a reader may select by it, and must look into `payload` where it is null.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -101,7 +102,8 @@ fn column(kind: PayloadKind, values: Vec<Option<&Value>>) -> ArrayRef {
     }
 }
 
-/// The value at a path of nested objects (`a.b`); of an array, its only element. A path through arrays (`a[].b`) has no single value.
+/// The value at a path of nested objects (`a.b`); of an array, its only element. A path through arrays (`a[].b`) has
+/// no single value.
 fn value_at<'a>(payload: &'a Payload, path: &str) -> Option<&'a Value> {
     let mut keys = path.split('.');
     let first = payload.get(keys.next()?)?;

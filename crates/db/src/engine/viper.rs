@@ -4,8 +4,9 @@
 //! <collection id>/<shard>/<segment id>.parquet          (.vpr is read as the same)
 //! ```
 //!
-//! Owns the files. Does not decide what is flushed, merged or deleted, and commits no manifest: until one names it, a segment is an orphan.
-//! Clustering, encoding and decoding are work for a core and run on tokio's blocking threads; the bytes move on the root's own.
+//! Owns the files. Does not decide what is flushed, merged or deleted, and commits no manifest: until one names it, a
+//! segment is an orphan. Clustering, encoding and decoding are work for a core and run on tokio's blocking threads;
+//! the bytes move on the root's own.
 
 use std::sync::Arc;
 
@@ -24,7 +25,8 @@ use crate::point::Seq;
 use crate::root::{Root, RootId};
 use crate::schema::{CollectionDescription, CollectionId};
 
-/// Segments of a shard that are read at a time: enough to overlap a disk with a core, and at most so many files in memory twice.
+/// Segments of a shard that are read at a time: enough to overlap a disk with a core, and at most so many files in
+/// memory twice.
 const CONCURRENT_READS: usize = 4;
 /// Extensions of segment files; the first is written.
 const EXTENSIONS: [&str; 2] = ["parquet", "vpr"];
@@ -34,7 +36,8 @@ const EXTENSIONS: [&str; 2] = ["parquet", "vpr"];
 pub struct WriteRequest {
     /// The collection as it is now.
     pub description: Arc<CollectionDescription>,
-    /// Every operation up to this one that is not yet in another segment is in these rows: the flush's last, or the largest of the inputs.
+    /// Every operation up to this one that is not yet in another segment is in these rows: the flush's last, or the
+    /// largest of the inputs.
     pub max_seq: Seq,
     /// The segments that the new ones replace; empty for a flush.
     pub replaces: Vec<SegmentId>,
@@ -76,11 +79,12 @@ impl Viper {
         &self.root
     }
 
-    /// Sorts the rows by cluster and writes them as one or more segments, in the order of their sequence numbers, durably. Rows
-    /// need not be in any order; without rows and tombstones nothing is written.
+    /// Sorts the rows by cluster and writes them as one or more segments, in the order of their sequence numbers,
+    /// durably. Rows need not be in any order; without rows and tombstones nothing is written.
     ///
     /// # Errors
-    /// Errors of the root: some segments may be there, and none is in a manifest. [`Error::Internal`] if the rows do not fit the schema.
+    /// Errors of the root: some segments may be there, and none is in a manifest. [`Error::Internal`] if the rows do
+    /// not fit the schema.
     pub async fn write_segments(&self, data: SegmentData, request: &WriteRequest) -> Result<Vec<Written>> {
         assert!(request.description.id == self.collection, "rows of this collection");
         if data.seq_range().is_none() {
@@ -144,7 +148,8 @@ impl Viper {
     /// The rows of a segment.
     ///
     /// # Errors
-    /// [`Error::Corruption`] naming the file if it is missing, a byte differs, or it is another segment. Errors of the root.
+    /// [`Error::Corruption`] naming the file if it is missing, a byte differs, or it is another segment. Errors of
+    /// the root.
     pub async fn read_segment(&self, meta: &SegmentMeta) -> Result<SegmentData> {
         let mut path = self.path(meta.id, EXTENSIONS[0]);
         let mut bytes = self.root.read_if_exists(&path).await?;
@@ -176,8 +181,8 @@ impl Viper {
             .await
     }
 
-    /// What the segment files among these say about themselves, for [`Manifest::rebuild`]; every byte is read and verified.
-    /// Paths are relative to the root.
+    /// What the segment files among these say about themselves, for [`Manifest::rebuild`]; every byte is read and
+    /// verified. Paths are relative to the root.
     ///
     /// # Errors
     /// [`Error::Corruption`] naming a damaged file: without it rows would be missing silently. Errors of the root.
@@ -201,8 +206,8 @@ impl Viper {
 
     /// Deletes a segment's file, durably; a missing one is fine. Only after a manifest without it is committed.
     ///
-    /// Until this succeeds, do not compact the shard again: should all manifests be lost, the file would be taken for data, while the
-    /// next compaction may drop tombstones that hide its rows.
+    /// Until this succeeds, do not compact the shard again: should all manifests be lost, the file would be taken for
+    /// data, while the next compaction may drop tombstones that hide its rows.
     ///
     /// # Errors
     /// Errors of the root; try again later.
@@ -214,8 +219,8 @@ impl Viper {
         Ok(())
     }
 
-    /// The files that the newest manifest does not need: segments of unfinished writes, replaced segments and old manifests. The caller
-    /// deletes them while nothing is being written.
+    /// The files that the newest manifest does not need: segments of unfinished writes, replaced segments and old
+    /// manifests. The caller deletes them while nothing is being written.
     pub fn orphans(&self, manifest: &Manifest, files: &[FileInfo]) -> Vec<FileInfo> {
         let named = |id| {
             manifest
@@ -269,6 +274,7 @@ fn meta(footer: &SegmentFooter, data: &SegmentData, bytes: &Bytes, root_id: Root
         min_seq: footer.min_seq,
         max_seq: footer.max_seq,
         bytes: bytes.len() as u64,
+        data_bytes: data.bytes() as u64,
         crc32: crc32(bytes),
         replaces: footer.replaces.clone(),
     }

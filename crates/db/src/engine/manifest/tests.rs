@@ -13,6 +13,7 @@ fn meta(number: u128) -> SegmentMeta {
         min_seq: number as Seq,
         max_seq: number as Seq,
         bytes: 1,
+        data_bytes: 1,
         crc32: 1,
         replaces: Vec::new(),
     }

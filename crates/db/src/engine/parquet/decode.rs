@@ -21,7 +21,7 @@ const BATCH_ROWS: usize = 4096;
 /// The segment of a file.
 ///
 /// # Errors
-/// If a single byte differs from what [`encode`] wrote, or the file is of another format.
+/// If a single byte differs from what [`encode`](super::encode) wrote, or the file is of another format.
 pub fn decode(bytes: &Bytes) -> Result<(SegmentFooter, SegmentData)> {
     check(bytes)?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes.clone())?.with_batch_size(BATCH_ROWS);

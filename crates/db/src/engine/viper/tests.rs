@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 use super::*;
-use crate::engine::compaction::{Candidate, choose_all, merge, oldest_dead_outside};
+use crate::engine::compaction::{Candidate, choose, choose_all, merge, oldest_dead_outside};
 use crate::engine::manifest::ManifestStore;
 use crate::engine::samples::{contents, data, description, point, root};
 use crate::engine::segment::SegmentBuilder;
@@ -145,6 +145,92 @@ async fn a_damaged_missing_or_exchanged_segment_is_corruption_that_names_it() {
     );
     check(Some(exchanged)).await;
     check(None).await;
+}
+
+#[tokio::test]
+async fn a_sound_file_that_is_not_what_the_manifest_names_is_corruption() {
+    let fixture = Fixture::new(3).await;
+    let meta = fixture.write(data(&fixture.description, 1..50, &[])).await.meta;
+    let others = [
+        SegmentMeta {
+            crc32: meta.crc32 ^ 1,
+            ..meta.clone()
+        },
+        SegmentMeta {
+            rows: 48,
+            ..meta.clone()
+        },
+    ];
+    for other in others {
+        let error = fixture.viper.read_segment(&other).await.unwrap_err();
+        assert!(matches!(error, Error::Corruption(_)), "{error}");
+    }
+    fixture.viper.read_segment(&meta).await.unwrap();
+}
+
+#[tokio::test]
+async fn g5_compaction_of_rows_that_compress_well_comes_to_an_end() {
+    let fixture = Fixture::new(2).await;
+    let request = WriteRequest {
+        segment_size_bytes: 400_000,
+        ..fixture.request()
+    };
+    let mut segments: Vec<(SegmentMeta, Arc<SegmentData>)> = Vec::new();
+    for seq in 0..300 {
+        let mut builder = SegmentBuilder::new(&fixture.description.schema);
+        let mut large = point(seq, 2);
+        large.payload.insert("text".to_owned(), "x".repeat(30_000).into());
+        builder.push(seq, &large).unwrap();
+        let written = fixture.viper.write_segments(builder.build(), &request).await.unwrap();
+        segments.extend(
+            written
+                .into_iter()
+                .map(|written| (written.meta, Arc::new(written.data))),
+        );
+        let mut merges = 0;
+        let all_live = |meta: &SegmentMeta| Candidate {
+            meta: meta.clone(),
+            live_rows: meta.rows,
+        };
+        while let Some(inputs) = choose(
+            &segments.iter().map(|(meta, _)| all_live(meta)).collect::<Vec<_>>(),
+            400_000,
+        ) {
+            merges += 1;
+            assert!(merges < 4, "compaction does not end");
+            let (old, rest) = segments.into_iter().partition(|(meta, _)| inputs.contains(&meta.id));
+            segments = rest;
+            let old: Vec<(SegmentMeta, Arc<SegmentData>)> = old;
+            let all: Vec<_> = old
+                .into_iter()
+                .map(|(_, data)| (Arc::clone(&data), live(data.len())))
+                .collect();
+            let merged = merge(&fixture.description.schema, &all, None).unwrap();
+            let request = WriteRequest {
+                replaces: inputs,
+                ..request.clone()
+            };
+            let written = fixture.viper.write_segments(merged, &request).await.unwrap();
+            segments.extend(
+                written
+                    .into_iter()
+                    .map(|written| (written.meta, Arc::new(written.data))),
+            );
+        }
+    }
+    assert!(segments.len() < 60, "{} segments", segments.len());
+    assert!(
+        segments
+            .iter()
+            .all(|(meta, _)| meta.bytes * 3 < meta.data_bytes && meta.data_bytes <= 400_000)
+    );
+}
+
+/// All rows.
+fn live(rows: usize) -> FixedBitSet {
+    let mut live = FixedBitSet::with_capacity(rows);
+    live.insert_range(..);
+    live
 }
 
 #[tokio::test]
