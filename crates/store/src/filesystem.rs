@@ -3,6 +3,10 @@
 //! Owns path rules, the create-if-absent outcome (invariant 3), listings and metering. Does not own identity, placement
 //! or what a file means. Paths are `/`-separated, relative, without `.`, `..` or empty segments.
 
+mod create;
+mod delete;
+mod path;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
@@ -12,9 +16,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+
+pub use create::Created;
 
 use crate::error::{StoreError, detail};
 use crate::local::{LocalDisk, create_directories};
@@ -22,11 +28,7 @@ use crate::meter::{Meter, Op};
 use crate::pool::Pool;
 use crate::remote;
 use crate::url::StorageUrl;
-
-/// A create is tried again this often when the store says "exists" and then shows nothing (S3's 409 to racing creates).
-const CREATE_ATTEMPTS: usize = 4;
-/// Deletes that go out as one request where the store can (Azure takes at most 256).
-const DELETE_BATCH: usize = 256;
+use path::{check_path, is_staging};
 
 /// Opens roots by the scheme of their URL.
 #[derive(Debug, Clone, Copy)]
@@ -71,15 +73,6 @@ pub struct Scan {
     pub files: Vec<FileInfo>,
     /// Leftovers of writers that were killed (`<name>#<n>`), sorted by path.
     pub staging: Vec<FileInfo>,
-}
-
-/// Outcome of a create-if-absent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Created {
-    /// Our bytes are stored, durably.
-    Committed,
-    /// Another file has the name; its bytes.
-    Conflict(Bytes),
 }
 
 /// Size of the file system that holds a root.
@@ -205,15 +198,6 @@ impl Filesystem {
         Ok(Scan { files, staging })
     }
 
-    /// Removes the leftovers of killed writers; returns how many. Only while nobody else writes to the root.
-    ///
-    /// # Errors
-    /// When the root could not be listed or a leftover not be removed.
-    pub async fn remove_staging(&self) -> Result<u64, StoreError> {
-        let staging = self.scan("").await?.staging;
-        self.remove_all(staging.iter().map(|file| file.path.as_str())).await
-    }
-
     /// Names (files and directories) directly below `prefix`, sorted.
     ///
     /// # Errors
@@ -297,105 +281,6 @@ impl Filesystem {
         };
         self.measured(Op::Write, write, |_| length).await?;
         Ok(())
-    }
-
-    /// Creates the file unless it exists; exactly one of any number of racing creators commits. The bytes must hold a
-    /// nonce: a store may apply a create and then answer "exists" or fail, so the outcome is decided by reading back.
-    ///
-    /// # Errors
-    /// [`StoreError::Indeterminate`] when the outcome could not be read back; any failure after which nothing is stored.
-    pub async fn create(&self, path: &str, bytes: Bytes) -> Result<Created, StoreError> {
-        let location = self.location(path)?;
-        let length = bytes.len() as u64;
-        self.measured(Op::Create, self.create_and_confirm(&location, path, bytes), |_| length)
-            .await
-    }
-
-    async fn create_and_confirm(&self, location: &Path, path: &str, bytes: Bytes) -> Result<Created, StoreError> {
-        let mut failure = None;
-        for _ in 0..CREATE_ATTEMPTS {
-            let payload = PutPayload::from_bytes(bytes.clone());
-            let exists = match self
-                .inner
-                .store
-                .put_opts(location, payload, PutMode::Create.into())
-                .await
-            {
-                Ok(_) => return Ok(Created::Committed),
-                Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => true,
-                Err(error) => {
-                    failure = Some(self.error(path, &error));
-                    false
-                }
-            };
-            match self.read_back(location).await {
-                Ok(Some(stored)) if stored == bytes => return Ok(Created::Committed),
-                Ok(Some(other)) => return Ok(Created::Conflict(other)),
-                Ok(None) if exists => {}
-                Ok(None) => break,
-                Err(error) => {
-                    let reason = failure.map_or_else(String::new, |failure| format!("{failure}; "));
-                    let reason = format!("{reason}reading back: {}", self.error(path, &error).detail().reason);
-                    return Err(StoreError::Indeterminate(detail(self.url(), path, reason)));
-                }
-            }
-        }
-        let reason = "the store says that the file exists, and does not show it".to_owned();
-        Err(failure.unwrap_or_else(|| StoreError::Unavailable(detail(self.url(), path, reason))))
-    }
-
-    async fn read_back(&self, location: &Path) -> Result<Option<Bytes>, object_store::Error> {
-        match self.inner.store.get(location).await {
-            Ok(found) => Ok(Some(found.bytes().await?)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Deletes the file, durably; a missing one is fine.
-    ///
-    /// # Errors
-    /// Any failure of the root.
-    pub async fn delete(&self, path: &str) -> Result<(), StoreError> {
-        self.remove_all(std::iter::once(path)).await?;
-        Ok(())
-    }
-
-    /// Deletes everything below `prefix` (and, on a disk, the directory), durably; returns the number of files.
-    ///
-    /// # Errors
-    /// [`StoreError::Config`] for an empty prefix; any failure of the root, after which a part may be gone.
-    pub async fn delete_dir(&self, prefix: &str) -> Result<u64, StoreError> {
-        let location = self.location(prefix)?;
-        if let Some(disk) = &self.inner.local {
-            let removal = async {
-                disk.remove_tree(&location)
-                    .await
-                    .map_err(|error| self.error(prefix, &error))
-            };
-            return self.measured(Op::Delete, removal, |_| 0).await;
-        }
-        let files = self.list(prefix).await?;
-        self.remove_all(files.iter().map(|file| file.path.as_str())).await
-    }
-
-    async fn remove_all(&self, paths: impl Iterator<Item = &str>) -> Result<u64, StoreError> {
-        let locations: Vec<Path> = paths.map(|path| self.location(path)).collect::<Result<_, _>>()?;
-        for batch in locations.chunks(DELETE_BATCH) {
-            let named = futures::stream::iter(batch.to_vec()).map(Ok).boxed();
-            let removal = async {
-                let mut outcomes = self.inner.store.delete_stream(named);
-                while let Some(outcome) = outcomes.next().await {
-                    match outcome {
-                        Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
-                        Err(error) => return Err(self.error(batch.first().map_or("", |path| path.as_ref()), &error)),
-                    }
-                }
-                Ok(())
-            };
-            self.measured(Op::Delete, removal, |()| 0).await?;
-        }
-        Ok(locations.len() as u64)
     }
 
     /// Where the file is on this machine, for append files and memory maps; `None` for buckets and illegal paths.
@@ -503,23 +388,6 @@ fn new_pool(url: &StorageUrl) -> Result<Arc<Pool>, StoreError> {
     Pool::new()
         .map(Arc::new)
         .map_err(|error| StoreError::Io(detail(url, "", error.to_string())))
-}
-
-/// A relative path of plain names.
-fn check_path(path: &str) -> Result<(), &'static str> {
-    if path.is_empty() || path.starts_with('/') {
-        return Err("a path is relative to its root and not empty");
-    }
-    if path.split('/').any(|segment| matches!(segment, "" | "." | "..")) || path.contains(['\\', '\0']) {
-        return Err("`.`, `..`, empty segments and backslashes are not allowed in a path");
-    }
-    Ok(())
-}
-
-/// Whether a name is the staging name of a local write: `<name>#<digits>`.
-fn is_staging(path: &str) -> bool {
-    path.rsplit_once('#')
-        .is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
 #[cfg(test)]

@@ -11,41 +11,28 @@
 //! `object_store::local` is not used: it never syncs deletes, may acknowledge a file whose new directory another thread
 //! has not yet synced, and reads on the threads of whoever asks.
 
+mod object;
+
 use std::collections::BTreeSet;
-use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path as FsPath, PathBuf};
-use std::sync::Arc;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures::stream::{self, BoxStream, StreamExt};
 use object_store::path::Path;
-use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-};
+use object_store::{GetOptions, ObjectMeta, PutPayload};
 use parking_lot::Mutex;
 
-use crate::pool::Pool;
+pub use object::LocalDisk;
 
-/// Name of this store in errors.
-const STORE: &str = "local disk";
 /// Deepest directory below the base that is listed; our layout needs four. Bounds loops of symbolic links.
 const MAX_DEPTH: usize = 16;
 /// A staging name is tried this often before a write gives up: each failure is another writer of the same name, a
 /// leftover of a killed one, or a directory that was just deleted.
 const MAX_STAGING: u32 = 10_000;
-
-/// A base directory and its threads. Cheap to clone.
-#[derive(Clone)]
-pub struct LocalDisk {
-    disk: Arc<Disk>,
-    pool: Arc<Pool>,
-}
 
 struct Disk {
     base: PathBuf,
@@ -54,38 +41,14 @@ struct Disk {
     directories: Mutex<()>,
 }
 
-impl LocalDisk {
-    pub(crate) fn new(base: PathBuf, pool: Arc<Pool>) -> Self {
+impl Disk {
+    fn new(base: PathBuf) -> Self {
         Self {
-            disk: Arc::new(Disk {
-                base,
-                directories: Mutex::new(()),
-            }),
-            pool,
+            base,
+            directories: Mutex::new(()),
         }
     }
 
-    async fn run<T: Send + 'static>(
-        &self,
-        location: &Path,
-        work: impl FnOnce(&Disk) -> io::Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let disk = Arc::clone(&self.disk);
-        let result = self
-            .pool
-            .run(move || work(&disk).map_err(|error| disk.explain(error)))
-            .await?;
-        result.map_err(|error| store_error(location, error))
-    }
-
-    /// Removes the directory and all below it; returns the number of files. The parent is synced.
-    pub(crate) async fn remove_tree(&self, prefix: &Path) -> Result<u64> {
-        let relative = prefix.to_string();
-        self.run(prefix, move |disk| disk.remove_tree(&relative)).await
-    }
-}
-
-impl Disk {
     /// A path below a missing base says nothing about the file: the disk is not there.
     fn explain(&self, error: io::Error) -> io::Error {
         if error.kind() == ErrorKind::NotFound && !self.base.is_dir() {
@@ -158,7 +121,7 @@ impl Disk {
         }
     }
 
-    fn get(&self, relative: &str, options: &GetOptions) -> io::Result<(Bytes, std::ops::Range<u64>, Meta)> {
+    fn get(&self, relative: &str, options: &GetOptions) -> io::Result<(Bytes, Range<u64>, Meta)> {
         let file = File::open(self.base.join(relative))?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
@@ -326,140 +289,4 @@ impl Meta {
 
 fn modified(metadata: &std::fs::Metadata) -> DateTime<Utc> {
     metadata.modified().map(DateTime::from).unwrap_or_default()
-}
-
-fn store_error(location: &Path, error: io::Error) -> Error {
-    let path = location.to_string();
-    match error.kind() {
-        ErrorKind::NotFound => Error::NotFound {
-            path,
-            source: error.into(),
-        },
-        ErrorKind::AlreadyExists => Error::AlreadyExists {
-            path,
-            source: error.into(),
-        },
-        _ => Error::Generic {
-            store: STORE,
-            source: error.into(),
-        },
-    }
-}
-
-fn not_implemented(operation: &str) -> Error {
-    Error::NotImplemented {
-        operation: operation.to_owned(),
-        implementer: STORE.to_owned(),
-    }
-}
-
-impl fmt::Display for LocalDisk {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LocalDisk({})", self.disk.base.display())
-    }
-}
-
-impl fmt::Debug for LocalDisk {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
-#[async_trait]
-impl ObjectStore for LocalDisk {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        let create = match options.mode {
-            PutMode::Overwrite => false,
-            PutMode::Create => true,
-            PutMode::Update(_) => return Err(not_implemented("conditional update")),
-        };
-        let relative = location.to_string();
-        self.run(location, move |disk| disk.put(&relative, &payload, create))
-            .await?;
-        Ok(PutResult {
-            e_tag: None,
-            version: None,
-            extensions: Default::default(),
-        })
-    }
-
-    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        Err(not_implemented("multipart upload"))
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        if options.if_match.is_some() || options.if_none_match.is_some() || options.version.is_some() {
-            return Err(not_implemented("conditional get"));
-        }
-        let relative = location.to_string();
-        let (bytes, range, meta) = self.run(location, move |disk| disk.get(&relative, &options)).await?;
-        Ok(GetResult {
-            payload: GetResultPayload::Stream(stream::once(async { Ok(bytes) }).boxed()),
-            meta: meta.of(location.clone()),
-            range,
-            attributes: Default::default(),
-            extensions: Default::default(),
-        })
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        let store = self.clone();
-        locations
-            .then(move |location| {
-                let store = store.clone();
-                async move {
-                    let location = location?;
-                    let relative = location.to_string();
-                    store.run(&location, move |disk| disk.remove(&relative)).await?;
-                    Ok(location)
-                }
-            })
-            .boxed()
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let (store, prefix) = (self.clone(), prefix.cloned().unwrap_or_default());
-        let listing = async move {
-            let relative = prefix.to_string();
-            let walk = move |disk: &Disk| {
-                let mut files = Vec::new();
-                disk.walk(&relative, MAX_DEPTH, &mut files, &mut BTreeSet::new())?;
-                Ok(files)
-            };
-            let metas: Vec<Result<ObjectMeta>> = match store.run(&prefix, walk).await {
-                Ok(files) => files.into_iter().map(object_meta).collect(),
-                Err(error) => vec![Err(error)],
-            };
-            stream::iter(metas)
-        };
-        stream::once(listing).flatten().boxed()
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        let prefix = prefix.cloned().unwrap_or_default();
-        let relative = prefix.to_string();
-        let (files, directories) = self
-            .run(&prefix, move |disk| {
-                let (mut files, mut directories) = (Vec::new(), BTreeSet::new());
-                disk.walk(&relative, 1, &mut files, &mut directories)?;
-                Ok((files, directories))
-            })
-            .await?;
-        Ok(ListResult {
-            objects: files.into_iter().map(object_meta).collect::<Result<_>>()?,
-            common_prefixes: directories
-                .into_iter()
-                .map(|path| Ok(Path::parse(path)?))
-                .collect::<Result<_>>()?,
-            extensions: Default::default(),
-        })
-    }
-
-    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
-        Err(not_implemented("copy"))
-    }
-}
-
-fn object_meta((path, meta): (String, Meta)) -> Result<ObjectMeta> {
-    Ok(meta.of(Path::parse(path)?))
 }

@@ -1,0 +1,75 @@
+//! Create-if-absent, the one commit primitive: "already exists" is a question that reading back answers (invariant 3).
+
+use bytes::Bytes;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+
+use super::Filesystem;
+use crate::error::{StoreError, detail};
+use crate::meter::Op;
+
+/// A create is tried again this often when the store says "exists" and then shows nothing (S3's 409 to racing creates).
+const CREATE_ATTEMPTS: usize = 4;
+/// Outcome of a create-if-absent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Created {
+    /// Our bytes are stored, durably.
+    Committed,
+    /// Another file has the name; its bytes.
+    Conflict(Bytes),
+}
+
+impl Filesystem {
+    /// Creates the file unless it exists; exactly one of any number of racing creators commits. The bytes must hold a
+    /// nonce: a store may apply a create and then answer "exists" or fail, so the outcome is decided by reading back.
+    ///
+    /// # Errors
+    /// [`StoreError::Indeterminate`] when the outcome could not be read back; any failure after which nothing is stored.
+    pub async fn create(&self, path: &str, bytes: Bytes) -> Result<Created, StoreError> {
+        let location = self.location(path)?;
+        let length = bytes.len() as u64;
+        self.measured(Op::Create, self.create_and_confirm(&location, path, bytes), |_| length)
+            .await
+    }
+
+    async fn create_and_confirm(&self, location: &Path, path: &str, bytes: Bytes) -> Result<Created, StoreError> {
+        let mut failure = None;
+        for _ in 0..CREATE_ATTEMPTS {
+            let payload = PutPayload::from_bytes(bytes.clone());
+            let exists = match self
+                .inner
+                .store
+                .put_opts(location, payload, PutMode::Create.into())
+                .await
+            {
+                Ok(_) => return Ok(Created::Committed),
+                Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => true,
+                Err(error) => {
+                    failure = Some(self.error(path, &error));
+                    false
+                }
+            };
+            match self.read_back(location).await {
+                Ok(Some(stored)) if stored == bytes => return Ok(Created::Committed),
+                Ok(Some(other)) => return Ok(Created::Conflict(other)),
+                Ok(None) if exists => {}
+                Ok(None) => break,
+                Err(error) => {
+                    let reason = failure.map_or_else(String::new, |failure| format!("{failure}; "));
+                    let reason = format!("{reason}reading back: {}", self.error(path, &error).detail().reason);
+                    return Err(StoreError::Indeterminate(detail(self.url(), path, reason)));
+                }
+            }
+        }
+        let reason = "the store says that the file exists, and does not show it".to_owned();
+        Err(failure.unwrap_or_else(|| StoreError::Unavailable(detail(self.url(), path, reason))))
+    }
+
+    async fn read_back(&self, location: &Path) -> Result<Option<Bytes>, object_store::Error> {
+        match self.inner.store.get(location).await {
+            Ok(found) => Ok(Some(found.bytes().await?)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
