@@ -146,19 +146,7 @@ impl MetadataStore {
                 "collection {id} is removed before it is dropped"
             )));
         }
-        let mut homes = Vec::new();
-        for home in home_ids(record) {
-            let root = self.roots.by_id(home)?;
-            let versions = list(&root, id).await?;
-            homes.push((root, versions));
-        }
-        let bytes = seal(record)?;
-        for (root, versions) in &mut homes {
-            // No file cannot come back; an older version could.
-            if versions.last().is_some_and(|(newest, _)| *newest < record.version) {
-                self.create_copy(root, record, &bytes).await?;
-            }
-        }
+        let homes = self.tell_all_homes(record).await?;
         for (root, versions) in homes {
             // Ascending: as long as any version is there, the one that says Dropping is.
             for (_, file) in versions.iter().filter(|(version, _)| *version < record.version) {
@@ -168,6 +156,25 @@ impl MetadataStore {
             root.clear_usage(id);
         }
         Ok(())
+    }
+
+    /// Makes every home of a dropping record hold it, before the first copy goes: a crash in between must not leave an
+    /// older version alone. Returns the homes with the versions they had.
+    async fn tell_all_homes(&self, record: &CollectionRecord) -> Result<Vec<(Arc<Root>, Vec<(u64, FileInfo)>)>> {
+        let mut homes = Vec::new();
+        for home in home_ids(record) {
+            let root = self.roots.by_id(home)?;
+            let versions = list(&root, record.description.id).await?;
+            homes.push((root, versions));
+        }
+        let bytes = seal(record)?;
+        for (root, versions) in &homes {
+            // No file cannot come back; an older version could.
+            if versions.last().is_some_and(|(newest, _)| *newest < record.version) {
+                self.create_copy(root, record, &bytes).await?;
+            }
+        }
+        Ok(homes)
     }
 
     /// Creates a version on the homes in order. The first one that takes it commits it.

@@ -523,6 +523,30 @@ async fn a_removal_cut_short_at_any_point_is_finished_after_a_restart() {
     }
 }
 
+/// A crash after the first home was emptied leaves the second one alone: it must not be one that still says Active.
+#[tokio::test]
+async fn before_the_first_copy_goes_every_home_says_dropping() {
+    let world = World::new(2).await;
+    let record = world.create(1, &[0, 1]).await.unwrap();
+    world.away(1);
+    let record = world.store.update(dropping(&record)).await.unwrap();
+    world.back(1);
+    assert_eq!(world.versions(1, 1), [1]);
+    world.store.tell_all_homes(&record).await.unwrap();
+    fs::remove_dir_all(world.directory(0, 1)).unwrap();
+    assert_eq!(world.load_one().await, record);
+}
+
+#[tokio::test]
+async fn a_lost_race_on_the_first_home_writes_nothing_on_the_others() {
+    let world = World::new(2).await;
+    let theirs = world.create(1, &[0]).await.unwrap();
+    let error = world.create(1, &[0, 1]).await.unwrap_err();
+    assert!(matches!(error, Error::AlreadyExists(_)), "{error}");
+    assert!(world.files(1, 1).is_empty());
+    assert_eq!(world.load_one().await, theirs);
+}
+
 #[tokio::test]
 async fn k1_usage_follows_the_files() {
     let world = World::new(2).await;
