@@ -1,27 +1,41 @@
 //! Collection metadata: the record that makes a collection exist, carries its schema and its homes, in copies on several roots.
 //!
-//! `<metadata root>/<collection id>/<version, 20 digits>.json`: immutable, numbered, checked. A version is committed when it
-//! is created on the first usable root of the record's own list of homes; the other copies follow. Readers take the newest
-//! version that verifies on any root; a copy that lags is brought up to date at start. Invariants: a version number is
-//! never used for two contents; the record of a collection is the last thing of it that a drop deletes.
+//! ```text
+//! <metadata root>/<collection id>/<version, 20 digits>.json      immutable, numbered, with a checksum; .meta is read too
+//!
+//! create   version 1 on the first home that takes it: committed. Then on the other homes.
+//! update   version n + 1 in the same way; versions before n are deleted.
+//! drop     update to Dropping ▸ caller deletes the files of all components ▸ counters saved ▸ record removed
+//! start    newest version over all readable copies; lagging and damaged copies brought up to date
+//! ```
+//!
+//! Owns the records, their copies and the durable bounds of the counters. Does not own which roots are chosen (placement)
+//! nor what lies on them (discovery). Invariants: a version is never used for two contents; homes on roots that are away
+//! stay homes; a dropped collection's record goes last, and only when no copy can come back without it.
+//!
+//! With one of two homes away, reads and writes go on with the other. What was committed on a home that then goes away
+//! together with the return of one that missed it is not seen until both are there; the next update is refused if so.
 
-use std::collections::BTreeMap;
+mod counters;
+mod load;
+mod sealed;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
-use proximadb_store::Created;
+use proximadb_store::{Created, FileInfo};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::discovery::Discovery;
+use self::sealed::{FORMAT_VERSION, seal};
 use crate::error::{Error, Result};
-use crate::placement::Placement;
-use crate::root::{RESERVED_DIRECTORY, Root, Roots, StorageComponentType};
+use crate::placement::Placements;
+use crate::root::{Root, Roots, StorageComponentType};
 use crate::schema::{CollectionDescription, CollectionId};
 
-/// Version of the record's form.
-const FORMAT_VERSION: u32 = 1;
+pub use load::LoadedRecords;
 
 /// Whether a collection is there or on its way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,33 +61,25 @@ pub struct CollectionRecord {
     /// Id, name, schema.
     pub description: CollectionDescription,
     /// The homes of all components.
-    pub placement: BTreeMap<StorageComponentType, Placement>,
+    pub placement: Placements,
 }
 
 impl CollectionRecord {
-    /// The first record of a collection, not stored yet.
-    pub fn first(description: CollectionDescription, placement: BTreeMap<StorageComponentType, Placement>) -> Self {
-        let (format_version, state) = (FORMAT_VERSION, CollectionState::Active);
+    /// The first version of a new collection's record, stored nowhere yet.
+    pub fn new(description: CollectionDescription, placement: Placements) -> Self {
         Self {
-            format_version,
+            format_version: FORMAT_VERSION,
             version: 1,
             nonce: Uuid::new_v4(),
-            state,
+            state: CollectionState::Active,
             description,
             placement,
         }
     }
 }
 
-/// JSON with a checksum over the exact text of the record.
-#[derive(Serialize, Deserialize)]
-struct Sealed<'a> {
-    crc32: u32,
-    #[serde(borrow)]
-    record: &'a RawValue,
-}
-
 /// The records of all collections.
+#[derive(Debug)]
 pub struct MetadataStore {
     roots: Arc<Roots>,
 }
@@ -84,126 +90,105 @@ impl MetadataStore {
         Self { roots }
     }
 
-    /// Creates the record of a new collection.
+    /// Creates the record of a new collection: from here on it exists, with all its homes.
     ///
     /// # Errors
-    /// Errors of the first of its metadata roots; then the collection does not exist.
-    pub async fn create(&self, record: CollectionRecord) -> Result<CollectionRecord> {
-        self.commit(&record).await?;
-        Ok(record)
+    /// Errors of its metadata roots when none of them took it; the collection does not exist then.
+    /// [`Error::AlreadyExists`] when another process created it first.
+    pub async fn create(&self, description: CollectionDescription, placement: Placements) -> Result<CollectionRecord> {
+        let record = CollectionRecord::new(description, placement);
+        match self.commit(&record).await {
+            Ok(()) => Ok(record),
+            Err(error @ Error::AlreadyExists(_)) => Err(error),
+            Err(error) => {
+                self.abandon(&record).await;
+                Err(error)
+            }
+        }
     }
 
-    /// Stores a changed record as the next version and returns it; the one before the last is deleted.
+    /// Stores a changed record as the next version and returns it; versions before the one that was changed are deleted.
+    /// The caller makes one change of a collection at a time.
     ///
     /// # Errors
-    /// Errors of its metadata roots; then the last version stands.
+    /// Errors of its metadata roots when none of them took it; the last version stands. [`Error::AlreadyExists`] when there
+    /// is a newer one, by another process or on a root that was away when the record was loaded.
     pub async fn update(&self, mut record: CollectionRecord) -> Result<CollectionRecord> {
+        let mut listings = Vec::new();
+        for root in self.homes(&record) {
+            // A home that cannot be listed now is one that lags.
+            let Ok(versions) = list(&root, record.description.id).await else {
+                continue;
+            };
+            if let Some((newer, _)) = versions.iter().find(|(version, _)| *version > record.version) {
+                return Err(taken(&root, &record_path(record.description.id, *newer)));
+            }
+            listings.push((root, versions));
+        }
         record.version += 1;
         record.nonce = Uuid::new_v4();
         self.commit(&record).await?;
-        if let Some(outdated) = record.version.checked_sub(2).filter(|&version| version > 0) {
-            for root in self.homes(&record) {
-                // A leftover costs a few hundred bytes and is never read.
-                if let Err(error) = root.delete(&path(record.description.id, outdated)).await {
-                    tracing::warn!(%error, "outdated metadata record not deleted");
-                }
-            }
+        for (root, versions) in listings {
+            delete_outdated(&root, &record, &versions).await;
         }
         Ok(record)
     }
 
-    /// Removes the record of a dropped collection from all roots.
+    /// Removes the record of a collection whose files are deleted. Every home must be there: one that missed the drop
+    /// would bring the collection back when it returns.
     ///
     /// # Errors
-    /// Errors of the roots; the drop has to be finished later.
+    /// Errors of the roots; the drop has to be finished later. [`Error::Internal`] for a record that is not `Dropping`.
     pub async fn remove(&self, record: &CollectionRecord) -> Result<()> {
-        for home in record
-            .placement
-            .get(&StorageComponentType::Metadata)
-            .iter()
-            .flat_map(|placement| &placement.roots)
-        {
-            self.roots
-                .by_id(*home)?
-                .delete_dir(&record.description.id.to_string())
-                .await?;
+        let id = record.description.id;
+        if record.state != CollectionState::Dropping {
+            return Err(Error::Internal(format!(
+                "collection {id} is removed before it is dropped"
+            )));
+        }
+        let homes = self.tell_all_homes(record).await?;
+        for (root, versions) in homes {
+            // Ascending: as long as any version is there, the one that says Dropping is.
+            for (_, file) in versions.iter().filter(|(version, _)| *version < record.version) {
+                root.delete(&file.path).await?;
+            }
+            root.delete_dir(&id.to_string()).await?;
+            root.clear_usage(id);
         }
         Ok(())
     }
 
-    /// The newest record of every collection that discovery found on a metadata root, by collection. Copies that lag are
-    /// brought up to date. A collection of which no copy of the newest version can be read is left out and logged.
-    ///
-    /// # Errors
-    /// Errors of a root that was reachable a moment ago.
-    pub async fn load_all(&self, discovery: &Discovery) -> Result<BTreeMap<CollectionId, CollectionRecord>> {
-        let mut records = BTreeMap::new();
-        for (id, copies) in versions(discovery) {
-            if let Some(record) = self.load_newest(id, &copies).await? {
-                self.repair(&record, &copies).await;
-                records.insert(id, record);
+    /// Makes every home of a dropping record hold it, before the first copy goes: a crash in between must not leave an
+    /// older version alone. Returns the homes with the versions they had.
+    async fn tell_all_homes(&self, record: &CollectionRecord) -> Result<Vec<(Arc<Root>, Vec<(u64, FileInfo)>)>> {
+        let mut homes = Vec::new();
+        for home in home_ids(record) {
+            let root = self.roots.by_id(home)?;
+            let versions = list(&root, record.description.id).await?;
+            homes.push((root, versions));
+        }
+        let bytes = seal(record)?;
+        for (root, versions) in &homes {
+            // No file cannot come back; an older version could.
+            if versions.last().is_some_and(|(newest, _)| *newest < record.version) {
+                self.create_copy(root, record, &bytes).await?;
             }
         }
-        Ok(records)
+        Ok(homes)
     }
 
-    /// Saves the counters before the record with the highest sequence may go.
-    ///
-    /// # Errors
-    /// Errors of the metadata roots if none of them could be written.
-    pub async fn save_counters(&self, counters: &BTreeMap<StorageComponentType, u64>) -> Result<()> {
-        let text = serde_json::to_vec(counters).map_err(|e| Error::Internal(e.to_string()))?;
-        let mut last_error = None;
-        let mut saved = false;
-        for root in self.roots.of_component(StorageComponentType::Metadata) {
-            match root.write_atomic(&counters_path(), text.clone().into()).await {
-                Ok(()) => saved = true,
-                Err(error) => last_error = Some(error),
-            }
-        }
-        match last_error {
-            Some(error) if !saved => Err(error),
-            _ => Ok(()),
-        }
-    }
-
-    /// The saved counters; the highest of all copies, since counters only grow.
-    ///
-    /// # Errors
-    /// Errors of a root that was reachable a moment ago.
-    pub async fn load_counters(&self) -> Result<BTreeMap<StorageComponentType, u64>> {
-        let mut counters: BTreeMap<StorageComponentType, u64> = BTreeMap::new();
-        for root in self.roots.of_component(StorageComponentType::Metadata) {
-            let Ok(Some(text)) = root.read_if_exists(&counters_path()).await else {
-                continue;
-            };
-            let copy: BTreeMap<StorageComponentType, u64> = serde_json::from_slice(&text)
-                .map_err(|error| Error::Corruption(format!("{}/{}: {error}", root.url(), counters_path())))?;
-            for (component, counter) in copy {
-                let known = counters.entry(component).or_default();
-                *known = counter.max(*known);
-            }
-        }
-        Ok(counters)
-    }
-
+    /// Creates a version on the homes in order. The first one that takes it commits it.
     async fn commit(&self, record: &CollectionRecord) -> Result<()> {
-        let bytes = encode(record)?;
-        let path = path(record.description.id, record.version);
-        let mut committed = false;
-        let mut refused = None;
+        let bytes = seal(record)?;
+        let (mut committed, mut refused) = (false, None);
         for root in self.homes(record) {
-            match root.create(&path, bytes.clone()).await {
-                Ok(Created::Committed) => committed = true,
-                Ok(Created::Conflict(_)) => {
-                    return Err(Error::Internal(format!(
-                        "{}/{path} was written by somebody else",
-                        root.url()
-                    )));
-                }
+            match self.create_copy(&root, record, &bytes).await {
+                Ok(()) => committed = true,
                 Err(error) if committed => {
-                    tracing::warn!(%error, "a metadata copy lags; it is brought up to date at the next start")
+                    tracing::warn!(%error, "a metadata copy lags; it is brought up to date at the next start");
                 }
+                // Another writer's version: a copy of ours beside it would be a second content.
+                Err(error @ Error::AlreadyExists(_)) => return Err(error),
                 Err(error) => refused = Some(error),
             }
         }
@@ -215,91 +200,71 @@ impl MetadataStore {
         }
     }
 
+    async fn create_copy(&self, root: &Root, record: &CollectionRecord, bytes: &Bytes) -> Result<()> {
+        let path = record_path(record.description.id, record.version);
+        match root.create(&path, bytes.clone()).await? {
+            Created::Committed => {
+                root.add_usage(record.description.id, bytes.len() as u64, 1);
+                Ok(())
+            }
+            Created::Conflict(_) => Err(taken(root, &path)),
+        }
+    }
+
+    /// A create that failed may have stored the file all the same (an answer was lost): the collection was refused, so
+    /// it must not appear at the next start. Only for a first version, whose id nobody else has.
+    async fn abandon(&self, record: &CollectionRecord) {
+        for root in self.homes(record).into_iter().filter(|root| root.available().is_ok()) {
+            if let Err(error) = root.delete(&record_path(record.description.id, 1)).await {
+                tracing::warn!(%error, "the record of a refused collection may be left over");
+            }
+        }
+    }
+
+    /// The configured homes of the record, in order.
     fn homes(&self, record: &CollectionRecord) -> Vec<Arc<Root>> {
-        let homes = record.placement.get(&StorageComponentType::Metadata);
-        homes
-            .iter()
-            .flat_map(|placement| &placement.roots)
-            .filter_map(|id| self.roots.by_id(*id).ok())
-            .collect()
+        home_ids(record).filter_map(|id| self.roots.by_id(id).ok()).collect()
     }
+}
 
-    async fn load_newest(&self, id: CollectionId, copies: &[(Arc<Root>, u64)]) -> Result<Option<CollectionRecord>> {
-        let newest = copies.iter().map(|(_, version)| *version).max().unwrap_or(0);
-        for (root, _) in copies.iter().filter(|(_, version)| *version == newest) {
-            let path = path(id, newest);
-            match decode(&root.read(&path).await?) {
-                Ok(record) if record.description.id == id && record.version == newest => return Ok(Some(record)),
-                Ok(_) => tracing::error!(root = root.url(), path, "metadata record describes something else"),
-                Err(reason) => tracing::error!(root = root.url(), path, reason, "metadata record is damaged"),
-            }
-        }
-        Ok(None)
-    }
+fn home_ids(record: &CollectionRecord) -> impl Iterator<Item = crate::root::RootId> {
+    let homes = record.placement.get(&StorageComponentType::Metadata);
+    homes.into_iter().flat_map(|placement| &placement.roots).copied()
+}
 
-    async fn repair(&self, record: &CollectionRecord, copies: &[(Arc<Root>, u64)]) {
-        for root in self.homes(record) {
-            let up_to_date = copies
-                .iter()
-                .any(|(copy, version)| copy.id() == root.id() && *version == record.version);
-            if up_to_date || root.available().is_err() {
-                continue;
-            }
-            let Ok(bytes) = encode(record) else { continue };
-            match root.create(&path(record.description.id, record.version), bytes).await {
-                Ok(_) => {
-                    tracing::info!(root = root.url(), collection = %record.description.id, "metadata copy brought up to date")
-                }
-                Err(error) => tracing::warn!(%error, "metadata copy still lags"),
-            }
+/// The versions of a record on one root, ascending.
+async fn list(root: &Root, id: CollectionId) -> Result<Vec<(u64, FileInfo)>> {
+    let files = root.list(&id.to_string()).await?;
+    let mut versions: Vec<_> = files
+        .into_iter()
+        .filter_map(|file| Some((version_of(&file.path)?, file)))
+        .collect();
+    versions.sort_by_key(|(version, _)| *version);
+    Ok(versions)
+}
+
+/// Deletes what is older than the version before the record's. A leftover costs a few hundred bytes and is never read.
+async fn delete_outdated(root: &Root, record: &CollectionRecord, versions: &[(u64, FileInfo)]) {
+    for (_, file) in versions.iter().filter(|(version, _)| version + 1 < record.version) {
+        match root.delete(&file.path).await {
+            Ok(()) => root.remove_usage(record.description.id, file.size, 1),
+            Err(error) => tracing::warn!(%error, "outdated metadata record not deleted"),
         }
     }
 }
 
-/// Collections on the metadata roots, each with its copies: the root and the newest version there.
-fn versions(discovery: &Discovery) -> BTreeMap<CollectionId, Vec<(Arc<Root>, u64)>> {
-    let mut copies: BTreeMap<CollectionId, Vec<(Arc<Root>, u64)>> = BTreeMap::new();
-    for (root, id, files) in discovery.of_component(StorageComponentType::Metadata) {
-        let version = |path: &str| path.rsplit('/').next()?.strip_suffix(".json")?.parse::<u64>().ok();
-        if let Some(newest) = files.iter().filter_map(|file| version(&file.path)).max() {
-            copies.entry(id).or_default().push((root.clone(), newest));
-        }
-    }
-    copies
+fn taken(root: &Root, path: &str) -> Error {
+    Error::AlreadyExists(format!("{}/{path} was written by another process", root.url()))
 }
 
-fn path(id: CollectionId, version: u64) -> String {
+fn record_path(id: CollectionId, version: u64) -> String {
     format!("{id}/{version:020}.json")
 }
 
-fn counters_path() -> String {
-    format!("{RESERVED_DIRECTORY}/counters.json")
-}
-
-fn checksum(text: &str) -> u32 {
-    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, text.as_bytes()) as u32
-}
-
-fn encode(record: &CollectionRecord) -> Result<Bytes> {
-    let failed = |error: serde_json::Error| Error::Internal(format!("metadata record: {error}"));
-    let record = serde_json::value::to_raw_value(record).map_err(failed)?;
-    let sealed = Sealed {
-        crc32: checksum(record.get()),
-        record: &record,
-    };
-    Ok(serde_json::to_vec(&sealed).map_err(failed)?.into())
-}
-
-fn decode(bytes: &[u8]) -> Result<CollectionRecord, String> {
-    let sealed: Sealed<'_> = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    if checksum(sealed.record.get()) != sealed.crc32 {
-        return Err("the checksum does not match".to_owned());
-    }
-    let record: CollectionRecord = serde_json::from_str(sealed.record.get()).map_err(|error| error.to_string())?;
-    match record.format_version {
-        FORMAT_VERSION => Ok(record),
-        other => Err(format!(
-            "format version {other} is not known; this release reads {FORMAT_VERSION}"
-        )),
-    }
+/// The version in a path, if the file is one of ours: 20 digits and `.json` or `.meta`.
+fn version_of(path: &str) -> Option<u64> {
+    let (stem, extension) = path.rsplit('/').next()?.split_once('.')?;
+    let ours =
+        stem.len() == 20 && stem.bytes().all(|byte| byte.is_ascii_digit()) && ["json", "meta"].contains(&extension);
+    if ours { stem.parse().ok() } else { None }
 }

@@ -23,7 +23,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 pub use assignment::{
-    Assignment, AssignmentStats, CollectionWalAssignment, ComponentStats, Placement, ResourceType, RootUse,
+    Assignment, AssignmentStats, CollectionWalAssignment, ComponentStats, Placement, Placements, ResourceType, RootUse,
     StorageAssignment,
 };
 pub use hash::RENDEZVOUS;

@@ -26,6 +26,9 @@ pub struct Placement {
     pub assigned_at_ms: u64,
 }
 
+/// The placements of a collection by component: the field of its metadata record.
+pub type Placements = BTreeMap<StorageComponentType, Placement>;
+
 /// A placement as the service holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {

@@ -1,0 +1,138 @@
+//! `_proximadb/counters/<version, 20 digits>.json` on the metadata roots: lower bounds of the RoundRobin counters.
+//!
+//! A counter is one more than the highest number in any record, so it needs no file until the record with that number is
+//! dropped. Before that the bound is saved. Bounds only grow: what any root says holds, and a lost file costs evenness
+//! and nothing else, which is why a damaged one is reported and does not stop the start.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proximadb_store::Created;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::MetadataStore;
+use super::sealed::{FORMAT_VERSION, seal, unseal};
+use crate::error::{Error, Result};
+use crate::root::{RESERVED_DIRECTORY, Root, StorageComponentType};
+
+/// A version taken by another writer is followed by a try with the next one, this often.
+const ATTEMPTS: usize = 8;
+
+/// Bounds by component.
+type Counters = BTreeMap<StorageComponentType, u64>;
+
+#[derive(Serialize, Deserialize)]
+struct CountersRecord {
+    format_version: u32,
+    version: u64,
+    nonce: Uuid,
+    counters: Counters,
+}
+
+impl MetadataStore {
+    /// Makes the counters durable lower bounds, before a record goes whose number they stand for.
+    ///
+    /// # Errors
+    /// Errors of the metadata roots when none of them could be written; [`Error::Overloaded`] when other writers were faster
+    /// every time.
+    pub async fn save_counters(&self, counters: &Counters) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            let (version, known) = self.read_counters().await;
+            let mut raised = known.clone();
+            raise(&mut raised, counters);
+            if raised == known || self.write_counters(version + 1, raised).await? {
+                return Ok(());
+            }
+        }
+        Err(Error::Overloaded(
+            "other writers keep changing the placement counters".to_owned(),
+        ))
+    }
+
+    /// The saved bounds: the highest of all copies that can be read.
+    pub async fn load_counters(&self) -> Counters {
+        self.read_counters().await.1
+    }
+
+    /// The newest version in use on any root, and the bounds.
+    async fn read_counters(&self) -> (u64, Counters) {
+        let (mut newest, mut counters) = (0, Counters::new());
+        for root in self.metadata_roots() {
+            for (version, path) in versions(&root).await.unwrap_or_default().into_iter().rev() {
+                newest = newest.max(version);
+                let bytes = root.read(&path).await.map_err(|error| error.to_string());
+                match bytes.and_then(|bytes| unseal::<CountersRecord>(&bytes)) {
+                    Ok(record) => {
+                        raise(&mut counters, &record.counters);
+                        break;
+                    }
+                    Err(reason) => tracing::error!(root = root.url(), path, reason, "placement counters not readable"),
+                }
+            }
+        }
+        (newest, counters)
+    }
+
+    /// Creates a version on every root that can be written. `false` when another writer has taken it somewhere.
+    async fn write_counters(&self, version: u64, counters: Counters) -> Result<bool> {
+        let record = CountersRecord {
+            format_version: FORMAT_VERSION,
+            version,
+            nonce: Uuid::new_v4(),
+            counters,
+        };
+        let (bytes, path) = (seal(&record)?, path(version));
+        let (mut committed, mut conflict, mut failure) = (false, false, None);
+        for root in self.metadata_roots() {
+            match root.create(&path, bytes.clone()).await {
+                Ok(Created::Committed) => {
+                    committed = true;
+                    delete_outdated(&root, version).await;
+                }
+                Ok(Created::Conflict(_)) => conflict = true,
+                Err(error) => failure = Some(error),
+            }
+        }
+        match failure {
+            Some(error) if !committed && !conflict => Err(error),
+            _ => Ok(!conflict),
+        }
+    }
+
+    fn metadata_roots(&self) -> Vec<Arc<Root>> {
+        let mut roots = self.roots.of_component(StorageComponentType::Metadata);
+        roots.retain(|root| root.available().is_ok());
+        roots
+    }
+}
+
+/// Keeps the newest version and the one before it.
+async fn delete_outdated(root: &Root, newest: u64) {
+    let versions = versions(root).await.unwrap_or_default();
+    for (_, path) in versions.into_iter().filter(|(version, _)| version + 1 < newest) {
+        if let Err(error) = root.delete(&path).await {
+            tracing::warn!(%error, "outdated placement counters not deleted");
+        }
+    }
+}
+
+/// The versions on a root in ascending order, with their paths.
+async fn versions(root: &Root) -> Result<Vec<(u64, String)>> {
+    let files = root.list(&format!("{RESERVED_DIRECTORY}/counters")).await?;
+    Ok(files
+        .into_iter()
+        .filter_map(|file| Some((super::version_of(&file.path)?, file.path)))
+        .collect())
+}
+
+fn raise(counters: &mut Counters, other: &Counters) {
+    for (component, other) in other {
+        let counter = counters.entry(*component).or_default();
+        *counter = (*counter).max(*other);
+    }
+}
+
+fn path(version: u64) -> String {
+    format!("{RESERVED_DIRECTORY}/counters/{version:020}.json")
+}

@@ -1,0 +1,184 @@
+//! Loading at start: the newest version of every record over all copies, and bringing the copies up to date.
+//!
+//! The newest version counts even if its only copy is damaged: the one before it is what the collection *was*, and taking it
+//! would undo an acknowledged change (or bring a dropped collection back). Such a collection is reported with the file's
+//! name and left alone; the others load.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use proximadb_store::FileInfo;
+
+use super::sealed::unseal;
+use super::{CollectionRecord, MetadataStore, delete_outdated, record_path, version_of};
+use crate::discovery::Discovery;
+use crate::error::{Error, Result};
+use crate::root::{Root, StorageComponentType};
+use crate::schema::CollectionId;
+
+/// Records read at the same time: enough to hide the latency of buckets, few enough for the threads of a disk.
+const LOADS_AT_ONCE: usize = 32;
+
+/// What the metadata roots say.
+#[derive(Debug, Default)]
+pub struct LoadedRecords {
+    /// The newest record of each collection, also of those that are being dropped.
+    pub records: BTreeMap<CollectionId, CollectionRecord>,
+    /// Collections that have a record which cannot be read, and why. They exist: neither their name nor their homes
+    /// may be given to others.
+    pub unreadable: BTreeMap<CollectionId, Error>,
+}
+
+/// The files of a collection's record on one root.
+struct Copy {
+    root: Arc<Root>,
+    versions: Vec<(u64, FileInfo)>,
+}
+
+/// What reading the newest version from its copies gave.
+#[derive(Default)]
+struct Newest {
+    valid: Vec<(Arc<Root>, Bytes, CollectionRecord)>,
+    damaged: Vec<(Arc<Root>, FileInfo, String)>,
+    failure: Option<Error>,
+}
+
+impl MetadataStore {
+    /// The newest record of every collection that discovery found on a metadata root. Copies that lag or are damaged are
+    /// brought up to date where their root is available.
+    pub async fn load_all(&self, discovery: &Discovery) -> LoadedRecords {
+        let loads = copies(discovery)
+            .into_iter()
+            .map(|(id, copies)| async move { (id, self.load(id, &copies).await) });
+        let mut loads = futures::stream::iter(loads).buffer_unordered(LOADS_AT_ONCE);
+        let mut loaded = LoadedRecords::default();
+        while let Some((id, outcome)) = loads.next().await {
+            match outcome {
+                Ok(record) => drop(loaded.records.insert(id, record)),
+                Err(error) => {
+                    tracing::error!(collection = %id, %error, "metadata record not readable");
+                    loaded.unreadable.insert(id, error);
+                }
+            }
+        }
+        loaded
+    }
+
+    async fn load(&self, id: CollectionId, copies: &[Copy]) -> Result<CollectionRecord> {
+        let version = copies
+            .iter()
+            .flat_map(|copy| &copy.versions)
+            .map(|(version, _)| *version)
+            .max()
+            .unwrap_or(0);
+        let newest = read_newest(id, version, copies).await;
+        let Some((first_root, bytes, record)) = newest.valid.first() else {
+            let damaged = |(root, file, reason): &(Arc<Root>, FileInfo, String)| {
+                format!("metadata record {}/{} is damaged: {reason}", root.url(), file.path)
+            };
+            let damaged: Vec<String> = newest.damaged.iter().map(damaged).collect();
+            return Err(newest.failure.unwrap_or_else(|| Error::Corruption(damaged.join("; "))));
+        };
+        if let Some((root, ..)) = newest.valid.iter().find(|(.., other)| other.nonce != record.nonce) {
+            let (path, first, second) = (record_path(id, version), first_root.url(), root.url());
+            return Err(Error::Corruption(format!(
+                "metadata record {path} differs between {first} and {second}"
+            )));
+        }
+        self.repair(record, bytes, copies, &newest.damaged).await;
+        Ok(record.clone())
+    }
+
+    /// Gives every available home of the record the same bytes. A copy that cannot be written stays as it is until the
+    /// next start: the record is readable without it.
+    async fn repair(
+        &self,
+        record: &CollectionRecord,
+        bytes: &Bytes,
+        copies: &[Copy],
+        damaged: &[(Arc<Root>, FileInfo, String)],
+    ) {
+        for root in self.homes(record).into_iter().filter(|root| root.available().is_ok()) {
+            let copy = copies.iter().find(|copy| copy.root.id() == root.id());
+            let versions = copy.map_or(&[][..], |copy| &copy.versions);
+            let present = versions.iter().find(|(version, _)| *version == record.version);
+            let bad = damaged.iter().find(|(other, ..)| other.id() == root.id());
+            let outcome = match (present, bad) {
+                (_, Some((_, file, reason))) => {
+                    tracing::error!(
+                        root = root.url(),
+                        file = file.path,
+                        reason,
+                        "metadata copy is damaged; it is replaced"
+                    );
+                    replace(&root, record, file, bytes).await
+                }
+                (None, None) => {
+                    tracing::warn!(root = root.url(), collection = %record.description.id, "metadata copy lags; it is brought up to date");
+                    self.create_copy(&root, record, bytes).await
+                }
+                (Some(_), None) => Ok(()),
+            };
+            match outcome {
+                Ok(()) => delete_outdated(&root, record, versions).await,
+                Err(error) => tracing::warn!(%error, "metadata copy not brought up to date"),
+            }
+        }
+    }
+}
+
+/// Overwrites a damaged file: its name stands for the content that the other copy still has.
+async fn replace(root: &Root, record: &CollectionRecord, file: &FileInfo, bytes: &Bytes) -> Result<()> {
+    root.write_atomic(&file.path, bytes.clone()).await?;
+    let id = record.description.id;
+    root.remove_usage(id, file.size, 1);
+    root.add_usage(id, bytes.len() as u64, 1);
+    Ok(())
+}
+
+async fn read_newest(id: CollectionId, version: u64, copies: &[Copy]) -> Newest {
+    let mut newest = Newest::default();
+    for copy in copies {
+        let Some((_, file)) = copy.versions.iter().find(|(own, _)| *own == version) else {
+            continue;
+        };
+        let bytes = match copy.root.read(&file.path).await {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                newest.failure = Some(error);
+                continue;
+            }
+        };
+        match unseal::<CollectionRecord>(&bytes) {
+            Ok(record) if record.description.id == id && record.version == version => {
+                newest.valid.push((copy.root.clone(), bytes, record));
+            }
+            Ok(other) => {
+                let reason = format!("it is version {} of collection {}", other.version, other.description.id);
+                newest.damaged.push((copy.root.clone(), file.clone(), reason));
+            }
+            Err(reason) => newest.damaged.push((copy.root.clone(), file.clone(), reason)),
+        }
+    }
+    newest
+}
+
+/// Collections on the metadata roots, each with its copies.
+fn copies(discovery: &Discovery) -> BTreeMap<CollectionId, Vec<Copy>> {
+    let mut copies: BTreeMap<CollectionId, Vec<Copy>> = BTreeMap::new();
+    for (root, id, files) in discovery.of_component(StorageComponentType::Metadata) {
+        let versions: Vec<_> = files
+            .iter()
+            .filter_map(|file| Some((version_of(&file.path)?, file.clone())))
+            .collect();
+        if !versions.is_empty() {
+            copies.entry(id).or_default().push(Copy {
+                root: root.clone(),
+                versions,
+            });
+        }
+    }
+    copies
+}
