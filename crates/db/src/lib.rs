@@ -3,8 +3,23 @@
 pub mod error;
 pub mod point;
 pub mod schema;
+pub mod payload;
+pub mod filter;
 pub mod config;
 pub mod root;
 pub mod placement;
 pub mod discovery;
 pub mod metadata;
+pub mod wal;
+pub mod engine;
+pub mod memtable;
+pub mod axis;
+pub mod search;
+pub mod shard;
+pub mod collection;
+pub mod database;
+
+pub use collection::{Collection, CollectionInfo};
+pub use database::Database;
+pub use error::Error;
+pub use search::{PayloadSelector, PointSelector, Query, Record, ScoredPoint, Selection, VectorSelector};
