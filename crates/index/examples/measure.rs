@@ -48,6 +48,46 @@ fn main() {
         );
     }
 
+    {
+        for k in [26, 400] {
+            let a = Rows::from_vec(dim, base.as_slice()[..680 * dim].to_vec());
+            let c = Rows::from_vec(dim, base.as_slice()[1000 * dim..(1000 + k) * dim].to_vec());
+            let mut best = f64::MAX;
+            for _ in 0..20 {
+                let t = Instant::now();
+                std::hint::black_box(kmeans::assign(Metric::Dot, &a, &c));
+                best = best.min(t.elapsed().as_secs_f64());
+            }
+            println!(
+                "assign 680 to {k}: {:.2} ms {:.1} GMAC/s",
+                best * 1e3,
+                680e-9 * (k * dim) as f64 / best
+            );
+            let mut best = f64::MAX;
+            for _ in 0..20 {
+                let t = Instant::now();
+                std::hint::black_box(kmeans::train(Metric::Dot, &a, k, 10, 1));
+                best = best.min(t.elapsed().as_secs_f64());
+            }
+            println!("train 680 to {k}: {:.2} ms", best * 1e3);
+        }
+    }
+    for count in [16, 128, 600, 4000, 40000] {
+        let part = Rows::from_vec(dim, base.as_slice()[..count * dim].to_vec());
+        let rounds = 400_000 / count;
+        let mut best = f64::MAX;
+        for _ in 0..rounds.max(30) {
+            let start = Instant::now();
+            let mut top = proximadb_index::TopK::new(Metric::Dot, 10);
+            proximadb_index::scan(Metric::Dot, &part, 0..count, queries.get(0), None, &mut top);
+            std::hint::black_box(top);
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        println!("scan {count}: {:.1} ns", best * 1e9 / (count) as f64);
+    }
+    if std::env::var("S").is_ok() {
+        return;
+    }
     for metric in [Metric::Dot, Metric::Euclidean, Metric::Manhattan] {
         let count = std::env::var("K")
             .ok()
@@ -109,6 +149,32 @@ fn main() {
                 .zip(&exact.0)
                 .map(|(found, truth)| recall_at_k(found, truth))
                 .collect();
+            for probes in [4, 8, 12, 16, 24, 32, 48, 64, 96, 128] {
+                if k == 10 {
+                    let found = run(
+                        &index,
+                        &rows,
+                        &queries,
+                        &SearchParams {
+                            k,
+                            probes: Some(probes),
+                            exact: false,
+                        },
+                        allowed.as_ref(),
+                    );
+                    let recall: Vec<f64> = found
+                        .0
+                        .iter()
+                        .zip(&exact.0)
+                        .map(|(found, truth)| recall_at_k(found, truth))
+                        .collect();
+                    println!(
+                        "     probes {probes}: {:.0} QPS {:.4}",
+                        found.1,
+                        recall.iter().sum::<f64>() / recall.len() as f64
+                    );
+                }
+            }
             println!(
                 "  k {k}: exact {:.0} QPS, ivf {:.0} QPS, recall {:.4}, worst {:.2}",
                 exact.1,

@@ -18,6 +18,7 @@ use std::collections::BinaryHeap;
 
 use crate::kmeans::Clusters;
 use crate::metric::Metric;
+use crate::recall::recall_at_k;
 use crate::rows::Rows;
 use crate::scan::{scan, scan_ids};
 use crate::topk::{Hit, TopK, rank};
@@ -29,10 +30,12 @@ use crate::vector_index::{
 /// come from outside the rows and are a little harder.
 const TARGET: f64 = 0.975;
 /// Rows that are taken as queries to measure the reach, and how many neighbours of each.
-const SAMPLED_QUERIES: usize = 128;
+const SAMPLED_QUERIES: usize = 256;
 const SAMPLED_NEIGHBOURS: usize = 10;
+/// Candidates for the reach that lie so close together that the sample cannot tell them apart.
+const REACHES_APART: usize = 8;
 /// Allowed rows per list up to which scoring just them is cheaper than ranking the lists first.
-const ALLOWED_PER_LIST: usize = 2;
+const ALLOWED_PER_LIST: usize = 4;
 
 /// A plain inverted file with exact scores.
 #[derive(Debug, Clone)]
@@ -131,13 +134,17 @@ impl Ivf {
         })
     }
 
-    /// Takes rows as queries, finds their true neighbours, and sets the reach that would have found [`TARGET`] of them.
+    /// Takes rows as queries, finds their true neighbours, and sets the least reach that finds [`TARGET`] of them.
     fn measure_reach(&mut self, rows: &Rows, assignment: &[u32]) {
-        let mut needed = Vec::new();
-        let step = (assignment.len() / SAMPLED_QUERIES).max(1);
-        for sampled in (0..assignment.len()).step_by(step) {
-            let query = rows.get(sampled);
-            let mut top = TopK::new(self.metric, SAMPLED_NEIGHBOURS + 1);
+        let step = assignment.len().div_ceil(SAMPLED_QUERIES).max(1);
+        let queries: Vec<&[f32]> = (0..assignment.len())
+            .step_by(step)
+            .map(|row| rows.get(row))
+            .collect();
+        // One more, because each query finds itself.
+        let params = SearchParams::new(SAMPLED_NEIGHBOURS + 1);
+        let exact = |query: &&[f32]| {
+            let mut top = TopK::new(self.metric, params.k);
             scan(
                 self.metric,
                 rows,
@@ -146,27 +153,63 @@ impl Ivf {
                 None,
                 &mut top,
             );
-            let mut neighbours = top.into_sorted();
-            neighbours.retain(|hit| hit.row as usize != sampled);
-            let Some(last) = neighbours.last().map(|hit| hit.score) else {
-                continue;
+            top.into_sorted()
+        };
+        let truth: Vec<Vec<Hit>> = queries.iter().map(exact).collect();
+        let mut reaches = self.needed_reaches(&queries, &truth, assignment);
+        // The reaches of single neighbours are the candidates; halving finds the least one that is enough for the whole search.
+        while reaches.len() > REACHES_APART {
+            let (below, above) = reaches.split_at(reaches.len() / 2);
+            self.reach = below[below.len() - 1];
+            let found: f64 = queries
+                .iter()
+                .zip(&truth)
+                .map(|(query, truth)| recall_of(&self.search(rows, query, &params, None), truth))
+                .sum();
+            reaches = if found >= TARGET * queries.len() as f64 {
+                below.to_vec()
+            } else {
+                above.to_vec()
             };
-            for hit in &neighbours {
+        }
+        self.reach = reaches.last().copied().unwrap_or(self.reach);
+    }
+
+    /// For each true neighbour the reach at which the prospect of its list is as good as the last neighbour, sorted.
+    fn needed_reaches(
+        &self,
+        queries: &[&[f32]],
+        truth: &[Vec<Hit>],
+        assignment: &[u32],
+    ) -> Vec<f32> {
+        let mut reaches = Vec::new();
+        for (query, hits) in queries.iter().zip(truth) {
+            let Some(last) = hits.last() else { continue };
+            for hit in hits {
                 let list = assignment[hit.row as usize] as usize;
-                let gap = last - self.metric.score(query, self.means.get(list));
+                let score = self.metric.score(query, self.means.get(list));
+                let gap = last.score - self.typical(score, self.radii[list]);
                 let gap = if self.metric.larger_is_better() {
                     gap
                 } else {
                     -gap
                 };
-                needed.push(gap / (self.radii[list] * self.weight(query)));
+                reaches.push(gap / (self.radii[list] * self.weight(query)));
             }
         }
         // A list of equal rows has no radius, and its prospect is right with any reach.
-        needed.retain(|reach| reach.is_finite());
-        needed.sort_by(f32::total_cmp);
-        if let Some(reach) = needed.get((needed.len() as f64 * TARGET) as usize) {
-            self.reach = *reach;
+        reaches.retain(|reach| reach.is_finite());
+        reaches.sort_by(f32::total_cmp);
+        reaches
+    }
+
+    /// The score of an average row of a list, given the score of its mean. The inner product is linear, so it is the same;
+    /// distances add up as at a right angle, because in many dimensions a row's own direction has little to do with the query's.
+    fn typical(&self, score: f32, radius: f32) -> f32 {
+        if self.metric == Metric::Dot {
+            score
+        } else {
+            score.hypot(radius)
         }
     }
 
@@ -192,7 +235,11 @@ impl Ivf {
             -self.reach
         } * self.weight(query);
         let prospect = |((list, score), radius): ((u32, f32), &f32)| {
-            Reverse(rank(larger_is_better, score + reach * radius, list))
+            Reverse(rank(
+                larger_is_better,
+                self.typical(score, *radius) + reach * radius,
+                list,
+            ))
         };
         // A heap, not a sort: most lists are never looked at.
         lists
@@ -276,12 +323,14 @@ impl VectorIndex for Ivf {
         params: &SearchParams,
         allowed: Option<&FixedBitSet>,
     ) -> Vec<Hit> {
-        let mut top = TopK::new(self.metric, params.k);
         let few = allowed.is_some_and(|set| set.count_ones(..) <= self.lists() * ALLOWED_PER_LIST);
-        if params.exact || few || self.shape() != (rows.len(), rows.dim()) {
+        if params.k == 0 || params.exact || few || self.shape() != (rows.len(), rows.dim()) {
+            let mut top = TopK::new(self.metric, params.k);
             scan(self.metric, rows, 0..rows.len(), query, allowed, &mut top);
             return top.into_sorted();
         }
+        // The reach was measured with this many hits; a single one says too little about how good hits can be.
+        let mut top = TopK::new(self.metric, params.k.max(SAMPLED_NEIGHBOURS));
         let mut prospects = self.prospects(query);
         let mut read = 0;
         while let Some(Reverse(prospect)) = prospects.pop() {
@@ -296,7 +345,9 @@ impl VectorIndex for Ivf {
             self.read_list(prospect as u32 as usize, rows, query, allowed, &mut top);
             read += 1;
         }
-        top.into_sorted()
+        let mut hits = top.into_sorted();
+        hits.truncate(params.k);
+        hits
     }
 
     /// The kind's own bytes, 4 each: lists, reach, whether there are members, radii, offsets, means, members.
@@ -324,4 +375,9 @@ impl VectorIndex for Ivf {
         let numbers = self.offsets.len() + self.members.as_ref().map_or(0, Vec::len);
         size_of::<Self>() + (floats + numbers) * size_of::<u32>()
     }
+}
+
+fn recall_of(found: &[Hit], truth: &[Hit]) -> f64 {
+    let rows = |hits: &[Hit]| hits.iter().map(|hit| hit.row).collect::<Vec<_>>();
+    recall_at_k(&rows(found), &rows(truth))
 }

@@ -287,25 +287,34 @@ unsafe fn tile<L: Lanes, const R: usize, const C: usize>(
     unsafe {
         let mut sum = [[L::zero(); C]; R];
         let mut at = 0;
-        while at < dim {
-            let count = dim - at;
-            let load = |from: *const f32| {
-                if count < L::WIDTH {
-                    L::load_part(from.add(at), count)
-                } else {
-                    L::load(from.add(at))
-                }
-            };
-            let right = b.map(load);
+        while at + L::WIDTH <= dim {
+            let mut right = [L::zero(); C];
+            for c in 0..C {
+                right[c] = L::load(b[c].add(at));
+            }
             for r in 0..R {
-                let left = load(a[r]);
+                let left = L::load(a[r].add(at));
                 for c in 0..C {
                     sum[r][c] = L::mul_add(left, right[c], sum[r][c]);
                 }
             }
             at += L::WIDTH;
         }
-        sum.map(|row| row.map(|register| L::sum(register)))
+        if at < dim {
+            for r in 0..R {
+                let left = L::load_part(a[r].add(at), dim - at);
+                for c in 0..C {
+                    sum[r][c] = L::mul_add(left, L::load_part(b[c].add(at), dim - at), sum[r][c]);
+                }
+            }
+        }
+        let mut out = [[0.0; C]; R];
+        for r in 0..R {
+            for c in 0..C {
+                out[r][c] = L::sum(sum[r][c]);
+            }
+        }
+        out
     }
 }
 
