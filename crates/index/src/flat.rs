@@ -6,9 +6,7 @@ use crate::metric::Metric;
 use crate::rows::Rows;
 use crate::scan::scan;
 use crate::topk::{Hit, TopK};
-use crate::vector_index::{
-    Header, IndexError, IndexKind, Reader, SearchParams, VectorIndex, frame,
-};
+use crate::vector_index::{Header, IndexError, IndexKind, Reader, SearchParams, VectorIndex, frame};
 
 /// Exact search over all rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,13 +45,7 @@ impl VectorIndex for Flat {
         (self.rows, self.dim)
     }
 
-    fn search(
-        &self,
-        rows: &Rows,
-        query: &[f32],
-        params: &SearchParams,
-        allowed: Option<&FixedBitSet>,
-    ) -> Vec<Hit> {
+    fn search(&self, rows: &Rows, query: &[f32], params: &SearchParams, allowed: Option<&FixedBitSet>) -> Vec<Hit> {
         let mut top = TopK::new(self.metric, params.k);
         scan(self.metric, rows, 0..rows.len(), query, allowed, &mut top);
         top.into_sorted()

@@ -22,9 +22,7 @@ use crate::recall::recall_at_k;
 use crate::rows::Rows;
 use crate::scan::{scan, scan_ids};
 use crate::topk::{Hit, TopK, rank};
-use crate::vector_index::{
-    Header, IndexError, IndexKind, Reader, SearchParams, VectorIndex, frame,
-};
+use crate::vector_index::{Header, IndexError, IndexKind, Reader, SearchParams, VectorIndex, frame};
 
 /// Share of the sampled rows' true neighbours that the reach must cover. Above the promised recall of 0.95, because queries
 /// come from outside the rows and are a little harder.
@@ -32,6 +30,8 @@ const TARGET: f64 = 0.975;
 /// Rows that are taken as queries to measure the reach, and how many neighbours of each.
 const SAMPLED_QUERIES: usize = 256;
 const SAMPLED_NEIGHBOURS: usize = 10;
+/// At most one row in this many is such a query.
+const SAMPLE_STEP_MIN: usize = 8;
 /// Candidates for the reach that lie so close together that the sample cannot tell them apart.
 const REACHES_APART: usize = 8;
 /// Allowed rows per list up to which scoring just them is cheaper than ranking the lists first.
@@ -59,15 +59,8 @@ impl Ivf {
     /// # Panics
     /// If the clusters are of another dimension, or assign more rows than there are.
     pub fn build(metric: Metric, rows: &Rows, clusters: &Clusters) -> Self {
-        assert_eq!(
-            clusters.centroids.dim(),
-            rows.dim(),
-            "clusters of the same space"
-        );
-        assert!(
-            clusters.assignment.len() <= rows.len(),
-            "clusters of these rows"
-        );
+        assert_eq!(clusters.centroids.dim(), rows.dim(), "clusters of the same space");
+        assert!(clusters.assignment.len() <= rows.len(), "clusters of these rows");
         let order = clusters.order();
         let offsets = clusters.offsets();
         let members = (!clusters.assignment.is_sorted()).then_some(order);
@@ -81,8 +74,9 @@ impl Ivf {
             offsets,
             members,
         };
-        index.measure_lists(rows);
-        index.measure_reach(rows, &clusters.assignment);
+        let step = (clusters.assignment.len() / SAMPLED_QUERIES).max(SAMPLE_STEP_MIN);
+        index.measure_lists(rows, step);
+        index.measure_reach(rows, &clusters.assignment, step);
         index
     }
 
@@ -91,8 +85,9 @@ impl Ivf {
         self.radii.len()
     }
 
-    /// Mean and radius of every list, over its finite rows.
-    fn measure_lists(&mut self, rows: &Rows) {
+    /// Mean and radius of every list, over its finite rows. The rows that will be taken as queries are left out, because a query from
+    /// outside has not pulled the mean of its list towards itself either; with them in, the reach comes out too small.
+    fn measure_lists(&mut self, rows: &Rows, step: usize) {
         // Distances around the mean of a Dot index are Euclidean: |q·x − q·m| ≤ |q| |x − m|.
         let spread = if self.metric == Metric::Dot {
             Metric::Euclidean
@@ -103,6 +98,7 @@ impl Ivf {
         for list in 0..self.offsets.len() - 1 {
             let members: Vec<&[f32]> = self
                 .list(list)
+                .filter(|row| row % step != 0)
                 .map(|row| rows.get(row))
                 .filter(|row| row.iter().all(|x| x.is_finite()))
                 .collect();
@@ -112,13 +108,8 @@ impl Ivf {
             }
             let count = members.len().max(1) as f32;
             mean.iter_mut().for_each(|sum| *sum /= count);
-            self.radii.push(
-                members
-                    .iter()
-                    .map(|row| spread.score(row, &mean))
-                    .sum::<f32>()
-                    / count,
-            );
+            self.radii
+                .push(members.iter().map(|row| spread.score(row, &mean)).sum::<f32>() / count);
             means.extend_from_slice(&mean);
         }
         self.means = Rows::from_vec(rows.dim(), means);
@@ -127,32 +118,17 @@ impl Ivf {
     /// The rows of a list.
     fn list(&self, list: usize) -> impl Iterator<Item = usize> {
         let range = self.offsets[list] as usize..self.offsets[list + 1] as usize;
-        range.map(|member| {
-            self.members
-                .as_ref()
-                .map_or(member, |members| members[member] as usize)
-        })
+        range.map(|member| self.members.as_ref().map_or(member, |members| members[member] as usize))
     }
 
     /// Takes rows as queries, finds their true neighbours, and sets the least reach that finds [`TARGET`] of them.
-    fn measure_reach(&mut self, rows: &Rows, assignment: &[u32]) {
-        let step = assignment.len().div_ceil(SAMPLED_QUERIES).max(1);
-        let queries: Vec<&[f32]> = (0..assignment.len())
-            .step_by(step)
-            .map(|row| rows.get(row))
-            .collect();
+    fn measure_reach(&mut self, rows: &Rows, assignment: &[u32], step: usize) {
+        let queries: Vec<&[f32]> = (0..assignment.len()).step_by(step).map(|row| rows.get(row)).collect();
         // One more, because each query finds itself.
         let params = SearchParams::new(SAMPLED_NEIGHBOURS + 1);
         let exact = |query: &&[f32]| {
             let mut top = TopK::new(self.metric, params.k);
-            scan(
-                self.metric,
-                rows,
-                0..assignment.len(),
-                query,
-                None,
-                &mut top,
-            );
+            scan(self.metric, rows, 0..assignment.len(), query, None, &mut top);
             top.into_sorted()
         };
         let truth: Vec<Vec<Hit>> = queries.iter().map(exact).collect();
@@ -176,12 +152,7 @@ impl Ivf {
     }
 
     /// For each true neighbour the reach at which the prospect of its list is as good as the last neighbour, sorted.
-    fn needed_reaches(
-        &self,
-        queries: &[&[f32]],
-        truth: &[Vec<Hit>],
-        assignment: &[u32],
-    ) -> Vec<f32> {
+    fn needed_reaches(&self, queries: &[&[f32]], truth: &[Vec<Hit>], assignment: &[u32]) -> Vec<f32> {
         let mut reaches = Vec::new();
         for (query, hits) in queries.iter().zip(truth) {
             let Some(last) = hits.last() else { continue };
@@ -189,11 +160,7 @@ impl Ivf {
                 let list = assignment[hit.row as usize] as usize;
                 let score = self.metric.score(query, self.means.get(list));
                 let gap = last.score - self.typical(score, self.radii[list]);
-                let gap = if self.metric.larger_is_better() {
-                    gap
-                } else {
-                    -gap
-                };
+                let gap = if self.metric.larger_is_better() { gap } else { -gap };
                 reaches.push(gap / (self.radii[list] * self.weight(query)));
             }
         }
@@ -229,11 +196,7 @@ impl Ivf {
         self.metric
             .score_rows(query, self.means.as_row_slice(), &lists, &mut scores);
         let larger_is_better = self.metric.larger_is_better();
-        let reach = if larger_is_better {
-            self.reach
-        } else {
-            -self.reach
-        } * self.weight(query);
+        let reach = if larger_is_better { self.reach } else { -self.reach } * self.weight(query);
         let prospect = |((list, score), radius): ((u32, f32), &f32)| {
             Reverse(rank(
                 larger_is_better,
@@ -242,34 +205,15 @@ impl Ivf {
             ))
         };
         // A heap, not a sort: most lists are never looked at.
-        lists
-            .into_iter()
-            .zip(scores)
-            .zip(&self.radii)
-            .map(prospect)
-            .collect()
+        lists.into_iter().zip(scores).zip(&self.radii).map(prospect).collect()
     }
 
     /// Offers the allowed rows of one list.
-    fn read_list(
-        &self,
-        list: usize,
-        rows: &Rows,
-        query: &[f32],
-        allowed: Option<&FixedBitSet>,
-        top: &mut TopK,
-    ) {
+    fn read_list(&self, list: usize, rows: &Rows, query: &[f32], allowed: Option<&FixedBitSet>, top: &mut TopK) {
         let range = self.offsets[list] as usize..self.offsets[list + 1] as usize;
         match &self.members {
             None => scan(self.metric, rows, range, query, allowed, top),
-            Some(members) => scan_ids(
-                self.metric,
-                rows.as_row_slice(),
-                &members[range],
-                query,
-                allowed,
-                top,
-            ),
+            Some(members) => scan_ids(self.metric, rows.as_row_slice(), &members[range], query, allowed, top),
         }
     }
 
@@ -281,11 +225,7 @@ impl Ivf {
         let offsets = body.u32s(lists.saturating_add(1))?;
         let means = body.f32s(lists.saturating_mul(header.dim))?;
         let end = offsets.last().copied().unwrap_or(0) as usize;
-        let members = if has_members {
-            Some(body.u32s(end)?)
-        } else {
-            None
-        };
+        let members = if has_members { Some(body.u32s(end)?) } else { None };
         body.finish()?;
         let rows = header.rows;
         // A search slices by these without asking again.
@@ -316,13 +256,7 @@ impl VectorIndex for Ivf {
         (self.rows, self.means.dim())
     }
 
-    fn search(
-        &self,
-        rows: &Rows,
-        query: &[f32],
-        params: &SearchParams,
-        allowed: Option<&FixedBitSet>,
-    ) -> Vec<Hit> {
+    fn search(&self, rows: &Rows, query: &[f32], params: &SearchParams, allowed: Option<&FixedBitSet>) -> Vec<Hit> {
         let few = allowed.is_some_and(|set| set.count_ones(..) <= self.lists() * ALLOWED_PER_LIST);
         if params.k == 0 || params.exact || few || self.shape() != (rows.len(), rows.dim()) {
             let mut top = TopK::new(self.metric, params.k);

@@ -27,17 +27,12 @@ pub struct Clusters {
 impl Clusters {
     /// Clusters of rows that are already sorted by cluster: cluster `c` has the rows `offsets[c]..offsets[c + 1]`.
     pub fn from_offsets(centroids: Rows, offsets: &[u32]) -> Self {
-        let sizes = offsets
-            .windows(2)
-            .map(|pair| pair[1].saturating_sub(pair[0]) as usize);
+        let sizes = offsets.windows(2).map(|pair| pair[1].saturating_sub(pair[0]) as usize);
         let assignment = sizes
             .enumerate()
             .flat_map(|(cluster, size)| std::iter::repeat_n(cluster as u32, size))
             .collect();
-        Self {
-            centroids,
-            assignment,
-        }
+        Self { centroids, assignment }
     }
 
     /// Where each cluster starts among rows sorted by cluster, and after the last one where it ends.
@@ -83,13 +78,7 @@ pub fn cluster_count(rows: usize) -> usize {
 /// assert_eq!(clusters.assignment[0], clusters.assignment[2]);
 /// assert_ne!(clusters.assignment[0], clusters.assignment[1]);
 /// ```
-pub fn train<'a>(
-    metric: Metric,
-    rows: impl Into<RowSlice<'a>>,
-    k: usize,
-    iterations: usize,
-    seed: u64,
-) -> Clusters {
+pub fn train<'a>(metric: Metric, rows: impl Into<RowSlice<'a>>, k: usize, iterations: usize, seed: u64) -> Clusters {
     let rows = rows.into();
     let k = k.clamp(1, rows.len().max(1));
     let mut random = StdRng::seed_from_u64(seed);
@@ -101,11 +90,7 @@ pub fn train<'a>(
     for _ in 0..iterations {
         let before = std::mem::take(&mut assignment);
         assignment = model.assign(training);
-        let changed = assignment
-            .iter()
-            .zip(&before)
-            .filter(|(now, then)| now != then)
-            .count();
+        let changed = assignment.iter().zip(&before).filter(|(now, then)| now != then).count();
         // A last one in two hundred that still wanders is not worth another round.
         if before.len() == assignment.len() && changed * 200 <= assignment.len() {
             break;
@@ -146,9 +131,7 @@ fn sample(rows: RowSlice<'_>, count: usize, random: &mut StdRng) -> Option<Vec<f
 /// Removes clusters without rows and numbers the others afresh.
 fn without_empty(centroids: Vec<f32>, dim: usize, mut assignment: Vec<u32>) -> Clusters {
     let mut used = vec![false; centroids.len() / dim];
-    assignment
-        .iter()
-        .for_each(|cluster| used[*cluster as usize] = true);
+    assignment.iter().for_each(|cluster| used[*cluster as usize] = true);
     let mut kept = Vec::with_capacity(centroids.len());
     let mut numbers = Vec::with_capacity(used.len());
     for (centroid, used) in centroids.chunks_exact(dim).zip(&used) {
@@ -190,22 +173,12 @@ impl Model {
     /// After the centroids changed.
     fn settle(&mut self) {
         if self.spherical {
-            self.centroids
-                .chunks_exact_mut(self.dim)
-                .for_each(normalize);
+            self.centroids.chunks_exact_mut(self.dim).for_each(normalize);
         }
         let handicap = |c: &[f32]| {
-            if self.spherical {
-                0.0
-            } else {
-                simd::dot(c, c) / 2.0
-            }
+            if self.spherical { 0.0 } else { simd::dot(c, c) / 2.0 }
         };
-        self.handicaps = self
-            .centroids
-            .chunks_exact(self.dim)
-            .map(handicap)
-            .collect();
+        self.handicaps = self.centroids.chunks_exact(self.dim).map(handicap).collect();
     }
 
     /// The nearest centroid of each row.
@@ -253,8 +226,7 @@ impl Model {
             }
         }
         for (cluster, mean) in self.centroids.chunks_exact_mut(self.dim).enumerate() {
-            mean.iter_mut()
-                .for_each(|x| *x /= counts[cluster].max(1) as f32);
+            mean.iter_mut().for_each(|x| *x /= counts[cluster].max(1) as f32);
             spreads[cluster] -= counts[cluster] as f64 * f64::from(simd::dot(mean, mean));
         }
         for empty in (0..counts.len()).filter(|cluster| counts[*cluster] == 0) {
@@ -280,11 +252,7 @@ mod tests {
     use super::*;
 
     fn sizes(clusters: &Clusters) -> Vec<u32> {
-        clusters
-            .offsets()
-            .windows(2)
-            .map(|pair| pair[1] - pair[0])
-            .collect()
+        clusters.offsets().windows(2).map(|pair| pair[1] - pair[0]).collect()
     }
 
     /// Three tight groups around (0, 10), (10, 0) and (-10, -10).
@@ -313,17 +281,10 @@ mod tests {
     fn dot_clusters_by_direction_whatever_the_length() {
         let rows = Rows::from_vec(2, vec![1.0, 0.1, 100.0, 10.0, 0.1, 1.0, 10.0, 100.0]);
         let clusters = train(Metric::Dot, &rows, 2, 10, 1);
-        let [a, b, c, d] = clusters.assignment[..] else {
-            panic!("four rows")
-        };
-        assert!(a == b && c == d && a != c);
+        let a = &clusters.assignment;
+        assert!(a[0] == a[1] && a[2] == a[3] && a[0] != a[2]);
         assert!((0..2).all(|cluster| {
-            (simd::dot(
-                clusters.centroids.get(cluster),
-                clusters.centroids.get(cluster),
-            ) - 1.0)
-                .abs()
-                < 1e-5
+            (simd::dot(clusters.centroids.get(cluster), clusters.centroids.get(cluster)) - 1.0).abs() < 1e-5
         }));
     }
 
@@ -345,13 +306,7 @@ mod tests {
     #[test]
     fn equal_rows_are_one_cluster_and_no_rows_are_none() {
         assert_eq!(
-            sizes(&train(
-                Metric::Euclidean,
-                &Rows::from_vec(2, vec![3.0; 80]),
-                9,
-                10,
-                1
-            )),
+            sizes(&train(Metric::Euclidean, &Rows::from_vec(2, vec![3.0; 80]), 9, 10, 1)),
             [40]
         );
         let none = train(Metric::Dot, &Rows::from_vec(2, Vec::new()), 9, 10, 1);
@@ -361,13 +316,7 @@ mod tests {
     #[test]
     fn centroids_that_start_on_equal_rows_move_to_where_rows_differ() {
         let values = (0..1000).map(|row| if row % 2 == 0 { 0.0 } else { row as f32 });
-        let clusters = train(
-            Metric::Euclidean,
-            &Rows::from_vec(1, values.collect()),
-            20,
-            10,
-            3,
-        );
+        let clusters = train(Metric::Euclidean, &Rows::from_vec(1, values.collect()), 20, 10, 3);
         assert_eq!(clusters.centroids.len(), 20);
     }
 

@@ -24,10 +24,7 @@ pub mod metric;
 pub mod recall;
 pub mod rows;
 pub mod scan;
-#[allow(
-    unsafe_code,
-    reason = "the only module that needs it: kernels by std::arch"
-)]
+#[allow(unsafe_code, reason = "the only module that needs it: kernels by std::arch")]
 pub mod simd;
 pub mod topk;
 pub mod vector_index;

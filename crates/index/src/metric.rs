@@ -33,18 +33,8 @@ impl Metric {
     }
 
     /// [`score`](Self::score) of `query` with the rows `ids`, bit for bit, into `out`.
-    pub(crate) fn score_rows(
-        self,
-        query: &[f32],
-        rows: RowSlice<'_>,
-        ids: &[u32],
-        out: &mut [f32],
-    ) {
-        assert_eq!(
-            query.len(),
-            rows.dim(),
-            "the query is a vector of the same space"
-        );
+    pub(crate) fn score_rows(self, query: &[f32], rows: RowSlice<'_>, ids: &[u32], out: &mut [f32]) {
+        assert_eq!(query.len(), rows.dim(), "the query is a vector of the same space");
         match self {
             Self::Dot => simd::dot_rows(query, rows.as_slice(), ids, out),
             Self::Euclidean => {
@@ -65,9 +55,7 @@ pub fn normalize(vector: &mut [f32]) {
     let is_unit = (squared - 1.0).abs() < 1e-6;
     if squared > 0.0 && squared.is_finite() && !is_unit {
         let scale = squared.sqrt().recip();
-        vector
-            .iter_mut()
-            .for_each(|x| *x = (f64::from(*x) * scale) as f32);
+        vector.iter_mut().for_each(|x| *x = (f64::from(*x) * scale) as f32);
     }
 }
 
@@ -87,10 +75,7 @@ mod tests {
         let mut vector = input.to_vec();
         normalize(&mut vector);
         assert!(
-            vector
-                .iter()
-                .zip(expected)
-                .all(|(a, b)| (a - b).abs() < 1e-6),
+            vector.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6),
             "{vector:?} != {expected:?}"
         );
         let once = vector.clone();

@@ -103,10 +103,7 @@ impl<'a> RowSlice<'a> {
             "{} floats are not whole rows of {dim}",
             data.len()
         );
-        assert!(
-            data.len() / dim < u32::MAX as usize,
-            "rows are numbered by u32"
-        );
+        assert!(data.len() / dim < u32::MAX as usize, "rows are numbered by u32");
         Self { dim, data }
     }
 
@@ -148,10 +145,7 @@ mod tests {
         let rows = Rows::from_vec(2, vec![1.0, 2.0, 3.0, 4.0]);
         let clone = rows.clone();
         assert_eq!(clone.as_slice().as_ptr(), rows.as_slice().as_ptr());
-        assert_eq!(
-            (clone.len(), clone.dim(), clone.get(1)),
-            (2, 2, &[3.0, 4.0][..])
-        );
+        assert_eq!((clone.len(), clone.dim(), clone.get(1)), (2, 2, &[3.0, 4.0][..]));
         assert_eq!(format!("{clone:?}"), "Rows(2 × 2)");
     }
 

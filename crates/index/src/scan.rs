@@ -37,11 +37,9 @@ pub fn scan<'a>(
     let mut batch = Batch::new(metric, rows, query, top);
     match allowed {
         None => range.for_each(|row| batch.add(row as u32)),
-        Some(set) => for_each_bit(
-            set.as_slice(),
-            range.start..range.end.min(set.len()),
-            |row| batch.add(row as u32),
-        ),
+        Some(set) => for_each_bit(set.as_slice(), range.start..range.end.min(set.len()), |row| {
+            batch.add(row as u32)
+        }),
     }
     batch.score();
 }
@@ -92,11 +90,7 @@ struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     fn new(metric: Metric, rows: RowSlice<'a>, query: &'a [f32], top: &'a mut TopK) -> Self {
-        assert_eq!(
-            query.len(),
-            rows.dim(),
-            "the query is a vector of the same space"
-        );
+        assert_eq!(query.len(), rows.dim(), "the query is a vector of the same space");
         Self {
             metric,
             rows,

@@ -262,8 +262,7 @@ unsafe fn rows<L: Lanes, T: Term>(query: &[f32], data: &[f32], ids: &[u32], out:
     for (index, group) in groups.iter().enumerate() {
         let next = groups.get(index + 1).unwrap_or(group);
         // SAFETY: promised by the caller.
-        let scores =
-            unsafe { sums::<L, T, GROUP>(query.as_ptr(), group.map(row), next.map(row), dim) };
+        let scores = unsafe { sums::<L, T, GROUP>(query.as_ptr(), group.map(row), next.map(row), dim) };
         out[index * GROUP..][..GROUP].copy_from_slice(&scores);
     }
     for (index, &id) in rest.iter().enumerate() {
@@ -321,12 +320,7 @@ unsafe fn tile<L: Lanes, const R: usize, const C: usize>(
 /// # Safety
 /// `a` and `b` are whole rows of `dim`, `out` has room for all pairs, the instruction set of `L` is present.
 #[inline(always)]
-unsafe fn all_products<L: Lanes, const R: usize>(
-    a: &[f32],
-    b: &[f32],
-    dim: usize,
-    out: &mut [f32],
-) {
+unsafe fn all_products<L: Lanes, const R: usize>(a: &[f32], b: &[f32], dim: usize, out: &mut [f32]) {
     /// Rows of `a` that stay in the first cache levels while `b` streams past them.
     const BLOCK: usize = 32;
     let width = b.len() / dim;
@@ -344,11 +338,7 @@ unsafe fn all_products<L: Lanes, const R: usize>(
                 // SAFETY: every pointer comes from a slice of `dim` floats.
                 unsafe {
                     if rows == R && columns == GROUP {
-                        let tile = tile::<L, R, GROUP>(
-                            std::array::from_fn(left),
-                            std::array::from_fn(right),
-                            dim,
-                        );
+                        let tile = tile::<L, R, GROUP>(std::array::from_fn(left), std::array::from_fn(right), dim);
                         for (r, products) in tile.iter().enumerate() {
                             out[at(r)..][..GROUP].copy_from_slice(products);
                         }

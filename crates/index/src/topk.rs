@@ -91,11 +91,7 @@ pub(crate) fn rank(larger_is_better: bool, score: f32, row: u32) -> u64 {
     let cost = if larger_is_better { -score } else { score } + 0.0;
     // The bits of positive floats are in their order already, those of negative ones in reverse order.
     let bits = cost.to_bits();
-    let ordered = if bits >> 31 == 0 {
-        bits | 1 << 31
-    } else {
-        !bits
-    };
+    let ordered = if bits >> 31 == 0 { bits | 1 << 31 } else { !bits };
     let ordered = if score.is_nan() { 0 } else { ordered };
     u64::from(ordered) << 32 | u64::from(row)
 }
@@ -124,11 +120,7 @@ mod tests {
             .enumerate()
             .rev()
             .for_each(|(row, score)| top.push(row as u32, *score));
-        let hits: Vec<_> = top
-            .into_sorted()
-            .into_iter()
-            .map(|hit| (hit.row, hit.score))
-            .collect();
+        let hits: Vec<_> = top.into_sorted().into_iter().map(|hit| (hit.row, hit.score)).collect();
         assert_eq!(hits, expected);
     }
 

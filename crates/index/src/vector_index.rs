@@ -66,13 +66,7 @@ pub trait VectorIndex: Send + Sync {
     ///
     /// # Panics
     /// If the query has another dimension than the rows.
-    fn search(
-        &self,
-        rows: &Rows,
-        query: &[f32],
-        params: &SearchParams,
-        allowed: Option<&FixedBitSet>,
-    ) -> Vec<Hit>;
+    fn search(&self, rows: &Rows, query: &[f32], params: &SearchParams, allowed: Option<&FixedBitSet>) -> Vec<Hit>;
 
     /// The index as bytes for [`decode`](crate::decode); the rows are not part of them.
     fn encode(&self) -> Vec<u8>;
@@ -161,9 +155,7 @@ pub(crate) fn unframe(bytes: &[u8]) -> Result<(Header, Reader<'_>), IndexError> 
     if dim == 0 {
         return Err(IndexError::Damaged("no dimensions"));
     }
-    let body = covered
-        .get(HEADER_BYTES..)
-        .ok_or(IndexError::Damaged("cut short"))?;
+    let body = covered.get(HEADER_BYTES..).ok_or(IndexError::Damaged("cut short"))?;
     Ok((
         Header {
             kind,
@@ -195,10 +187,7 @@ impl<'a> Reader<'a> {
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], IndexError> {
-        let (head, rest) = self
-            .rest
-            .split_first_chunk()
-            .ok_or(IndexError::Damaged("cut short"))?;
+        let (head, rest) = self.rest.split_first_chunk().ok_or(IndexError::Damaged("cut short"))?;
         self.rest = rest;
         Ok(*head)
     }
@@ -210,18 +199,8 @@ impl<'a> Reader<'a> {
 
     /// The next `count` values. Reserves nothing that the bytes do not cover, whatever a damaged count says.
     pub fn u32s(&mut self, count: usize) -> Result<Vec<u32>, IndexError> {
-        let bytes = self.take(
-            count
-                .checked_mul(4)
-                .ok_or(IndexError::Damaged("cut short"))?,
-        )?;
-        Ok(bytes
-            .as_chunks()
-            .0
-            .iter()
-            .copied()
-            .map(u32::from_le_bytes)
-            .collect())
+        let bytes = self.take(count.checked_mul(4).ok_or(IndexError::Damaged("cut short"))?)?;
+        Ok(bytes.as_chunks().0.iter().copied().map(u32::from_le_bytes).collect())
     }
 
     /// The next `count` floats.

@@ -41,11 +41,7 @@ fn every_instruction_set_equals_the_definition_at_every_dimension() {
         for dim in (1..=70).chain([127, 128, 384, 385, 1536]) {
             let (a, b) = (vector(1, dim), vector(2, dim));
             let [dot, l2, l1] = expected(&a, &b);
-            for (kernel, want) in [
-                (kernels.dot, dot),
-                (kernels.l2_squared, l2),
-                (kernels.l1, l1),
-            ] {
+            for (kernel, want) in [(kernels.dot, dot), (kernels.l2_squared, l2), (kernels.l1, l1)] {
                 let got = f64::from(kernels.pair(kernel, &a, &b));
                 assert!(
                     (got - want).abs() <= tolerance(&a, &b),

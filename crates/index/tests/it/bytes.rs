@@ -3,22 +3,18 @@
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
-use proximadb_index::{
-    Flat, IndexError, IndexKind, Metric, Rows, SearchParams, VectorIndex, decode,
-};
+use proximadb_index::{Flat, IndexError, IndexKind, Metric, Rows, SearchParams, VectorIndex, decode};
 
 use crate::{METRICS, build_both, clumped};
 
 static SAMPLES: LazyLock<Vec<(Rows, Box<dyn VectorIndex>)>> = LazyLock::new(|| {
     let rows = clumped(200, 3, 9, 3);
     let empty = Rows::from_vec(3, Vec::new());
-    let mut all: Vec<(Rows, Box<dyn VectorIndex>)> =
-        vec![(rows.clone(), Box::new(Flat::build(Metric::Dot, &rows)))];
+    let mut all: Vec<(Rows, Box<dyn VectorIndex>)> = vec![(rows.clone(), Box::new(Flat::build(Metric::Dot, &rows)))];
     for metric in METRICS {
         for rows in [&rows, &empty] {
             all.extend(
-                build_both(metric, rows, 12)
-                    .map(|(rows, index)| (rows, Box::new(index) as Box<dyn VectorIndex>)),
+                build_both(metric, rows, 12).map(|(rows, index)| (rows, Box::new(index) as Box<dyn VectorIndex>)),
             );
         }
     }
@@ -38,8 +34,8 @@ fn a_decoded_index_answers_as_the_original() {
         for query in clumped(20, 3, 9, 8).as_slice().chunks_exact(3) {
             let params = SearchParams::new(5);
             assert_eq!(
-                read.search(&rows, query, &params, None),
-                index.search(&rows, query, &params, None)
+                read.search(rows, query, &params, None),
+                index.search(rows, query, &params, None)
             );
         }
     }
@@ -56,19 +52,13 @@ fn bytes_cut_anywhere_are_refused() {
 #[test]
 fn the_reason_for_a_refusal_is_told() {
     let bytes = Flat::build(Metric::Dot, &clumped(4, 3, 2, 1)).encode();
-    assert_eq!(
-        decode(b"PAR1 and more of it").err(),
-        Some(IndexError::NotAnIndex)
-    );
+    assert_eq!(decode(b"PAR1 and more of it").err(), Some(IndexError::NotAnIndex));
     let mut newer = bytes.clone();
     newer[8] = 2;
     assert_eq!(decode(&newer).err(), Some(IndexError::Version(2)));
     let mut changed = bytes.clone();
     changed[13] ^= 1;
-    assert_eq!(
-        decode(&changed).err(),
-        Some(IndexError::Damaged("checksum"))
-    );
+    assert_eq!(decode(&changed).err(), Some(IndexError::Damaged("checksum")));
     assert_eq!(decode(&bytes).unwrap().kind(), IndexKind::Flat);
 }
 

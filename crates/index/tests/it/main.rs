@@ -54,23 +54,13 @@ fn build_both(metric: Metric, rows: &Rows, lists: usize) -> [(Rows, Ivf); 2] {
         .copied()
         .collect();
     let sorted = Rows::from_vec(rows.dim(), sorted);
-    let by_offsets =
-        kmeans::Clusters::from_offsets(clusters.centroids.clone(), &clusters.offsets());
+    let by_offsets = kmeans::Clusters::from_offsets(clusters.centroids.clone(), &clusters.offsets());
     let of_sorted = Ivf::build(metric, &sorted, &by_offsets);
-    [
-        (rows.clone(), Ivf::build(metric, rows, &clusters)),
-        (sorted, of_sorted),
-    ]
+    [(rows.clone(), Ivf::build(metric, rows, &clusters)), (sorted, of_sorted)]
 }
 
 /// The definition of a search: score all, sort, cut.
-fn exact(
-    metric: Metric,
-    rows: &Rows,
-    query: &[f32],
-    k: usize,
-    allowed: Option<&FixedBitSet>,
-) -> Vec<Hit> {
+fn exact(metric: Metric, rows: &Rows, query: &[f32], k: usize, allowed: Option<&FixedBitSet>) -> Vec<Hit> {
     let is_allowed = |row: &usize| allowed.is_none_or(|set| set.contains(*row));
     let hit = |row: usize| Hit {
         row: row as u32,
