@@ -9,7 +9,7 @@
 //! is about the best score the list has to offer. Lists are read in the order of their prospects until the next prospect
 //! cannot enter the top `k`. With the largest distance for a radius and reach = 1 that would be the triangle inequality: exact, and
 //! useless in many dimensions. So `reach` is measured when the index is built: rows are taken as queries, and it is what
-//! lets [`TARGET`] of their true neighbours be found. The rule needs no tuning by data set, by `k` or by filter: a filter
+//! lets `TARGET` of their true neighbours be found. The rule needs no tuning by data set, by `k` or by filter: a filter
 //! makes the k-th hit worse, and that alone makes the search look further.
 
 use fixedbitset::FixedBitSet;
@@ -121,7 +121,7 @@ impl Ivf {
         range.map(|member| self.members.as_ref().map_or(member, |members| members[member] as usize))
     }
 
-    /// Takes rows as queries, finds their true neighbours, and sets the least reach that finds [`TARGET`] of them.
+    /// Takes rows as queries, finds their true neighbours, and sets the least reach that finds `TARGET` of them.
     fn measure_reach(&mut self, rows: &Rows, assignment: &[u32], step: usize) {
         let queries: Vec<&[f32]> = (0..assignment.len()).step_by(step).map(|row| rows.get(row)).collect();
         // One more, because each query finds itself.

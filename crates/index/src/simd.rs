@@ -2,7 +2,7 @@
 //!
 //! Owns: all `unsafe` of the product. Does not own: what a score means (`metric`) or which rows to look at (`flat`, `ivf`).
 //!
-//! Every kernel is written once over [`Lanes`] and compiled once per instruction set, so the sets cannot drift apart.
+//! Every kernel is written once over `Lanes` and compiled once per instruction set, so the sets cannot drift apart.
 //! A pair's result depends on the two vectors alone, never on its neighbours in the call: a row scored in a group of
 //! four and the same row scored by itself give the same bits. So an answer stays the same when a row moves from
 //! the memtable to a segment.
