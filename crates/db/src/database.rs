@@ -7,7 +7,7 @@
 mod recovery;
 mod report;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -114,7 +114,7 @@ impl Database {
             .assign_storage_url(id, &self.assignment_configs(&usage), now_ms())?;
         let record = self
             .metadata
-            .create(CollectionRecord::first(description, reserved.placements().clone()))
+            .create(description, reserved.placements().clone())
             .await?;
         reserved.record();
         self.log_placement(&record);

@@ -9,7 +9,7 @@
 //! is about the best score the list has to offer. Lists are read in the order of their prospects until the next prospect
 //! cannot enter the top `k`. With the largest distance for a radius and reach = 1 that would be the triangle inequality: exact, and
 //! useless in many dimensions. So `reach` is measured when the index is built: rows are taken as queries, and it is what
-//! lets [`TARGET`] of their true neighbours be found. The rule needs no tuning by data set, by `k` or by filter: a filter
+//! lets `TARGET` of their true neighbours be found. The rule needs no tuning by data set, by `k` or by filter: a filter
 //! makes the k-th hit worse, and that alone makes the search look further.
 
 use fixedbitset::FixedBitSet;
@@ -18,6 +18,7 @@ use std::collections::BinaryHeap;
 
 use crate::kmeans::Clusters;
 use crate::metric::Metric;
+use crate::recall::recall_at_k;
 use crate::rows::Rows;
 use crate::scan::{scan, scan_ids};
 use crate::topk::{Hit, TopK, rank};
@@ -25,12 +26,16 @@ use crate::vector_index::{Header, IndexError, IndexKind, Reader, SearchParams, V
 
 /// Share of the sampled rows' true neighbours that the reach must cover. Above the promised recall of 0.95, because queries
 /// come from outside the rows and are a little harder.
-const TARGET: f64 = 0.975;
+const TARGET: f64 = 0.97;
 /// Rows that are taken as queries to measure the reach, and how many neighbours of each.
-const SAMPLED_QUERIES: usize = 128;
+const SAMPLED_QUERIES: usize = 256;
 const SAMPLED_NEIGHBOURS: usize = 10;
+/// At most one row in this many is such a query.
+const SAMPLE_STEP_MIN: usize = 8;
+/// Candidates for the reach that lie so close together that the sample cannot tell them apart.
+const REACHES_APART: usize = 8;
 /// Allowed rows per list up to which scoring just them is cheaper than ranking the lists first.
-const ALLOWED_PER_LIST: usize = 2;
+const ALLOWED_PER_LIST: usize = 4;
 
 /// A plain inverted file with exact scores.
 #[derive(Debug, Clone)]
@@ -69,8 +74,9 @@ impl Ivf {
             offsets,
             members,
         };
-        index.measure_lists(rows);
-        index.measure_reach(rows, &clusters.assignment);
+        let step = (clusters.assignment.len() / SAMPLED_QUERIES).max(SAMPLE_STEP_MIN);
+        index.measure_lists(rows, step);
+        index.measure_reach(rows, &clusters.assignment, step);
         index
     }
 
@@ -79,8 +85,9 @@ impl Ivf {
         self.radii.len()
     }
 
-    /// Mean and radius of every list, over its finite rows.
-    fn measure_lists(&mut self, rows: &Rows) {
+    /// Mean and radius of every list, over its finite rows. The rows that will be taken as queries are left out, because a query from
+    /// outside has not pulled the mean of its list towards itself either; with them in, the reach comes out too small.
+    fn measure_lists(&mut self, rows: &Rows, step: usize) {
         // Distances around the mean of a Dot index are Euclidean: |q·x − q·m| ≤ |q| |x − m|.
         let spread = if self.metric == Metric::Dot {
             Metric::Euclidean
@@ -91,6 +98,7 @@ impl Ivf {
         for list in 0..self.offsets.len() - 1 {
             let members: Vec<&[f32]> = self
                 .list(list)
+                .filter(|row| row % step != 0)
                 .map(|row| rows.get(row))
                 .filter(|row| row.iter().all(|x| x.is_finite()))
                 .collect();
@@ -113,6 +121,7 @@ impl Ivf {
         range.map(|member| self.members.as_ref().map_or(member, |members| members[member] as usize))
     }
 
+<<<<<<< HEAD
     /// Takes rows as queries, finds their true neighbours, and sets the reach that would have found [`TARGET`] of them.
     fn measure_reach(&mut self, rows: &Rows, assignment: &[u32]) {
         let mut needed = Vec::new();
@@ -125,19 +134,70 @@ impl Ivf {
             neighbours.retain(|hit| hit.row as usize != sampled);
             let Some(last) = neighbours.last().map(|hit| hit.score) else {
                 continue;
+=======
+    /// Takes rows as queries, finds their true neighbours, and sets the least reach that finds `TARGET` of them.
+    fn measure_reach(&mut self, rows: &Rows, assignment: &[u32], step: usize) {
+        let queries: Vec<&[f32]> = (0..assignment.len()).step_by(step).map(|row| rows.get(row)).collect();
+        // One more, because each query finds itself.
+        let params = SearchParams::new(SAMPLED_NEIGHBOURS + 1);
+        let exact = |query: &&[f32]| {
+            let mut top = TopK::new(self.metric, params.k);
+            scan(self.metric, rows, 0..assignment.len(), query, None, &mut top);
+            top.into_sorted()
+        };
+        let truth: Vec<Vec<Hit>> = queries.iter().map(exact).collect();
+        let mut reaches = self.needed_reaches(&queries, &truth, assignment);
+        // The reaches of single neighbours are the candidates; halving finds the least one that is enough for the whole search.
+        while reaches.len() > REACHES_APART {
+            let (below, above) = reaches.split_at(reaches.len() / 2);
+            self.reach = below[below.len() - 1];
+            let found: f64 = queries
+                .iter()
+                .zip(&truth)
+                .map(|(query, truth)| recall_of(&self.search(rows, query, &params, None), truth))
+                .sum();
+            reaches = if found >= TARGET * queries.len() as f64 {
+                below.to_vec()
+            } else {
+                above.to_vec()
+>>>>>>> index
             };
-            for hit in &neighbours {
+        }
+        self.reach = reaches.last().copied().unwrap_or(self.reach);
+    }
+
+    /// For each true neighbour the reach at which the prospect of its list is as good as the last neighbour, sorted.
+    fn needed_reaches(&self, queries: &[&[f32]], truth: &[Vec<Hit>], assignment: &[u32]) -> Vec<f32> {
+        let mut reaches = Vec::new();
+        for (query, hits) in queries.iter().zip(truth) {
+            let Some(last) = hits.last() else { continue };
+            for hit in hits {
                 let list = assignment[hit.row as usize] as usize;
+<<<<<<< HEAD
                 let gap = last - self.metric.score(query, self.means.get(list));
                 let gap = if self.metric.larger_is_better() { gap } else { -gap };
                 needed.push(gap / (self.radii[list] * self.weight(query)));
+=======
+                let score = self.metric.score(query, self.means.get(list));
+                let gap = last.score - self.typical(score, self.radii[list]);
+                let gap = if self.metric.larger_is_better() { gap } else { -gap };
+                reaches.push(gap / (self.radii[list] * self.weight(query)));
+>>>>>>> index
             }
         }
         // A list of equal rows has no radius, and its prospect is right with any reach.
-        needed.retain(|reach| reach.is_finite());
-        needed.sort_by(f32::total_cmp);
-        if let Some(reach) = needed.get((needed.len() as f64 * TARGET) as usize) {
-            self.reach = *reach;
+        reaches.retain(|reach| reach.is_finite());
+        reaches.sort_by(f32::total_cmp);
+        reaches
+    }
+
+    /// The score of an average row of a list, given the score of its mean. The inner product is linear, so it is the same;
+    /// distances add up as at a right angle, because in many dimensions a row's own direction has little to do with the query's.
+    fn typical(&self, score: f32, radius: f32) -> f32 {
+        if self.metric == Metric::Dot {
+            score
+        } else {
+            score.hypot(radius)
         }
     }
 
@@ -158,8 +218,18 @@ impl Ivf {
             .score_rows(query, self.means.as_row_slice(), &lists, &mut scores);
         let larger_is_better = self.metric.larger_is_better();
         let reach = if larger_is_better { self.reach } else { -self.reach } * self.weight(query);
+<<<<<<< HEAD
         let prospect =
             |((list, score), radius): ((u32, f32), &f32)| Reverse(rank(larger_is_better, score + reach * radius, list));
+=======
+        let prospect = |((list, score), radius): ((u32, f32), &f32)| {
+            Reverse(rank(
+                larger_is_better,
+                self.typical(score, *radius) + reach * radius,
+                list,
+            ))
+        };
+>>>>>>> index
         // A heap, not a sort: most lists are never looked at.
         lists.into_iter().zip(scores).zip(&self.radii).map(prospect).collect()
     }
@@ -213,12 +283,18 @@ impl VectorIndex for Ivf {
     }
 
     fn search(&self, rows: &Rows, query: &[f32], params: &SearchParams, allowed: Option<&FixedBitSet>) -> Vec<Hit> {
+<<<<<<< HEAD
         let mut top = TopK::new(self.metric, params.k);
+=======
+>>>>>>> index
         let few = allowed.is_some_and(|set| set.count_ones(..) <= self.lists() * ALLOWED_PER_LIST);
-        if params.exact || few || self.shape() != (rows.len(), rows.dim()) {
+        if params.k == 0 || params.exact || few || self.shape() != (rows.len(), rows.dim()) {
+            let mut top = TopK::new(self.metric, params.k);
             scan(self.metric, rows, 0..rows.len(), query, allowed, &mut top);
             return top.into_sorted();
         }
+        // The reach was measured with this many hits; a single one says too little about how good hits can be.
+        let mut top = TopK::new(self.metric, params.k.max(SAMPLED_NEIGHBOURS));
         let mut prospects = self.prospects(query);
         let mut read = 0;
         while let Some(Reverse(prospect)) = prospects.pop() {
@@ -233,7 +309,9 @@ impl VectorIndex for Ivf {
             self.read_list(prospect as u32 as usize, rows, query, allowed, &mut top);
             read += 1;
         }
-        top.into_sorted()
+        let mut hits = top.into_sorted();
+        hits.truncate(params.k);
+        hits
     }
 
     /// The kind's own bytes, 4 each: lists, reach, whether there are members, radii, offsets, means, members.
@@ -261,4 +339,9 @@ impl VectorIndex for Ivf {
         let numbers = self.offsets.len() + self.members.as_ref().map_or(0, Vec::len);
         size_of::<Self>() + (floats + numbers) * size_of::<u32>()
     }
+}
+
+fn recall_of(found: &[Hit], truth: &[Hit]) -> f64 {
+    let rows = |hits: &[Hit]| hits.iter().map(|hit| hit.row).collect::<Vec<_>>();
+    recall_at_k(&rows(found), &rows(truth))
 }

@@ -17,17 +17,17 @@
 //! The modules stand in the order of their use: each uses only those above it.
 #![deny(unsafe_code)]
 
-pub mod flat;
-pub mod ivf;
-pub mod kmeans;
-pub mod metric;
-pub mod recall;
-pub mod rows;
-pub mod scan;
 #[allow(unsafe_code, reason = "the only module that needs it: kernels by std::arch")]
 pub mod simd;
+pub mod rows;
+pub mod metric;
 pub mod topk;
+pub mod scan;
 pub mod vector_index;
+pub mod flat;
+pub mod recall;
+pub mod kmeans;
+pub mod ivf;
 
 pub use flat::Flat;
 pub use ivf::Ivf;

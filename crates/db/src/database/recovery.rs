@@ -25,7 +25,7 @@ impl Database {
         }
         let complete = self.metadata_is_complete();
         self.assignments
-            .restore_counters(&self.metadata.load_counters().await?, complete.is_ok());
+            .restore_counters(&self.metadata.load_counters().await, complete.is_ok());
 
         let lost = self.lost(&records, discovery);
         if lost.is_empty() && complete.is_ok() {
@@ -111,7 +111,7 @@ impl Database {
             .collect();
         self.assignments.record_assignment(id, found.clone());
         if let Err(reason) = complete {
-            let record = CollectionRecord::first(description, found);
+            let record = CollectionRecord::new(description, found);
             self.insert(record, Some(reason.clone()));
             return Ok(());
         }
@@ -120,7 +120,7 @@ impl Database {
             .assign_storage_url(id, &self.assignment_configs(discovery), now_ms())?;
         let record = self
             .metadata
-            .create(CollectionRecord::first(description, reserved.placements().clone()))
+            .create(description, reserved.placements().clone())
             .await?;
         reserved.record();
         tracing::warn!(collection = record.description.name, %id, "metadata record was lost; rebuilt from the files");
