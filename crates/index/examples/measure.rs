@@ -67,96 +67,6 @@ fn floats(dim: usize, path: &str) -> Rows {
     )
 }
 
-<<<<<<< HEAD
-fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let dim: usize = arguments[0].parse().unwrap();
-    let (base, queries) = (floats(dim, &arguments[1]), floats(dim, &arguments[2]));
-    let filter = arguments.get(3).map(|path| std::fs::read(path).unwrap());
-    println!(
-        "{} rows, {} queries, {dim} dimensions, kernels {}",
-        base.len(),
-        queries.len(),
-        simd::name()
-    );
-
-    for (name, kernel) in [
-        ("dot", simd::dot as fn(&[f32], &[f32]) -> f32),
-        ("l2", simd::l2_squared),
-        ("l1", simd::l1),
-    ] {
-        let (rows, rounds) = (base.len().min(200), 2000);
-        let start = Instant::now();
-        let sum: f32 = (0..rounds)
-            .flat_map(|_| 0..rows)
-            .map(|row| kernel(queries.get(0), base.get(row)))
-            .sum();
-        println!(
-            "{name}: {:.1} ns per pair (sum {sum})",
-            start.elapsed().as_secs_f64() * 1e9 / (rows * rounds) as f64
-        );
-    }
-
-    for metric in [Metric::Dot, Metric::Euclidean, Metric::Manhattan] {
-        let count = std::env::var("K")
-            .ok()
-            .map_or(kmeans::cluster_count(base.len()), |k| k.parse().unwrap());
-        let start = Instant::now();
-        let clusters = kmeans::train(metric, &base, count, 10, 42);
-        let trained = start.elapsed();
-        let order = clusters.order();
-        let rows = Rows::from_vec(
-            dim,
-            order.iter().flat_map(|row| base.get(*row as usize)).copied().collect(),
-        );
-        let start = Instant::now();
-        let index = Ivf::build(
-            metric,
-            &rows,
-            &kmeans::Clusters::from_offsets(clusters.centroids.clone(), &clusters.offsets()),
-        );
-        println!(
-            "{metric:?}: k-means {trained:.2?}, build {:.2?}, {} lists, {} bytes",
-            start.elapsed(),
-            index.lists(),
-            index.memory_bytes()
-        );
-        let allowed = filter.as_ref().map(|bytes| {
-            order
-                .iter()
-                .enumerate()
-                .filter(|(_, row)| bytes[**row as usize] == 1)
-                .map(|(new, _)| new)
-                .collect::<fixedbitset::FixedBitSet>()
-        });
-        for k in [1, 10, 100] {
-            let exact = run(
-                &index,
-                &rows,
-                &queries,
-                &SearchParams {
-                    k,
-                    probes: None,
-                    exact: true,
-                },
-                allowed.as_ref(),
-            );
-            let found = run(&index, &rows, &queries, &SearchParams::new(k), allowed.as_ref());
-            let recall: Vec<f64> = found
-                .0
-                .iter()
-                .zip(&exact.0)
-                .map(|(found, truth)| recall_at_k(found, truth))
-                .collect();
-            println!(
-                "  k {k}: exact {:.0} QPS, ivf {:.0} QPS, recall {:.4}, worst {:.2}",
-                exact.1,
-                found.1,
-                recall.iter().sum::<f64>() / recall.len() as f64,
-                recall.iter().copied().fold(1.0, f64::min)
-            );
-        }
-=======
 /// Nanoseconds per pair, best of many, for rows that fit the second cache level and for all.
 fn kernel(metric: Metric, base: &Rows, query: &[f32]) {
     for count in [500.min(base.len()), base.len()] {
@@ -169,7 +79,6 @@ fn kernel(metric: Metric, base: &Rows, query: &[f32]) {
         };
         let best = (0..50).map(|_| once()).fold(f64::MAX, f64::min);
         println!("{metric:?}: {best:.1} ns per pair over {count} rows");
->>>>>>> index
     }
 }
 
@@ -181,14 +90,9 @@ fn run(
     allowed: Option<&FixedBitSet>,
 ) -> (Vec<Vec<u32>>, f64) {
     let start = Instant::now();
-<<<<<<< HEAD
-    let hits = (0..queries.len()).map(|query| index.search(rows, queries.get(query), params, allowed));
-    let found: Vec<Vec<u32>> = hits.map(|hits| hits.iter().map(|hit| hit.row).collect()).collect();
-=======
     let search = |query: usize| index.search(rows, queries.get(query), params, allowed);
     let found = (0..queries.len())
         .map(|query| search(query).iter().map(|hit| hit.row).collect())
         .collect();
->>>>>>> index
     (found, queries.len() as f64 / start.elapsed().as_secs_f64())
 }

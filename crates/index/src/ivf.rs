@@ -121,20 +121,6 @@ impl Ivf {
         range.map(|member| self.members.as_ref().map_or(member, |members| members[member] as usize))
     }
 
-<<<<<<< HEAD
-    /// Takes rows as queries, finds their true neighbours, and sets the reach that would have found [`TARGET`] of them.
-    fn measure_reach(&mut self, rows: &Rows, assignment: &[u32]) {
-        let mut needed = Vec::new();
-        let step = (assignment.len() / SAMPLED_QUERIES).max(1);
-        for sampled in (0..assignment.len()).step_by(step) {
-            let query = rows.get(sampled);
-            let mut top = TopK::new(self.metric, SAMPLED_NEIGHBOURS + 1);
-            scan(self.metric, rows, 0..assignment.len(), query, None, &mut top);
-            let mut neighbours = top.into_sorted();
-            neighbours.retain(|hit| hit.row as usize != sampled);
-            let Some(last) = neighbours.last().map(|hit| hit.score) else {
-                continue;
-=======
     /// Takes rows as queries, finds their true neighbours, and sets the least reach that finds `TARGET` of them.
     fn measure_reach(&mut self, rows: &Rows, assignment: &[u32], step: usize) {
         let queries: Vec<&[f32]> = (0..assignment.len()).step_by(step).map(|row| rows.get(row)).collect();
@@ -160,7 +146,6 @@ impl Ivf {
                 below.to_vec()
             } else {
                 above.to_vec()
->>>>>>> index
             };
         }
         self.reach = reaches.last().copied().unwrap_or(self.reach);
@@ -173,16 +158,10 @@ impl Ivf {
             let Some(last) = hits.last() else { continue };
             for hit in hits {
                 let list = assignment[hit.row as usize] as usize;
-<<<<<<< HEAD
-                let gap = last - self.metric.score(query, self.means.get(list));
-                let gap = if self.metric.larger_is_better() { gap } else { -gap };
-                needed.push(gap / (self.radii[list] * self.weight(query)));
-=======
                 let score = self.metric.score(query, self.means.get(list));
                 let gap = last.score - self.typical(score, self.radii[list]);
                 let gap = if self.metric.larger_is_better() { gap } else { -gap };
                 reaches.push(gap / (self.radii[list] * self.weight(query)));
->>>>>>> index
             }
         }
         // A list of equal rows has no radius, and its prospect is right with any reach.
@@ -218,10 +197,6 @@ impl Ivf {
             .score_rows(query, self.means.as_row_slice(), &lists, &mut scores);
         let larger_is_better = self.metric.larger_is_better();
         let reach = if larger_is_better { self.reach } else { -self.reach } * self.weight(query);
-<<<<<<< HEAD
-        let prospect =
-            |((list, score), radius): ((u32, f32), &f32)| Reverse(rank(larger_is_better, score + reach * radius, list));
-=======
         let prospect = |((list, score), radius): ((u32, f32), &f32)| {
             Reverse(rank(
                 larger_is_better,
@@ -229,7 +204,6 @@ impl Ivf {
                 list,
             ))
         };
->>>>>>> index
         // A heap, not a sort: most lists are never looked at.
         lists.into_iter().zip(scores).zip(&self.radii).map(prospect).collect()
     }
@@ -283,10 +257,6 @@ impl VectorIndex for Ivf {
     }
 
     fn search(&self, rows: &Rows, query: &[f32], params: &SearchParams, allowed: Option<&FixedBitSet>) -> Vec<Hit> {
-<<<<<<< HEAD
-        let mut top = TopK::new(self.metric, params.k);
-=======
->>>>>>> index
         let few = allowed.is_some_and(|set| set.count_ones(..) <= self.lists() * ALLOWED_PER_LIST);
         if params.k == 0 || params.exact || few || self.shape() != (rows.len(), rows.dim()) {
             let mut top = TopK::new(self.metric, params.k);

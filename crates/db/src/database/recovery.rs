@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::{Database, now_ms};
-use crate::discovery::Discovery;
+use crate::discovery::{self, Discovery};
 use crate::engine::manifest::Manifest;
 use crate::error::{Error, Result};
-use crate::metadata::{CollectionRecord, CollectionState};
-use crate::placement::Placement;
+use crate::metadata::{CollectionRecord, CollectionState, LoadedRecords};
+use crate::placement::{Placement, Placements};
 use crate::root::{Root, RootId, StorageComponentType};
 use crate::schema::{CollectionDescription, CollectionId};
 
@@ -18,28 +18,37 @@ const SELF_DESCRIBING: [StorageComponentType; 2] = [StorageComponentType::Wal, S
 
 impl Database {
     pub(super) async fn recover(&self, discovery: &Discovery) -> Result<()> {
-        let records = self.metadata.load_all(discovery).await?;
+        discovery::remove_leftovers(discovery).await;
+        let LoadedRecords { records, unreadable } = self.metadata.load_all(discovery).await;
         for (id, record) in &records {
             self.assignments.record_assignment(*id, record.placement.clone());
             report_strays(record, discovery);
         }
+        let lost: BTreeMap<CollectionId, Placements> = self
+            .without_record(&records, discovery)
+            .into_iter()
+            .map(|id| (id, self.found_homes(id, discovery)))
+            .collect();
+        for (id, homes) in &lost {
+            self.assignments.record_assignment(*id, homes.clone());
+        }
         let complete = self.metadata_is_complete();
-        self.assignments
-            .restore_counters(&self.metadata.load_counters().await, complete.is_ok());
+        let floors = self.metadata.load_counters().await;
+        self.assignments.restore_counters(&floors, complete.is_ok() && unreadable.is_empty());
 
-        let lost = self.lost(&records, discovery);
         if lost.is_empty() && complete.is_ok() {
             let used: HashSet<RootId> = records.values().flat_map(homes).collect();
             self.roots.initialise_missing(&used).await?;
         }
-        let (dropping, active): (Vec<_>, Vec<_>) = records
-            .into_values()
-            .partition(|record| record.state == CollectionState::Dropping);
+        let (dropping, active): (Vec<_>, Vec<_>) =
+            records.into_values().partition(|record| record.state == CollectionState::Dropping);
         for record in active {
             self.insert(record, None);
         }
-        for id in lost {
-            if let Err(error) = self.rebuild(id, discovery, &complete).await {
+        for (id, homes) in lost {
+            // A record that cannot be read is there all the same: the collection is shown and not touched.
+            let unavailable = unreadable.get(&id).cloned().or_else(|| complete.clone().err());
+            if let Err(error) = self.rebuild(id, homes, discovery, unavailable).await {
                 tracing::error!(collection = %id, %error, "a collection without metadata record could not be rebuilt");
             }
         }
@@ -48,7 +57,6 @@ impl Database {
                 tracing::warn!(collection = %record.description.id, %error, "drop not finished; it is tried again at the next start");
             }
         }
-        tracing::info!("Discovery complete: {} collections found", self.catalog.read().len());
         Ok(())
     }
 
@@ -79,53 +87,48 @@ impl Database {
             .try_for_each(|root| root.available())
     }
 
-    /// Collections that have files and no record.
-    fn lost(
+    /// Collections that have files and no record that could be read.
+    fn without_record(
         &self,
         records: &BTreeMap<CollectionId, CollectionRecord>,
         discovery: &Discovery,
     ) -> BTreeSet<CollectionId> {
-        let found = SELF_DESCRIBING
-            .into_iter()
-            .flat_map(|component| discovery.of_component(component));
-        found
-            .map(|(_, id, _)| id)
-            .filter(|id| !records.contains_key(id))
-            .collect()
+        let found = SELF_DESCRIBING.into_iter().flat_map(|component| discovery.of_component(component));
+        found.map(|(_, id, _)| id).filter(|id| !records.contains_key(id)).collect()
     }
 
-    /// Makes the record of a collection again from its files: its homes are where they lie. If a metadata root cannot be
-    /// read the record may be there, so the collection is only shown as unavailable.
-    async fn rebuild(&self, id: CollectionId, discovery: &Discovery, complete: &Result<()>) -> Result<()> {
+    /// Makes the record of a collection again from its files: its homes are where they lie. With a reason why its own
+    /// record cannot be read it is only shown, as unavailable.
+    async fn rebuild(
+        &self,
+        id: CollectionId,
+        homes: Placements,
+        discovery: &Discovery,
+        unavailable: Option<Error>,
+    ) -> Result<()> {
         let description = self.describe(id, discovery).await?;
-        if let Some(namesake) = self.catalog.read().get(&description.name) {
-            let namesake = namesake.record.read().description.id;
+        let namesake = self.catalog.read().get(&description.name).map(|entry| entry.record.read().description.id);
+        if let Some(namesake) = namesake {
             let name = &description.name;
-            return Err(Error::Corruption(format!(
-                "files of a collection `{name}` that is not the one in use, {namesake}; its files are left alone"
-            )));
+            return Err(Error::Corruption(format!("its name `{name}` is that of {namesake}; its files are left alone")));
         }
-        let found: BTreeMap<StorageComponentType, Placement> = StorageComponentType::ALL
-            .into_iter()
-            .filter_map(|component| Some((component, self.found_home(id, component, discovery)?)))
-            .collect();
-        self.assignments.record_assignment(id, found.clone());
-        if let Err(reason) = complete {
-            let record = CollectionRecord::new(description, found);
-            self.insert(record, Some(reason.clone()));
+        if unavailable.is_some() {
+            self.insert(CollectionRecord::new(description, homes), unavailable);
             return Ok(());
         }
-        let reserved = self
-            .assignments
-            .assign_storage_url(id, &self.assignment_configs(discovery), now_ms())?;
-        let record = self
-            .metadata
-            .create(description, reserved.placements().clone())
-            .await?;
+        let configs = self.assignment_configs(discovery);
+        let reserved = self.assignments.assign_storage_url(id, &configs, now_ms())?;
+        let record = self.metadata.create(description, reserved.placements().clone()).await?;
         reserved.record();
         tracing::warn!(collection = record.description.name, %id, "metadata record was lost; rebuilt from the files");
         self.insert(record, None);
         Ok(())
+    }
+
+    /// Where the files of a collection lie, by component; metadata is not among them.
+    fn found_homes(&self, id: CollectionId, discovery: &Discovery) -> Placements {
+        let components = StorageComponentType::ALL.into_iter().filter(|c| *c != StorageComponentType::Metadata);
+        components.filter_map(|component| Some((component, self.found_home(id, component, discovery)?))).collect()
     }
 
     /// Where the files of a component lie. Files on two roots without a record to decide are reported; the root with more bytes wins
@@ -141,7 +144,7 @@ impl Database {
             .filter(|(_, found, _)| *found == id)
             .map(|(root, _, files)| (files.iter().map(|file| file.size).sum(), root))
             .collect();
-        places.sort_by_key(|(bytes, root)| (std::cmp::Reverse(*bytes), root.index()));
+        places.sort_by_key(|(bytes, root)| (std::cmp::Reverse(*bytes), root.id()));
         if let [(_, chosen), (_, other), ..] = &places[..] {
             tracing::error!(collection = %id, %component, chosen = chosen.url(), other = other.url(), "files on two roots and no record");
         }
