@@ -18,11 +18,13 @@ pub struct AppendFile {
 }
 
 impl AppendFile {
-    /// Creates a new file that begins with `bytes`, with up to two missing directories above it; all durable on return. After a
-    /// crash the file is there with all of these bytes or not at all, so that a header can never be half written.
+    /// Creates a new file that begins with `bytes`, with up to two missing directories above it; all durable on return.
+    /// After a crash the file is there with all of these bytes or not at all, so that a header can never be half
+    /// written.
     ///
     /// # Errors
-    /// `AlreadyExists` when there is one, `NotFound` when more than two directories are missing, any failure of the disk.
+    /// `AlreadyExists` when there is one, `NotFound` when more than two directories are missing, any failure of the
+    /// disk.
     pub fn create_new(path: &Path, bytes: &[u8]) -> io::Result<Self> {
         let directory = path.parent().ok_or(ErrorKind::InvalidInput)?;
         let created = create_directories(directory, NEW_DIRECTORIES)?;

@@ -10,10 +10,10 @@
 //! data   = varint raw length | 0xFC | u32 LE raw length - 1 | raw entries | u32 BE CRC32 of the raw entries
 //! ```
 //!
-//! `data` is what the Avro codec "snappy" prescribes, with one literal and no compression: vectors do not compress, but every
-//! stock reader opens it and most check the CRC32. `proximadb.checksum` is the last metadata key and covers all header
-//! bytes before it and the sync marker: with an unnoticed flip in the marker no block would be valid, and a whole
-//! file would look like one torn tail.
+//! `data` is what the Avro codec "snappy" prescribes, with one literal and no compression: vectors do not compress, but
+//! every stock reader opens it and most check the CRC32. `proximadb.checksum` is the last metadata key and covers all
+//! header bytes before it and the sync marker: with an unnoticed flip in the marker no block would be valid, and a
+//! whole file would look like one torn tail.
 
 use std::collections::BTreeMap;
 
@@ -304,9 +304,10 @@ fn varint(input: &mut Input<'_>) -> Result<u64, Damage> {
     Err(Damage::new("a length is longer than 35 bits"))
 }
 
-/// Whether something was written after the bad block at `at`. A write begins only after the sync of the one before it, so
-/// then the bad block had been durable and perhaps acknowledged. Two signs: any byte after its end, where the end can be trusted
-/// (a torn block may have lost any of its sectors, but has nothing after it), or a valid block anywhere behind.
+/// Whether something was written after the bad block at `at`. A write begins only after the sync of the one before it,
+/// so then the bad block had been durable and perhaps acknowledged. Two signs: any byte after its end, where the end
+/// can be trusted (a torn block may have lost any of its sectors, but has nothing after it), or a valid block anywhere
+/// behind.
 fn a_later_write_follows(bytes: &[u8], at: usize, bad: &BadBlock, marker: &SyncMarker) -> bool {
     let written_after = |end: usize| {
         bytes

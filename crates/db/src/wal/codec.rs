@@ -1,8 +1,8 @@
 //! One log entry as Avro binary: encoder and decoder written by hand for the one schema of the log.
 //!
 //! Owns the schema text and the bytes of one record. Does not own blocks, files or checksums (`block`).
-//! Generic Avro libraries visit `array<float>` value by value and lose a factor of 30 to 170; here a vector is one copy,
-//! because Avro's float is exactly the little-endian `f32`.
+//! Generic Avro libraries visit `array<float>` value by value and lose a factor of 30 to 170; here a vector is one
+//! copy, because Avro's float is exactly the little-endian `f32`.
 //!
 //! ```text
 //! WalEntry = seq: long | op: enum | id: string | vectors: map<array<float>> | payload: string

@@ -1,14 +1,15 @@
 //! The file that is being written: growth ahead of the writes, append with sync, sealing.
 //!
-//! Owns one file's valid length and the rule that a failed write ends the file. Does not own which file is next (`log`).
-//! All functions block.
+//! Owns one file's valid length and the rule that a failed write ends the file. Does not own which file is next
+//! (`log`). All functions block.
 //!
 //! ```text
 //! 0 ─ header ─ block ─ block ─┤ end: valid, durable ├─ zeros, written ahead ─┤ len
 //! ```
 //!
-//! Zeros are written ahead because overwriting written space needs no journal commit of the file system: a sync takes half
-//! the time. (`fallocate` alone makes it slower.) The step follows the size of the file, so a small log stays small.
+//! Zeros are written ahead because overwriting written space needs no journal commit of the file system: a sync takes
+//! half the time. (`fallocate` alone makes it slower.) The step follows the size of the file, so a small log stays
+//! small.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,8 @@ use super::block::{FrameBuffer, Header, SyncMarker};
 /// Least and most that is zeroed ahead in one step, in bytes.
 const GROWTH_MIN: u64 = 16 * 1024;
 const GROWTH_MAX: u64 = 1024 * 1024;
-/// A block larger than 1/4 of the step is appended as it is: its own writing outweighs the journal commit that zeros save.
+/// A block larger than 1/4 of the step is appended as it is: its own writing outweighs the journal commit that zeros
+/// save.
 const GROWTH_PER_BLOCK: u64 = 4;
 
 /// One file of the log that may still be appended to.
@@ -88,8 +90,8 @@ impl ActiveFile {
         Ok(())
     }
 
-    /// Opens the file and makes sure that nothing follows the valid blocks: a crash may have left something, and the cut at
-    /// the start may have failed.
+    /// Opens the file and makes sure that nothing follows the valid blocks: a crash may have left something, and the
+    /// cut at the start may have failed.
     fn open(&mut self) -> io::Result<AppendFile> {
         let handle = AppendFile::open(&self.path)?;
         let length = handle.len()?;
@@ -126,8 +128,9 @@ impl ActiveFile {
         Ok(())
     }
 
-    /// Ends the file at its valid length, so that strict readers see no zeros, and closes it. If that fails nothing is lost: replay
-    /// skips what follows the blocks, and entries of a failed write are excluded by the header of the next file.
+    /// Ends the file at its valid length, so that strict readers see no zeros, and closes it. If that fails nothing is
+    /// lost: replay skips what follows the blocks, and entries of a failed write are excluded by the header of the next
+    /// file.
     pub(super) fn seal(&mut self) {
         let handle = self.handle.take();
         if handle.is_some() && self.len == self.end {
@@ -145,7 +148,8 @@ impl ActiveFile {
         match cut {
             Ok(()) => self.len = self.end,
             Err(error) => {
-                tracing::warn!(file = %self.path.display(), %error, "the end of a log file could not be cut; readers skip it");
+                let file = self.path.display();
+                tracing::warn!(%file, %error, "the end of a log file could not be cut; readers skip it");
             }
         }
     }

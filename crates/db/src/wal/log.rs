@@ -48,8 +48,8 @@ impl Log {
     /// Writes `count` entries beginning with `first` as one block and makes them durable.
     ///
     /// # Errors
-    /// `StorageFull` or `RootUnavailable`. The entries then are not in the log: the file they may partly be in has ended, and the
-    /// next one declares where it continues.
+    /// `StorageFull` or `RootUnavailable`. The entries then are not in the log: the file they may partly be in has
+    /// ended, and the next one declares where it continues.
     pub(super) fn commit(&mut self, first: Seq, count: usize, batch: &mut FrameBuffer) -> Result<()> {
         let began = Instant::now();
         let bytes = batch.raw_len() as u64;
@@ -90,8 +90,8 @@ impl Log {
         active.append(first, count, batch)
     }
 
-    /// Ends the active file if it has entries and at least `min_bytes`, and begins the next with `next`, the number that will be
-    /// written next. When the next file cannot be created now, the next commit tries again.
+    /// Ends the active file if it has entries and at least `min_bytes`, and begins the next with `next`, the number
+    /// that will be written next. When the next file cannot be created now, the next commit tries again.
     pub(super) fn roll(&mut self, min_bytes: u64, next: Seq) {
         if self
             .active

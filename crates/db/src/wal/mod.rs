@@ -1,25 +1,29 @@
 //! The write-ahead log of one shard: an operation is acknowledged when it is durable here and applied to memory.
 //!
-//! Owns the files below `<wal root>/<collection id>/<shard>/`. Does not own what is applied (the memtable), when data is flushed, or which root it is.
+//! Owns the files below `<wal root>/<collection id>/<shard>/`. Does not own what is applied (the memtable), when data
+//! is flushed, or which root it is.
 //!
 //! ```text
 //! append ─▶ queue of batches ─▶ leader: one block, write, fdatasync ─▶ apply in order ─▶ wake the callers
-//! writer    writer              log ─▶ file ─▶ block ─▶ codec            memtable
+//! writer    queue               log ─▶ file ─▶ block ─▶ codec            memtable
 //! open   ─▶ replay: read files in order ─▶ scan ─▶ block ─▶ codec ─▶ memtable
 //! ```
 //!
 //! - **Group commit without timers.** While one sync runs the next batch gathers; a lone writer waits for nobody.
 //! - **All or nothing.** The operations of one call stand in one block, so replay has all of them or none.
-//! - **A failed write ends its file.** The sync is not repeated; its sequence numbers are not used again; the next file's header names
-//!   the last acknowledged one. Replay drops what failed and yet reached the disk, and a hole that no header declares is corruption.
-//! - **A torn tail is cut, damage is reported.** A bad block counts as torn only if nothing was written after it, because a write begins
-//!   after the sync of the one before it.
-//! - **Idle costs nothing.** No thread, no open file before the first append, no preallocation: a new log is one header.
+//! - **A failed write ends its file.** The sync is not repeated; its sequence numbers are not used again; the next
+//!   file's header names the last acknowledged one. Replay drops what failed and yet reached the disk, and a hole that
+//!   no header declares is corruption.
+//! - **A torn tail is cut, damage is reported.** A bad block counts as torn only if nothing was written after it,
+//!   because a write begins after the sync of the one before it.
+//! - **Idle costs nothing.** No thread, no open file before the first append, no preallocation: a new log is one
+//!   header.
 
 mod block;
 mod codec;
 mod file;
 mod log;
+mod queue;
 mod replay;
 mod scan;
 #[cfg(test)]

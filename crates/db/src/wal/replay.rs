@@ -2,9 +2,10 @@
 //!
 //! Owns the rules between files; the rules within a file are in `scan` and `block`. Reads one file at a time.
 //!
-//! A failed write ends its file, and its sequence numbers are not used again. So the next file begins at a higher number and its header
-//! names the last *acknowledged* one (`previous_seq`). Replay therefore accepts a hole in the numbers exactly where a header
-//! declares it, drops entries that failed but reached the disk all the same, and calls everything else corruption.
+//! A failed write ends its file, and its sequence numbers are not used again. So the next file begins at a higher
+//! number and its header names the last *acknowledged* one (`previous_seq`). Replay therefore accepts a hole in the
+//! numbers exactly where a header declares it, drops entries that failed but reached the disk all the same, and calls
+//! everything else corruption.
 
 use crate::error::Result;
 use crate::point::{Operation, Seq};
@@ -73,7 +74,8 @@ pub(super) async fn replay(home: &Home, files: &[WalFile], after: Seq, each: Rep
             state.active = Some(newest(home, &summary, marker).await?);
         }
     }
-    // Appending goes on in the newest file only if no number is missing there (a flush may be ahead of a log that lost its end).
+    // Appending goes on in the newest file only if no number is missing there (a flush may be ahead of a log that lost
+    // its end).
     if let Some(active) = state.active.take_if(|active| active.next != state.next) {
         state.sealed.push(SealedFile {
             first: active.first,
@@ -134,7 +136,8 @@ async fn replay_file(
     Ok((summary, header.marker))
 }
 
-/// Whether the file belongs where it was found: a copy under another name or in another collection must not be replayed.
+/// Whether the file belongs where it was found: a copy under another name or in another collection must not be
+/// replayed.
 fn check_place(home: &Home, header: &Header, first: Seq) -> Result<(), Damage> {
     if header.first_seq != first {
         return Err(Damage::new(format!(
@@ -171,7 +174,8 @@ async fn newest(home: &Home, summary: &FileSummary, marker: SyncMarker) -> Resul
     if file.len == file.end {
         return Ok(file);
     }
-    tracing::info!(file = %home.display(&name), end = file.end, bytes = file.len, state = %summary.end, "cutting the end of a log file");
+    let (end, bytes, state) = (file.end, file.len, &summary.end);
+    tracing::info!(file = %home.display(&name), end, bytes, %state, "cutting the end of a log file");
     let cut = home.fs.blocking(move || {
         file.seal();
         file

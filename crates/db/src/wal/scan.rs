@@ -64,8 +64,8 @@ pub struct FileSummary {
 /// Reads a whole log file, hands every entry to `each` in order and sums up.
 ///
 /// # Errors
-/// `Corruption` naming `file` and the offset, for a header or a block that was complete once and is not what it was. `each` has then
-/// seen the entries before it.
+/// `Corruption` naming `file` and the offset, for a header or a block that was complete once and is not what it was.
+/// `each` has then seen the entries before it.
 pub fn read_log_file(file: &str, bytes: &[u8], each: &mut dyn FnMut(Seq, Operation)) -> Result<FileSummary> {
     let (header, header_len) = Header::decode(bytes).map_err(|damage| corruption(file, 0, &damage))?;
     let mut summary = FileSummary {
@@ -115,8 +115,8 @@ pub fn read_log_file(file: &str, bytes: &[u8], each: &mut dyn FnMut(Seq, Operati
     Ok(summary)
 }
 
-/// All entries of a block, which begin with `first` and are numbered without gaps. A whole block or nothing: the operations
-/// of one call stand in one block.
+/// All entries of a block, which begin with `first` and are numbered without gaps. A whole block or nothing: the
+/// operations of one call stand in one block.
 fn decode_block(block: &Block<'_>, first: Seq) -> Result<Vec<(Seq, Operation)>, Damage> {
     let mut input = Input::new(block.raw);
     let mut entries = Vec::new();

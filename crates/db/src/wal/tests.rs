@@ -341,8 +341,8 @@ async fn a_caller_that_goes_away_neither_loses_nor_doubles_anything() {
     let (wal, _) = place.open(0).await.unwrap();
     for id in 0..200 {
         let mut append = Box::pin(wal.append(vec![upsert(id)]));
-        // Polled once: the operation is queued, then the caller is cancelled. (Without the yield tokio's budget would keep the
-        // future from getting so far.)
+        // Polled once: the operation is queued, then the caller is cancelled. (Without the yield tokio's budget would
+        // keep the future from getting so far.)
         let _ = futures::poll!(&mut append);
         drop(append);
         tokio::task::yield_now().await;

@@ -1,40 +1,42 @@
 //! The log as its callers see it: `append` from any task, one leader at a time that writes.
 //!
-//! Owns the queue, sequence numbers, waiting and waking. Does not own files (`log`).
+//! Owns leadership, waiting and waking. Does not own batches and numbers (`queue`) or files (`log`).
 //!
 //! ```text
 //! append: serialise JSON ─ wait for room ─ [queue lock: number, encode into the last batch] ─ start a leader if none ─ wait
 //! leader: [log lock: take the oldest batch, write, sync, apply] ─ wake its callers ─ again until the queue is empty
 //! ```
 //!
-//! Lock order: log, then queue. The queue lock is held for copies in memory only; the log lock during I/O, on threads of the root's pool.
-//! Dropping the future of an `append` neither loses nor repeats anything: before the operations are queued nothing has
-//! happened, afterwards they are written and applied and only the answer goes nowhere.
+//! Lock order: log, then queue. The queue lock is held for copies in memory only; the log lock during I/O, on threads
+//! of the root's pool. Dropping the future of an `append` neither loses nor repeats anything: before the operations are
+//! queued nothing has happened, afterwards they are written and applied and only the answer goes nowhere.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use proximadb_store::Filesystem;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::error::{Error, Result};
 use crate::point::{Operation, Seq};
 
-use super::block::{FrameBuffer, MAX_RAW_BYTES};
-use super::codec::{PayloadTexts, encode_entry, size_bound};
+use super::block::MAX_RAW_BYTES;
+use super::codec::{PayloadTexts, size_bound};
 use super::log::Log;
+use super::queue::{Queue, Waiter};
 use super::replay::{Replay, replay};
 use super::{Home, WalFile, WalOptions, WalStats, to_error};
 
-/// Applies the operations of one commit to memory. Called in order of their numbers, after the sync and before the callers
-/// wake, on a thread of the root's pool; must not call the log.
+/// Applies the operations of one commit to memory. Called in order of their numbers, after the sync and before the
+/// callers wake, on a thread of the root's pool; must not call the log.
 pub type Apply = Arc<dyn Fn(Vec<(Seq, Operation)>) + Send + Sync>;
 
-/// Bytes that may be queued, in KiB (permits of a semaphore). Callers beyond wait in line: a slow disk must not fill the memory.
+/// Bytes that may be queued, in KiB (permits of a semaphore). Callers beyond wait in line: a slow disk must not fill
+/// the memory.
 const QUEUE_KIB: u32 = 64 * 1024;
-/// Commits that one leader does before it queues up again behind other work of the root: a busy log must not keep a thread forever.
+/// Commits that one leader does before it queues up again behind other work of the root: a busy log must not keep a
+/// thread forever.
 const LEADER_COMMITS: usize = 64;
 
 /// How a log is opened.
@@ -61,7 +63,6 @@ pub struct Wal {
 
 struct Shared {
     fs: Filesystem,
-    max_batch_bytes: usize,
     apply: Apply,
     room: Arc<Semaphore>,
     queue: Mutex<Queue>,
@@ -70,34 +71,9 @@ struct Shared {
     stats: Mutex<WalStats>,
 }
 
-struct Queue {
-    /// Number of the next operation.
-    next: Seq,
-    /// Oldest first; the last one still gathers.
-    batches: VecDeque<Batch>,
-    leading: bool,
-    /// Set when nothing more is accepted.
-    closed: Option<Error>,
-    /// Memory of the last block, kept while the log is busy.
-    spare: Vec<u8>,
-}
-
-/// What one block will hold, and who waits for it.
-struct Batch {
-    entries: FrameBuffer,
-    operations: Vec<(Seq, Operation)>,
-    waiters: Vec<Waiter>,
-}
-
-struct Waiter {
-    done: oneshot::Sender<Result<()>>,
-    /// Room in the queue, given back with the answer.
-    _room: Option<OwnedSemaphorePermit>,
-}
-
 impl Wal {
-    /// Opens the log: hands every operation after `start.after` to `replayed` in order, cuts a torn tail, and creates the first file,
-    /// a header only, if there is none.
+    /// Opens the log: hands every operation after `start.after` to `replayed` in order, cuts a torn tail, and creates
+    /// the first file, a header only, if there is none.
     ///
     /// # Errors
     /// `Corruption` naming file and offset; nothing is cut then, and what `replayed` has seen must be thrown away.
@@ -114,19 +90,11 @@ impl Wal {
             durable: found.last,
             totals: WalStats::default(),
         };
-        let queue = Queue {
-            next: found.next,
-            batches: VecDeque::new(),
-            leading: false,
-            closed: None,
-            spare: Vec::new(),
-        };
         let shared = Shared {
             fs: fs.clone(),
-            max_batch_bytes: start.options.max_batch_bytes,
             apply: start.apply,
             room: Arc::new(Semaphore::new(QUEUE_KIB as usize)),
-            queue: Mutex::new(queue),
+            queue: Mutex::new(Queue::new(found.next, start.options.max_batch_bytes)),
             stats: Mutex::new(log.stats()),
             log: Mutex::new(log),
         };
@@ -138,13 +106,13 @@ impl Wal {
         Ok(wal)
     }
 
-    /// Logs and applies the operations of one call as a whole and returns their sequence numbers, in order. When it returns they are
-    /// durable and applied. No operation, no write.
+    /// Logs and applies the operations of one call as a whole and returns their sequence numbers, in order. When it
+    /// returns they are durable and applied. No operation, no write.
     ///
     /// # Errors
-    /// `StorageFull` or `RootUnavailable`: not applied, and if a part has reached the disk the next write excludes it (until
-    /// then a restart may still find it: the outcome is open, as with any lost answer). `InvalidInput` for more than 4 GiB at once.
-    /// `Internal` when the log is closed.
+    /// `StorageFull` or `RootUnavailable`: not applied, and if a part has reached the disk the next write excludes it
+    /// (until then a restart may still find it: the outcome is open, as with any lost answer). `InvalidInput` for more
+    /// than 4 GiB at once. `Internal` when the log is closed.
     pub async fn append(&self, operations: Vec<Operation>) -> Result<Range<Seq>> {
         if operations.is_empty() {
             let next = self.shared.queue.lock().next;
@@ -174,17 +142,18 @@ impl Wal {
         Ok(numbers)
     }
 
-    /// Ends the active file if it holds entries and at least `min_bytes`, so that a flush can release it. Everything appended
-    /// and acknowledged before is in it.
+    /// Ends the active file if it holds entries and at least `min_bytes`, so that a flush can release it. Everything
+    /// appended and acknowledged before is in it.
     ///
     /// # Errors
-    /// `RootUnavailable` when the root is being closed. A new file that cannot be created (a full disk) is not an error: the next write tries again.
+    /// `RootUnavailable` when the root is being closed. A new file that cannot be created (a full disk) is not an
+    /// error: the next write tries again.
     pub async fn roll(&self, min_bytes: u64) -> Result<()> {
         self.with_log(move |log, next| log.roll(min_bytes, next)).await
     }
 
-    /// Deletes the files whose operations are all at or below `through`, oldest first, durably; never the newest. Returns the bytes freed.
-    /// Call it only when a manifest that names the flushed data is durable.
+    /// Deletes the files whose operations are all at or below `through`, oldest first, durably; never the newest.
+    /// Returns the bytes freed. Call it only when a manifest that names the flushed data is durable.
     ///
     /// # Errors
     /// As the root answers; the remaining files stay and can be released later.
@@ -219,10 +188,9 @@ impl Wal {
 
     /// Waits for what was appended, refuses everything after, and ends the active file at its true length.
     pub async fn close(&self) {
-        let drained = self.drained();
         self.shared.queue.lock().closed.get_or_insert_with(closed_error);
         // A log that has failed is closed all the same; its callers have got the error.
-        let _ = drained.await;
+        let _ = self.drained().await;
         let _ = self
             .with_log(|log, _| {
                 if let Some(active) = &mut log.active {
@@ -233,15 +201,11 @@ impl Wal {
     }
 
     /// Waits until everything queued now is answered and applied.
-    fn drained(&self) -> impl Future<Output = Result<()>> + use<> {
+    async fn drained(&self) -> Result<()> {
         let (done, answer) = oneshot::channel();
-        let queued = self
-            .shared
-            .enqueue(Vec::new(), &PayloadTexts::none(), 0, Waiter { done, _room: None });
-        async move {
-            queued?;
-            answer.await.map_err(|_| unknown_outcome())?
-        }
+        self.shared
+            .enqueue(Vec::new(), &PayloadTexts::none(), 0, Waiter { done, _room: None })?;
+        answer.await.map_err(|_| unknown_outcome())?
     }
 
     /// Looks at the files.
@@ -265,7 +229,8 @@ impl Wal {
 }
 
 impl Shared {
-    /// Numbers the operations, adds them to the last batch or begins a new one, and sees to it that a leader is running.
+    /// Numbers the operations, adds them to the last batch or begins a new one, and sees to it that a leader is
+    /// running.
     fn enqueue(
         self: &Arc<Self>,
         operations: Vec<Operation>,
@@ -274,19 +239,11 @@ impl Shared {
         waiter: Waiter,
     ) -> Result<Range<Seq>> {
         let mut queue = self.queue.lock();
-        if let Some(error) = &queue.closed {
+        // Nothing to write is answered even then: it is how `close` waits.
+        if let Some(error) = queue.closed.as_ref().filter(|_| !operations.is_empty()) {
             return Err(error.clone());
         }
-        let first = queue.next;
-        queue.next += operations.len() as u64;
-        let numbers = first..queue.next;
-        let mut batch = queue.take_gathering(bound, self.max_batch_bytes);
-        for ((seq, operation), payload) in numbers.clone().zip(operations).zip(payloads.iter()) {
-            encode_entry(batch.entries.entries_mut(), seq, &operation, payload);
-            batch.operations.push((seq, operation));
-        }
-        batch.waiters.push(waiter);
-        queue.batches.push_back(batch);
+        let numbers = queue.push(operations, payloads, bound, waiter);
         let lead = !std::mem::replace(&mut queue.leading, true);
         drop(queue);
         if lead {
@@ -300,46 +257,9 @@ impl Shared {
     }
 }
 
-impl Queue {
-    /// Takes out the last batch if `bytes` more fit in it, or a new one.
-    fn take_gathering(&mut self, bytes: usize, limit: usize) -> Batch {
-        let fits = |batch: &mut Batch| batch.operations.is_empty() || batch.entries.raw_len() + bytes <= limit;
-        self.batches.pop_back_if(fits).unwrap_or_else(|| {
-            let entries = FrameBuffer::reusing(std::mem::take(&mut self.spare));
-            Batch {
-                entries,
-                operations: Vec::new(),
-                waiters: Vec::new(),
-            }
-        })
-    }
-
-    /// Number of the operation that will be written next.
-    fn first_queued(&self) -> Seq {
-        let queued = self.batches.iter().flat_map(|batch| batch.operations.first());
-        queued.map(|(seq, _)| *seq).next().unwrap_or(self.next)
-    }
-
-    /// The oldest batch, or the end of the leadership.
-    fn take_or_resign(&mut self) -> Option<Batch> {
-        let batch = self.batches.pop_front();
-        if batch.is_none() {
-            self.leading = false;
-            self.spare = Vec::new();
-        }
-        batch
-    }
-
-    /// Keeps the memory of a block for the next one, unless one huge call has grown it.
-    fn keep(&mut self, memory: Vec<u8>, limit: usize) {
-        if memory.capacity() <= 2 * limit {
-            self.spare = memory;
-        }
-    }
-}
-
-/// The right and the duty to write the queue. However it ends, nobody waits forever: dropped without a regular end (a panic, a root that is being
-/// closed) it refuses what is queued and everything after, because memory and log may then differ.
+/// The right and the duty to write the queue. However it ends, nobody waits forever: dropped without a regular end (a
+/// panic, a root that is being closed) it refuses what is queued and everything after, because memory and log may then
+/// differ.
 struct Leadership {
     shared: Arc<Shared>,
     resigned: bool,
@@ -382,10 +302,7 @@ impl Leadership {
             // The caller may have gone.
             let _ = waiter.done.send(result.clone());
         }
-        shared
-            .queue
-            .lock()
-            .keep(batch.entries.into_memory(), shared.max_batch_bytes);
+        shared.queue.lock().keep(batch.entries.into_memory());
         true
     }
 }
@@ -400,9 +317,9 @@ impl Drop for Leadership {
         let error =
             Error::Internal("the log has stopped after a failure of the program; restart to replay it".to_owned());
         queue.closed.get_or_insert_with(|| error.clone());
-        let abandoned = std::mem::take(&mut queue.batches);
+        let abandoned = queue.abandon();
         drop(queue);
-        for waiter in abandoned.into_iter().flat_map(|batch| batch.waiters) {
+        for waiter in abandoned {
             let _ = waiter.done.send(Err(error.clone()));
         }
     }

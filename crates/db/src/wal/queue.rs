@@ -1,0 +1,124 @@
+//! What waits to be written: operations numbered and encoded into batches, one batch a future block.
+//!
+//! Owns sequence numbers and the rule which operations share a block. No I/O, no waiting; the lock around it is
+//! `writer`'s.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::error::{Error, Result};
+use crate::point::{Operation, Seq};
+
+use super::block::FrameBuffer;
+use super::codec::{PayloadTexts, encode_entry};
+
+/// Everything that is not yet written.
+pub(super) struct Queue {
+    /// Number of the next operation.
+    pub(super) next: Seq,
+    /// Oldest first; the last one still gathers.
+    batches: VecDeque<Batch>,
+    /// Whether somebody is writing the queue.
+    pub(super) leading: bool,
+    /// A block holds operations of several calls up to this size. Bytes.
+    max_batch_bytes: usize,
+    /// Set when nothing more is accepted.
+    pub(super) closed: Option<Error>,
+    /// Memory of the last block, kept while the log is busy.
+    spare: Vec<u8>,
+}
+
+/// What one block will hold, and who waits for it.
+pub(super) struct Batch {
+    pub(super) entries: FrameBuffer,
+    pub(super) operations: Vec<(Seq, Operation)>,
+    pub(super) waiters: Vec<Waiter>,
+}
+
+/// A caller of `append`.
+pub(super) struct Waiter {
+    pub(super) done: oneshot::Sender<Result<()>>,
+    /// Room in the queue, given back with the answer.
+    pub(super) _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Queue {
+    /// An empty queue whose first operation gets the number `next`.
+    pub(super) fn new(next: Seq, max_batch_bytes: usize) -> Self {
+        Self {
+            next,
+            batches: VecDeque::new(),
+            leading: false,
+            max_batch_bytes,
+            closed: None,
+            spare: Vec::new(),
+        }
+    }
+
+    /// Numbers the operations of one call, which take at most `bound` bytes, and adds them to one batch.
+    pub(super) fn push(
+        &mut self,
+        operations: Vec<Operation>,
+        payloads: &PayloadTexts,
+        bound: usize,
+        waiter: Waiter,
+    ) -> Range<Seq> {
+        let first = self.next;
+        self.next += operations.len() as u64;
+        let numbers = first..self.next;
+        let mut batch = self.take_gathering(bound);
+        for ((seq, operation), payload) in numbers.clone().zip(operations).zip(payloads.iter()) {
+            encode_entry(batch.entries.entries_mut(), seq, &operation, payload);
+            batch.operations.push((seq, operation));
+        }
+        batch.waiters.push(waiter);
+        self.batches.push_back(batch);
+        numbers
+    }
+
+    /// Takes out the last batch if `bytes` more fit in it, or a new one.
+    fn take_gathering(&mut self, bytes: usize) -> Batch {
+        let limit = self.max_batch_bytes;
+        let fits = |batch: &mut Batch| batch.operations.is_empty() || batch.entries.raw_len() + bytes <= limit;
+        self.batches.pop_back_if(fits).unwrap_or_else(|| {
+            let entries = FrameBuffer::reusing(std::mem::take(&mut self.spare));
+            Batch {
+                entries,
+                operations: Vec::new(),
+                waiters: Vec::new(),
+            }
+        })
+    }
+
+    /// Number of the operation that will be written next.
+    pub(super) fn first_queued(&self) -> Seq {
+        let queued = self.batches.iter().flat_map(|batch| batch.operations.first());
+        queued.map(|(seq, _)| *seq).next().unwrap_or(self.next)
+    }
+
+    /// The oldest batch, or the end of the leadership.
+    pub(super) fn take_or_resign(&mut self) -> Option<Batch> {
+        let batch = self.batches.pop_front();
+        if batch.is_none() {
+            self.leading = false;
+            self.spare = Vec::new();
+        }
+        batch
+    }
+
+    /// Keeps the memory of a block for the next one, unless one huge call has grown it.
+    pub(super) fn keep(&mut self, memory: Vec<u8>) {
+        if memory.capacity() <= 2 * self.max_batch_bytes {
+            self.spare = memory;
+        }
+    }
+
+    /// Gives up everything that is not written; the waiters get their answer from the caller.
+    pub(super) fn abandon(&mut self) -> impl Iterator<Item = Waiter> + use<> {
+        std::mem::take(&mut self.batches)
+            .into_iter()
+            .flat_map(|batch| batch.waiters)
+    }
+}
