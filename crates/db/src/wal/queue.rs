@@ -14,6 +14,9 @@ use crate::point::{Operation, Seq};
 use super::block::FrameBuffer;
 use super::codec::{PayloadTexts, encode_entry};
 
+/// Blocks in flight at once: one is written, one is applied, one gathers.
+const SPARE_BLOCKS: usize = 3;
+
 /// Everything that is not yet written.
 pub(super) struct Queue {
     /// Number of the next operation.
@@ -26,8 +29,8 @@ pub(super) struct Queue {
     max_batch_bytes: usize,
     /// Set when nothing more is accepted.
     pub(super) closed: Option<Error>,
-    /// Memory of the last block, kept while the log is busy.
-    spare: Vec<u8>,
+    /// Memory of blocks that were written, kept while the log is busy.
+    spare: Vec<Vec<u8>>,
 }
 
 /// What one block will hold, and who waits for it.
@@ -83,7 +86,7 @@ impl Queue {
         let limit = self.max_batch_bytes;
         let fits = |batch: &mut Batch| batch.operations.is_empty() || batch.entries.raw_len() + bytes <= limit;
         self.batches.pop_back_if(fits).unwrap_or_else(|| {
-            let entries = FrameBuffer::reusing(std::mem::take(&mut self.spare));
+            let entries = FrameBuffer::reusing(self.spare.pop().unwrap_or_default());
             Batch {
                 entries,
                 operations: Vec::new(),
@@ -98,6 +101,11 @@ impl Queue {
         queued.map(|(seq, _)| *seq).next().unwrap_or(self.next)
     }
 
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
     /// The oldest batch, or the end of the leadership.
     pub(super) fn take_or_resign(&mut self) -> Option<Batch> {
         let batch = self.batches.pop_front();
@@ -110,8 +118,8 @@ impl Queue {
 
     /// Keeps the memory of a block for the next one, unless one huge call has grown it.
     pub(super) fn keep(&mut self, memory: Vec<u8>) {
-        if memory.capacity() <= 2 * self.max_batch_bytes {
-            self.spare = memory;
+        if self.spare.len() < SPARE_BLOCKS && memory.capacity() <= 2 * self.max_batch_bytes {
+            self.spare.push(memory);
         }
     }
 

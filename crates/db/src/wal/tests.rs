@@ -183,6 +183,33 @@ async fn f5_concurrent_writers_share_commits_and_are_applied_in_the_order_of_the
     assert_eq!(place.open(0).await.unwrap().1, applied);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f5_large_batches_are_applied_in_order_although_the_next_is_written_meanwhile() {
+    let place = Place::with(WalOptions {
+        max_batch_bytes: 300_000,
+        ..WalOptions::default()
+    });
+    let (wal, _) = place.open(0).await.unwrap();
+    let call = |id: u64| {
+        let vectors = NamedVectors::single(vec![id as f32; 80_000]);
+        let point = Point {
+            id: PointId::Num(id),
+            vectors,
+            payload: Payload::new(),
+        };
+        wal.append(vec![Operation::Upsert(point), delete(id)])
+    };
+    let numbers = futures::future::join_all((0..60).map(call)).await;
+    assert!(numbers.into_iter().all(|numbers| numbers.is_ok()));
+    assert!(place.applied.lock().iter().map(|(seq, _)| *seq).eq(1..=120));
+    assert_eq!(
+        wal.stats().commits,
+        60,
+        "each call is a batch of its own, large enough to be handed over"
+    );
+    assert_eq!(place.replayed(0).await.len(), 120);
+}
+
 #[tokio::test]
 async fn f9_statistics_equal_the_disk() {
     let place = Place::with(WalOptions {

@@ -4,12 +4,13 @@
 //!
 //! ```text
 //! append: serialise JSON ─ wait for room ─ [queue lock: number, encode into the last batch] ─ start a leader if none ─ wait
-//! leader: [log lock: take the oldest batch, write, sync, apply] ─ wake its callers ─ again until the queue is empty
+//! leader: [log lock: take the oldest batch, write, sync] ─ [apply] ─ wake its callers ─ again until the queue is empty
 //! ```
 //!
-//! Lock order: log, then queue. The queue lock is held for copies in memory only; the log lock during I/O, on threads
-//! of the root's pool. Dropping the future of an `append` neither loses nor repeats anything: before the operations are
-//! queued nothing has happened, afterwards they are written and applied and only the answer goes nowhere.
+//! Lock order: log, then queue or applying. A leader with a large batch lets a successor write while it applies. The
+//! queue lock is held for copies in memory only; the log lock during I/O, on threads of the root's pool. Dropping the
+//! future of an `append` neither loses nor repeats anything: before the operations are queued nothing has happened,
+//! afterwards they are written and applied and only the answer goes nowhere.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ const QUEUE_KIB: u32 = 64 * 1024;
 /// Commits that one leader does before it queues up again behind other work of the root: a busy log must not keep a
 /// thread forever.
 const LEADER_COMMITS: usize = 64;
+/// From this size on the next batch is written while this one is applied: below it waking a second thread costs more.
+const HAND_OVER_BYTES: usize = 256 * 1024;
 
 /// How a log is opened.
 pub struct WalStart {
@@ -67,6 +70,8 @@ struct Shared {
     room: Arc<Semaphore>,
     queue: Mutex<Queue>,
     log: Mutex<Log>,
+    /// Held while a batch is applied.
+    applying: Mutex<()>,
     /// A copy that can be read while the log lock is held during a sync.
     stats: Mutex<WalStats>,
 }
@@ -97,6 +102,7 @@ impl Wal {
             queue: Mutex::new(Queue::new(found.next, start.options.max_batch_bytes)),
             stats: Mutex::new(log.stats()),
             log: Mutex::new(log),
+            applying: Mutex::new(()),
         };
         let wal = Self {
             shared: Arc::new(shared),
@@ -281,7 +287,8 @@ impl Leadership {
         self.start();
     }
 
-    /// Writes and answers the oldest batch; false when there was none, which ends the leadership.
+    /// Writes, applies and answers the oldest batch; false when the leadership has ended, because there was none or
+    /// because a successor writes the next one already.
     fn commit_next(&self) -> bool {
         let shared = &self.shared;
         let mut log = shared.log.lock();
@@ -293,17 +300,27 @@ impl Leadership {
             Some((first, _)) => log.commit(*first, operations.len(), &mut batch.entries),
             None => Ok(()),
         };
+        *shared.stats.lock() = log.stats();
+        // Taken before the log is let go: batches are applied in the order in which they were written.
+        let applying = shared.applying.lock();
+        drop(log);
+        let hand_over = batch.entries.raw_len() >= HAND_OVER_BYTES && !shared.queue.lock().is_empty();
+        if hand_over {
+            Self::start(Self {
+                shared: Arc::clone(shared),
+                resigned: false,
+            });
+        }
         if result.is_ok() && !operations.is_empty() {
             (shared.apply)(operations);
         }
-        *shared.stats.lock() = log.stats();
-        drop(log);
+        drop(applying);
+        shared.queue.lock().keep(batch.entries.into_memory());
         for waiter in batch.waiters {
             // The caller may have gone.
             let _ = waiter.done.send(result.clone());
         }
-        shared.queue.lock().keep(batch.entries.into_memory());
-        true
+        !hand_over
     }
 }
 
