@@ -84,7 +84,7 @@ def test_a_whole_session_of_the_official_client(client, packages):
 
     client.delete_collection("packages")
     assert not client.collection_exists("packages")
-    with pytest.raises(UnexpectedResponse, match="doesn't exist!"):
+    with pytest.raises(UnexpectedResponse, match="Not found: Collection `packages` doesn"):
         client.count("packages")
     create(client)
     assert client.count("packages").count == 0
