@@ -46,7 +46,7 @@ def test_every_kind_of_bad_input_is_refused_and_changes_nothing(servers):
     for size in (0, 65537, -1, "x"):
         check(server, "PUT", "/collections/new", {"vectors": {"size": size, "distance": "Dot"}}, {400, 422})
     check(server, "PUT", "/collections/new", {"vectors": {"size": 4, "distance": "Near"}}, {400})
-    for name in ("a%2Fb", "x" * 256, "a%00b", "%0A"):
+    for name in ("..", "%2E%2E", "a%2Fb", "x" * 256, "a%00b", "%0A"):
         check(server, "PUT", f"/collections/{name}", SPACE, {400, 422})
     check(server, "PUT", "/collections/c/points", "x" * (33 << 20), {413})
 
@@ -57,14 +57,14 @@ def test_every_kind_of_bad_input_is_refused_and_changes_nothing(servers):
 
 def test_odd_but_legal_names_never_become_paths(servers):
     server = servers().start()
-    for name in ("..", "with%20space", "x" * 255, "%C3%BC%E4%B8%AD"):
+    for name in ("with%20space", "x" * 255, "%C3%BC%E4%B8%AD"):
         server.ok("PUT", f"/collections/{name}", SPACE)
         server.ok("PUT", f"/collections/{name}/points?wait=true", {"points": [{"id": 1, "vector": [1, 2, 3, 4]}]})
         assert server.ok("POST", f"/collections/{name}/points/count", {})["count"] == 1
-    assert len(server.ok("GET", "/collections")["collections"]) == 4
+    assert len(server.ok("GET", "/collections")["collections"]) == 3
     server.stop()
     server.start()
-    assert len(server.ok("GET", "/collections")["collections"]) == 4
+    assert len(server.ok("GET", "/collections")["collections"]) == 3
 
 
 def mount_tmpfs(path, size):

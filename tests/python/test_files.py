@@ -68,7 +68,7 @@ def test_g6_a_stock_parquet_reader_counts_the_same_rows_as_the_api(servers, pack
 def test_g7_b10_flush_and_compaction_rename_inside_the_assigned_root_and_write_nowhere_else(servers, packages, tmp_path):
     trace = tmp_path / "trace"
     calls = "trace=rename,renameat,renameat2,link,linkat,open,openat,creat,mkdir,mkdirat,unlink,unlinkat"
-    server = servers().start(wrapper=["strace", "-f", "-qq", "-o", str(trace), "-e", calls, "-e", "signal=none"])
+    server = servers().start(wrapper=["strace", "-D", "-f", "-qq", "-o", str(trace), "-e", calls, "-e", "signal=none"])
     server.ok("PUT", "/collections/p", SPACE)
     upsert(server, "p", packages)
     server.ok("POST", "/collections/p/flush")

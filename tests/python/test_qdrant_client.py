@@ -112,7 +112,7 @@ def test_batches_named_vectors_and_uuids(client):
     client.create_collection("named", vectors_config={"image": space, "text": space})
     uuid = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
     client.upsert("named", models.Batch(ids=[1, uuid], vectors={"image": [[0, 0], [3, 4]], "text": [[1, 1], [2, 2]]},
-                                        payloads=[{"a": 1}, None]))
+                                        payloads=[{"a": 1}, {}]))
     found = client.query_points("named", query=[0.0, 0.0], using="image", with_vectors=True).points
     assert [(point.id, point.score) for point in found] == [(1, 0.0), (uuid, 5.0)]
     assert found[1].vector == {"image": [3.0, 4.0], "text": [2.0, 2.0]}

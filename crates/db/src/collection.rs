@@ -54,8 +54,8 @@ impl Collection {
     }
 
     /// Takes over changed settings.
-    pub(crate) fn set_description(&self, description: Arc<CollectionDescription>) {
-        self.shard.set_description(description);
+    pub(crate) async fn set_description(&self, description: Arc<CollectionDescription>) -> Result<()> {
+        self.shard.set_description(description).await
     }
 
     /// Inserts points, replacing those with the same ids. All become durable and visible together.

@@ -8,7 +8,7 @@ mod recovery;
 mod report;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
@@ -31,6 +31,8 @@ pub use report::{AssignmentReport, OperationReport, RootReport};
 
 /// The only shard of a collection, until there are several.
 const SHARD: &str = "000";
+/// How often roots that are not online are looked at: a disk that was mounted again serves within this time.
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 /// How old the measured usage of the roots may be when a new collection is placed by it.
 const USAGE_AGE_MAX: Duration = Duration::from_secs(10);
 
@@ -85,6 +87,7 @@ impl Database {
             changing: AsyncMutex::default(),
         });
         database.recover(&discovery).await?;
+        tokio::spawn(probe_roots(Arc::downgrade(&database)));
         Ok(database)
     }
 }
@@ -135,7 +138,7 @@ impl Database {
         let description = Arc::new(record.description.clone());
         *entry.record.write() = record;
         if let Some(collection) = &*entry.opened.lock().await {
-            collection.set_description(description);
+            collection.set_description(description).await?;
         }
         Ok(())
     }
@@ -303,6 +306,19 @@ impl Database {
                 .map(|root| root.url().to_owned())
                 .collect();
             tracing::info!(collection = record.description.name, id = %record.description.id, %component, ?urls, "collection placed");
+        }
+    }
+}
+
+/// Looks again at roots that are not online, for as long as the database lives.
+async fn probe_roots(database: Weak<Database>) {
+    loop {
+        tokio::time::sleep(PROBE_INTERVAL).await;
+        let Some(database) = database.upgrade() else { return };
+        match database.roots.probe().await {
+            Ok(back) if back.is_empty() => {}
+            Ok(_) => database.readmit().await,
+            Err(error) => tracing::error!(%error, "a root came back as something else"),
         }
     }
 }

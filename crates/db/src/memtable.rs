@@ -181,9 +181,17 @@ impl Memtable {
                 .collect(),
             payloads,
             clustering: None,
-            tombstones: self.tombstones.clone(),
+            tombstones: self.newest_tombstones(),
         };
         (data, kept)
+    }
+}
+
+impl Memtable {
+    /// The newest tombstone of each id, sorted by id.
+    fn newest_tombstones(&self) -> Vec<(PointId, Seq)> {
+        let newest: BTreeMap<PointId, Seq> = self.tombstones.iter().copied().collect();
+        newest.into_iter().collect()
     }
 }
 

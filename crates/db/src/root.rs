@@ -210,12 +210,24 @@ impl Root {
         }
     }
 
+    /// Notes in the state what a failed write says about the root; [`map_error`](Self::map_error) does it by itself.
+    pub fn note_failure(&self, error: &Error) {
+        match error {
+            Error::StorageFull { .. } => self.degrade(RootState::ReadOnly),
+            Error::RootUnavailable { .. } => self.degrade(RootState::Suspect),
+            _ => {}
+        }
+    }
+
     fn note(&self, error: &StoreError) {
-        let worse = match error {
+        self.degrade(match error {
             StoreError::Full(_) | StoreError::ReadOnly(_) => RootState::ReadOnly,
             StoreError::NotFound(_) | StoreError::Config(_) => return,
             _ => RootState::Suspect,
-        };
+        });
+    }
+
+    fn degrade(&self, worse: RootState) {
         // A drain or an outage outlasts a single failure.
         if matches!(
             self.state(),

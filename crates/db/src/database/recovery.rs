@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Database, now_ms};
 use crate::discovery::{self, Discovery};
@@ -58,6 +59,21 @@ impl Database {
             }
         }
         Ok(())
+    }
+
+    /// Takes up collections whose records can be read now that a root is back.
+    pub(super) async fn readmit(&self) {
+        let _one_change_at_a_time = self.changing.lock().await;
+        let discovery = self.usage(Duration::ZERO).await;
+        for (id, record) in self.metadata.load_all(&discovery).await.records {
+            let known = self.catalog.read().get(&record.description.name).cloned();
+            let usable = known.is_some_and(|entry| entry.unavailable.is_none());
+            if !usable && record.state == CollectionState::Active {
+                self.assignments.record_assignment(id, record.placement.clone());
+                tracing::info!(collection = record.description.name, %id, "collection is available again");
+                self.insert(record, None);
+            }
+        }
     }
 
     /// Deletes the files of a collection whose record says `dropping`, then the record.

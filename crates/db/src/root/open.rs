@@ -66,7 +66,7 @@ impl Roots {
             .collect();
         let first_start = loaded.is_none() && !sights.iter().any(|sight| matches!(sight.found, Found::Known(_)));
         refuse_partial_first_start(first_start, &candidates, &sights)?;
-        let cluster_id = cluster_of(&candidates, &sights, loaded.as_ref())?;
+        let cluster_id = cluster_of(&candidates, &sights)?;
         refuse_misplaced(&candidates, &sights)?;
 
         let before = loaded.unwrap_or_else(|| Registry::new(cluster_id));
@@ -192,22 +192,24 @@ fn refuse_partial_first_start(first_start: bool, candidates: &[Candidate], sight
 }
 
 /// The cluster that the roots belong to; a new one on the first start.
-fn cluster_of(candidates: &[Candidate], sights: &[Sight], registry: Option<&Registry>) -> Result<Uuid> {
-    let mut cluster = registry.map(|registry| registry.cluster_id);
-    for (candidate, sight) in candidates.iter().zip(sights) {
+/// The cluster that most roots belong to; one of another is foreign, and named.
+fn cluster_of(candidates: &[Candidate], sights: &[Sight]) -> Result<Uuid> {
+    let mut members: BTreeMap<Uuid, usize> = BTreeMap::new();
+    for sight in sights {
         if let Found::Known(identity) = &sight.found {
-            let expected = *cluster.get_or_insert(identity.cluster_id);
-            if identity.cluster_id != expected {
-                return Err(stranger(
-                    candidate.config.url.as_str(),
-                    identity,
-                    expected,
-                    candidate.config.component,
-                ));
-            }
+            *members.entry(identity.cluster_id).or_default() += 1;
         }
     }
-    Ok(cluster.unwrap_or_else(Uuid::new_v4))
+    let cluster = members.into_iter().max_by_key(|(_, count)| *count).map_or_else(Uuid::new_v4, |(cluster, _)| cluster);
+    for (candidate, sight) in candidates.iter().zip(sights) {
+        if let Found::Known(identity) = &sight.found
+            && identity.cluster_id != cluster
+        {
+            let config = &candidate.config;
+            return Err(stranger(config.url.as_str(), identity, cluster, config.component));
+        }
+    }
+    Ok(cluster)
 }
 
 fn refuse_misplaced(candidates: &[Candidate], sights: &[Sight]) -> Result<()> {

@@ -171,9 +171,14 @@ impl Shard {
     }
 
     /// Takes over changed settings; they are written into the files from now on.
-    pub fn set_description(&self, description: Arc<CollectionDescription>) {
+    ///
+    /// # Errors
+    /// [`Error::RootUnavailable`] if the log's root is being closed.
+    pub async fn set_description(&self, description: Arc<CollectionDescription>) -> Result<()> {
+        self.wal.set_description(to_json(&description)?).await?;
         self.state.write().set_schema(Arc::new(description.schema.clone()));
         *self.description.write() = description;
+        Ok(())
     }
 
     /// Logs operations that do not depend on the present state; they are durable and visible when this returns.
@@ -212,7 +217,8 @@ impl Shard {
         let bytes = operations.iter().map(memory_bytes).sum();
         let _reservation = self.options.budget.reserve(bytes).await?;
         self.wait_for_room().await?;
-        let seqs = self.wal.append(operations).await?;
+        let appended = self.wal.append(operations).await;
+        let seqs = appended.inspect_err(|error| self.options.wal_root.note_failure(error))?;
         self.flush_if_large();
         Ok(seqs.end - 1)
     }
@@ -309,7 +315,7 @@ async fn open_wal(
     let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
     let start = WalStart {
         directory: directory.to_owned(),
-        description: serde_json::to_string(description).map_err(|e| Error::Internal(format!("description: {e}")))?,
+        description: to_json(description)?,
         files: files
             .iter()
             .map(|file| WalFile {
@@ -322,6 +328,10 @@ async fn open_wal(
         apply: Arc::new(apply),
     };
     Wal::open(options.wal_root.fs(), start, &mut replay).await
+}
+
+fn to_json(description: &CollectionDescription) -> Result<String> {
+    serde_json::to_string(description).map_err(|error| Error::Internal(format!("description: {error}")))
 }
 
 /// Refuses a shard that has lost its log, or its segments, as a whole. Holes inside the log are the replay's to find.
