@@ -5,19 +5,21 @@
 //! one of its point whose `live` bit is set. So a search restricted to live rows sees each point once, in its newest
 //! version, and merging results needs no look at sequence numbers. Pure state: no I/O, no clock, no lock of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use fixedbitset::FixedBitSet;
+use parking_lot::Mutex;
 
 use crate::axis::SegmentIndexes;
 use crate::engine::manifest::SegmentMeta;
 use crate::engine::segment::SegmentData;
 use crate::error::Result;
+use crate::filter::{FieldIndex, Filter, PayloadSource};
 use crate::memtable::{Memtable, memory_bytes};
+use crate::payload::JsonPath;
 use crate::point::{NamedVectors, Operation, Payload, Point, PointId, Seq};
 use crate::schema::Schema;
-use crate::search::FieldIndexes;
 
 /// Number of a source within the life of an open shard.
 pub type SourceId = u32;
@@ -368,6 +370,17 @@ impl MemSource {
             live: FixedBitSet::new(),
         }
     }
+
+    /// The live rows that match `filter`.
+    pub fn select(&self, filter: &Filter) -> FixedBitSet {
+        let mut matching = FixedBitSet::with_capacity(self.live.len());
+        for row in self.live.ones() {
+            let has_vector = |name: &str| self.table.has_vector(row as u32, name);
+            let (id, payload) = (self.table.id(row as u32), self.table.payload(row as u32));
+            matching.set(row, filter.matches(id, payload, &has_vector));
+        }
+        matching
+    }
 }
 
 impl SegmentSource {
@@ -382,6 +395,20 @@ impl SegmentSource {
             indexes: SegmentIndexes::default(),
             fields: Arc::default(),
         }
+    }
+
+    /// The live rows that match `filter`.
+    ///
+    /// # Errors
+    /// [`Error::Corruption`](crate::Error::Corruption) for a damaged payload.
+    pub fn select(&self, filter: &Filter) -> Result<FixedBitSet> {
+        filter.select(
+            &SegmentPayloads {
+                data: &self.data,
+                fields: &self.fields,
+            },
+            (*self.live).clone(),
+        )
     }
 
     /// The live rows as a restriction for a scan: `None` when all are live, which is faster.
@@ -400,5 +427,39 @@ impl SegmentSource {
             Arc::make_mut(&mut self.live).remove(row as usize);
             self.live_rows -= 1;
         }
+    }
+}
+
+/// Payload indexes of one segment, each built by the first filter that asks for its field.
+#[derive(Default)]
+pub struct FieldIndexes(Mutex<HashMap<JsonPath, Arc<FieldIndex>>>);
+
+struct SegmentPayloads<'a> {
+    data: &'a SegmentData,
+    fields: &'a FieldIndexes,
+}
+
+impl PayloadSource for SegmentPayloads<'_> {
+    fn id(&self, row: usize) -> PointId {
+        self.data.ids[row]
+    }
+
+    fn payload_text(&self, row: usize) -> &str {
+        self.data.payloads.raw(row)
+    }
+
+    fn has_vector(&self, row: usize, name: &str) -> bool {
+        self.data.vector(name, row).is_some()
+    }
+
+    fn field_index(&self, path: &JsonPath) -> Result<Arc<FieldIndex>> {
+        if let Some(index) = self.fields.0.lock().get(path) {
+            return Ok(index.clone());
+        }
+        // Built without the lock: two first uses may both build it, which costs time and nothing else.
+        let texts = (0..self.data.len()).map(|row| self.data.payloads.raw(row));
+        let index = Arc::new(FieldIndex::build(path, texts)?);
+        self.fields.0.lock().insert(path.clone(), index.clone());
+        Ok(index)
     }
 }
