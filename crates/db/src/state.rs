@@ -463,3 +463,6 @@ impl PayloadSource for SegmentPayloads<'_> {
         Ok(index)
     }
 }
+
+#[cfg(test)]
+mod tests;
