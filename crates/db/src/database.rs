@@ -115,10 +115,7 @@ impl Database {
         let reserved = self
             .assignments
             .assign_storage_url(id, &self.assignment_configs(&usage), now_ms())?;
-        let record = self
-            .metadata
-            .create(description, reserved.placements().clone())
-            .await?;
+        let record = self.metadata.create(description, reserved.placements().clone()).await?;
         reserved.record();
         self.log_placement(&record);
         let entry = self.insert(record, None);

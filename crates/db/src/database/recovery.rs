@@ -35,14 +35,16 @@ impl Database {
         }
         let complete = self.metadata_is_complete();
         let floors = self.metadata.load_counters().await;
-        self.assignments.restore_counters(&floors, complete.is_ok() && unreadable.is_empty());
+        self.assignments
+            .restore_counters(&floors, complete.is_ok() && unreadable.is_empty());
 
         if lost.is_empty() && complete.is_ok() {
             let used: HashSet<RootId> = records.values().flat_map(homes).collect();
             self.roots.initialise_missing(&used).await?;
         }
-        let (dropping, active): (Vec<_>, Vec<_>) =
-            records.into_values().partition(|record| record.state == CollectionState::Dropping);
+        let (dropping, active): (Vec<_>, Vec<_>) = records
+            .into_values()
+            .partition(|record| record.state == CollectionState::Dropping);
         for record in active {
             self.insert(record, None);
         }
@@ -109,8 +111,13 @@ impl Database {
         records: &BTreeMap<CollectionId, CollectionRecord>,
         discovery: &Discovery,
     ) -> BTreeSet<CollectionId> {
-        let found = SELF_DESCRIBING.into_iter().flat_map(|component| discovery.of_component(component));
-        found.map(|(_, id, _)| id).filter(|id| !records.contains_key(id)).collect()
+        let found = SELF_DESCRIBING
+            .into_iter()
+            .flat_map(|component| discovery.of_component(component));
+        found
+            .map(|(_, id, _)| id)
+            .filter(|id| !records.contains_key(id))
+            .collect()
     }
 
     /// Makes the record of a collection again from its files: its homes are where they lie. With a reason why its own
@@ -123,10 +130,16 @@ impl Database {
         unavailable: Option<Error>,
     ) -> Result<()> {
         let description = self.describe(id, discovery).await?;
-        let namesake = self.catalog.read().get(&description.name).map(|entry| entry.record.read().description.id);
+        let namesake = self
+            .catalog
+            .read()
+            .get(&description.name)
+            .map(|entry| entry.record.read().description.id);
         if let Some(namesake) = namesake {
             let name = &description.name;
-            return Err(Error::Corruption(format!("its name `{name}` is that of {namesake}; its files are left alone")));
+            return Err(Error::Corruption(format!(
+                "its name `{name}` is that of {namesake}; its files are left alone"
+            )));
         }
         if unavailable.is_some() {
             self.insert(CollectionRecord::new(description, homes), unavailable);
@@ -143,8 +156,12 @@ impl Database {
 
     /// Where the files of a collection lie, by component; metadata is not among them.
     fn found_homes(&self, id: CollectionId, discovery: &Discovery) -> Placements {
-        let components = StorageComponentType::ALL.into_iter().filter(|c| *c != StorageComponentType::Metadata);
-        components.filter_map(|component| Some((component, self.found_home(id, component, discovery)?))).collect()
+        let components = StorageComponentType::ALL
+            .into_iter()
+            .filter(|c| *c != StorageComponentType::Metadata);
+        components
+            .filter_map(|component| Some((component, self.found_home(id, component, discovery)?)))
+            .collect()
     }
 
     /// Where the files of a component lie. Files on two roots without a record to decide are reported; the root with more bytes wins

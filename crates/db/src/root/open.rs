@@ -200,7 +200,10 @@ fn cluster_of(candidates: &[Candidate], sights: &[Sight]) -> Result<Uuid> {
             *members.entry(identity.cluster_id).or_default() += 1;
         }
     }
-    let cluster = members.into_iter().max_by_key(|(_, count)| *count).map_or_else(Uuid::new_v4, |(cluster, _)| cluster);
+    let cluster = members
+        .into_iter()
+        .max_by_key(|(_, count)| *count)
+        .map_or_else(Uuid::new_v4, |(cluster, _)| cluster);
     for (candidate, sight) in candidates.iter().zip(sights) {
         if let Found::Known(identity) = &sight.found
             && identity.cluster_id != cluster
