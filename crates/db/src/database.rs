@@ -273,20 +273,21 @@ impl Database {
 
     /// How each component of a new collection is to be placed.
     fn assignment_configs(&self, usage: &Discovery) -> Vec<StorageAssignmentConfig> {
-        let components = component_configs(&self.config).into_iter();
-        let configs = components.map(|(component, config)| StorageAssignmentConfig {
-            component,
-            strategy: config.distribution_strategy,
-            affinity: config.collection_affinity,
-            copies: if component == StorageComponentType::Metadata {
-                self.config.storage.metadata.backup_replicas as usize
+        let components = component_configs(&self.config);
+        let metadata = &self.config.storage.metadata;
+        let configs = components.map(|(of, component)| StorageAssignmentConfig {
+            component: of,
+            strategy: component.distribution_strategy,
+            affinity: component.collection_affinity,
+            copies: if of == StorageComponentType::Metadata {
+                metadata.backup_replicas as usize
             } else {
                 1
             },
             reserve_bytes: 0,
             candidates: self
                 .roots
-                .of_component(component)
+                .of_component(of)
                 .iter()
                 .map(|root| candidate(root, usage))
                 .collect(),
@@ -333,15 +334,11 @@ fn candidate(root: &Root, usage: &Discovery) -> Candidate {
     }
 }
 
-/// The components with their configuration.
-fn component_configs(config: &Config) -> [(StorageComponentType, &ComponentConfig); 5] {
-    [
-        (StorageComponentType::Wal, &config.storage.wal.component),
-        (StorageComponentType::Viper, &config.storage.viper.component),
-        (StorageComponentType::Lsm, &config.storage.lsm.component),
-        (StorageComponentType::Index, &config.storage.index.component),
-        (StorageComponentType::Metadata, &config.storage.metadata.component),
-    ]
+/// The components with their configuration, in one order everywhere.
+fn component_configs(config: &Config) -> impl Iterator<Item = (StorageComponentType, &ComponentConfig)> {
+    StorageComponentType::ALL
+        .into_iter()
+        .zip(config.storage.components().map(|(_, component)| component))
 }
 
 /// The roots that a configuration names.

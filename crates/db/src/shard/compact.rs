@@ -40,9 +40,8 @@ impl Shard {
             let Ok(_one_at_a_time) = shard.compacting.try_lock() else {
                 return;
             };
-            while let Err(error) = shard.compact_by_policy().await {
+            if let Err(error) = shard.compact_by_policy().await {
                 tracing::error!(%error, collection = %shard.description().id, "compaction failed; the segments stay as they are");
-                return;
             }
         });
     }

@@ -64,7 +64,13 @@ struct World {
 impl World {
     fn new() -> Self {
         let state = State::load(schema(), 0, Vec::new());
-        Self { state, flushed_seq: 0, log: Vec::new(), model: BTreeMap::new(), seq: 0 }
+        Self {
+            state,
+            flushed_seq: 0,
+            log: Vec::new(),
+            model: BTreeMap::new(),
+            seq: 0,
+        }
     }
 
     fn write(&mut self, operation: Operation) {
@@ -77,7 +83,11 @@ impl World {
         match step {
             Step::Upsert(id) => {
                 let vectors = NamedVectors::single(vec![*id as f32, (self.seq + 1) as f32]);
-                self.write(Operation::Upsert(Point { id: PointId::Num(*id), vectors, payload: Payload::new() }));
+                self.write(Operation::Upsert(Point {
+                    id: PointId::Num(*id),
+                    vectors,
+                    payload: Payload::new(),
+                }));
                 self.model.insert(*id, self.seq);
             }
             Step::Delete(id) => {
@@ -92,13 +102,20 @@ impl World {
     }
 
     fn flush(&mut self) {
-        let Some(frozen) = self.state.frozen_for_flush() else { return };
+        let Some(frozen) = self.state.frozen_for_flush() else {
+            return;
+        };
         let (data, kept) = frozen.table.to_segment(&frozen.live);
         // Segments are sorted by cluster; any other order than that of arrival will do.
         let order: Vec<u32> = (0..data.len() as u32).rev().collect();
         let data = Arc::new(data.reorder(&order));
-        let origins: Vec<Location> =
-            order.iter().map(|row| Location { source: frozen.source, row: kept[*row as usize] }).collect();
+        let origins: Vec<Location> = order
+            .iter()
+            .map(|row| Location {
+                source: frozen.source,
+                row: kept[*row as usize],
+            })
+            .collect();
         let source = self.state.add_segment(meta(&data), data.clone());
         self.state.adopt(source, 0..origins.len(), &origins);
         self.state.drop_frozen();
@@ -108,11 +125,19 @@ impl World {
 
     fn compact(&mut self) {
         let inputs: Vec<SegmentSource> = self.state.segments().cloned().collect();
-        let parts: Vec<_> = inputs.iter().map(|input| (input.data.clone(), (*input.live).clone())).collect();
+        let parts: Vec<_> = inputs
+            .iter()
+            .map(|input| (input.data.clone(), (*input.live).clone()))
+            .collect();
         let merged = Arc::new(compaction::merge(&schema(), &parts, None).unwrap());
         let origins: Vec<Location> = inputs
             .iter()
-            .flat_map(|input| input.live.ones().map(|row| Location { source: input.source, row: row as u32 }))
+            .flat_map(|input| {
+                input.live.ones().map(|row| Location {
+                    source: input.source,
+                    row: row as u32,
+                })
+            })
             .collect();
         let source = self.state.add_segment(meta(&merged), merged);
         self.state.adopt(source, 0..origins.len(), &origins);
@@ -121,7 +146,11 @@ impl World {
     }
 
     fn restart(&mut self) {
-        let segments = self.state.segments().map(|segment| (segment.meta.clone(), segment.data.clone())).collect();
+        let segments = self
+            .state
+            .segments()
+            .map(|segment| (segment.meta.clone(), segment.data.clone()))
+            .collect();
         self.state = State::load(schema(), self.flushed_seq, segments);
         for (seq, operation) in self.log.clone() {
             self.state.apply(seq, operation);
@@ -133,17 +162,30 @@ impl World {
             .state
             .points_from(None)
             .map(|(id, location)| {
-                let PointId::Num(number) = id else { panic!("only numbers are written") };
+                let PointId::Num(number) = id else {
+                    panic!("only numbers are written")
+                };
                 let seq = self.state.seq(location);
-                assert_eq!(self.state.vectors(location), NamedVectors::single(vec![number as f32, seq as f32]));
+                assert_eq!(
+                    self.state.vectors(location),
+                    NamedVectors::single(vec![number as f32, seq as f32])
+                );
                 (number, seq)
             })
             .collect();
         assert_eq!(seen, self.model);
-        let in_tables: usize = self.state.memtables().map(|memtable| memtable.live.count_ones(..)).sum();
+        let in_tables: usize = self
+            .state
+            .memtables()
+            .map(|memtable| memtable.live.count_ones(..))
+            .sum();
         let in_segments: usize = self.state.segments().map(|segment| segment.live.count_ones(..)).sum();
         assert_eq!(in_tables + in_segments, self.model.len(), "each point has one live row");
-        assert!(self.state.segments().all(|segment| segment.live_rows == segment.live.count_ones(..)));
+        assert!(
+            self.state
+                .segments()
+                .all(|segment| segment.live_rows == segment.live.count_ones(..))
+        );
     }
 }
 

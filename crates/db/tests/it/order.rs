@@ -26,17 +26,25 @@ fn module(root: &Path, file: &Path) -> String {
 fn a_module_uses_only_modules_above_it() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let list = fs::read_to_string(root.join("lib.rs")).unwrap();
-    let declared = list.lines().filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';'));
+    let declared = list
+        .lines()
+        .filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';'));
     let order: Vec<&str> = declared.collect();
     let position = |name: &str| order.iter().position(|module| *module == name);
     let mut files = Vec::new();
     sources(&root, &mut files);
     let mut wrong = Vec::new();
-    for file in files.iter().filter(|file| !file.ends_with("lib.rs") && !file.to_str().unwrap().contains("tests")) {
+    for file in files
+        .iter()
+        .filter(|file| !file.ends_with("lib.rs") && !file.to_str().unwrap().contains("tests"))
+    {
         let own = module(&root, file);
         let text = fs::read_to_string(file).unwrap();
         let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
-        let used = code.lines().filter(|line| !line.trim_start().starts_with("//")).flat_map(|line| line.split("crate::").skip(1));
+        let used = code
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .flat_map(|line| line.split("crate::").skip(1));
         for name in used {
             let name = name.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
             if position(name) > position(&own) {
