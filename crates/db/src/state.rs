@@ -5,21 +5,26 @@
 //! one of its point whose `live` bit is set. So a search restricted to live rows sees each point once, in its newest
 //! version, and merging results needs no look at sequence numbers. Pure state: no I/O, no clock, no lock of its own.
 
-use std::collections::{BTreeMap, HashMap};
+mod fields;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fixedbitset::FixedBitSet;
-use parking_lot::Mutex;
 
 use crate::axis::SegmentIndexes;
 use crate::engine::manifest::SegmentMeta;
 use crate::engine::segment::SegmentData;
 use crate::error::Result;
-use crate::filter::{FieldIndex, Filter, PayloadSource};
+use crate::filter::Filter;
 use crate::memtable::{Memtable, memory_bytes};
-use crate::payload::JsonPath;
 use crate::point::{NamedVectors, Operation, Payload, Point, PointId, Seq};
 use crate::schema::Schema;
+
+pub use fields::FieldIndexes;
+use fields::SegmentPayloads;
 
 /// Number of a source within the life of an open shard.
 pub type SourceId = u32;
@@ -429,40 +434,3 @@ impl SegmentSource {
         }
     }
 }
-
-/// Payload indexes of one segment, each built by the first filter that asks for its field.
-#[derive(Default)]
-pub struct FieldIndexes(Mutex<HashMap<JsonPath, Arc<FieldIndex>>>);
-
-struct SegmentPayloads<'a> {
-    data: &'a SegmentData,
-    fields: &'a FieldIndexes,
-}
-
-impl PayloadSource for SegmentPayloads<'_> {
-    fn id(&self, row: usize) -> PointId {
-        self.data.ids[row]
-    }
-
-    fn payload_text(&self, row: usize) -> &str {
-        self.data.payloads.raw(row)
-    }
-
-    fn has_vector(&self, row: usize, name: &str) -> bool {
-        self.data.vector(name, row).is_some()
-    }
-
-    fn field_index(&self, path: &JsonPath) -> Result<Arc<FieldIndex>> {
-        if let Some(index) = self.fields.0.lock().get(path) {
-            return Ok(index.clone());
-        }
-        // Built without the lock: two first uses may both build it, which costs time and nothing else.
-        let texts = (0..self.data.len()).map(|row| self.data.payloads.raw(row));
-        let index = Arc::new(FieldIndex::build(path, texts)?);
-        self.fields.0.lock().insert(path.clone(), index.clone());
-        Ok(index)
-    }
-}
-
-#[cfg(test)]
-mod tests;

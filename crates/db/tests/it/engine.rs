@@ -192,7 +192,7 @@ async fn d9_a_use_of_a_collection_moves_its_last_access() {
     let directory = TempDir::new().unwrap();
     let database = open(directory.path(), &[]).await;
     create(&database, "c").await;
-    let accessed = || async { database.assignment_reports().await[0].last_accessed };
+    let accessed = || async { database.assignment_reports().await[0].assignment.last_accessed };
     let before = accessed().await;
     let mut after = before;
     for _ in 0..400 {
