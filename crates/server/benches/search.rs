@@ -208,7 +208,7 @@ impl Bench {
             .collect();
         let exact = began.elapsed().as_secs_f64() / truth.len() as f64;
         let found = self.queries.iter().map(|vector| ids(&self.collection, vector, false));
-        let hits = |(found, truth): (Vec<_>, &Vec<_>)| truth.iter().filter(|id| found.contains(id)).count();
+        let hits = |(found, truth): (Vec<PointId>, &Vec<PointId>)| truth.iter().filter(|id| found.contains(id)).count();
         let hits: usize = found.zip(&truth).map(hits).sum();
         let recall = hits as f64 / (truth.len() * LIMIT) as f64;
         println!(
