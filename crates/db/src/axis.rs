@@ -20,6 +20,7 @@ use crate::engine::segment::{SegmentData, SegmentId};
 use crate::error::{Error, Result};
 use crate::root::Root;
 use crate::schema::{CollectionDescription, Schema};
+use crate::sealed::crc32;
 
 /// Vector indexes of one segment by vector space. Cheap to clone.
 pub type SegmentIndexes = Arc<BTreeMap<String, Box<dyn VectorIndex>>>;
@@ -94,7 +95,7 @@ impl Axis {
         for (_, bytes) in encoded {
             file.extend(bytes);
         }
-        file.extend(checksum(&file).to_le_bytes());
+        file.extend(crc32(&file).to_le_bytes());
         self.root.write_atomic(&self.path(segment), file.into()).await
     }
 
@@ -133,13 +134,9 @@ impl Axis {
     }
 }
 
-fn checksum(bytes: &[u8]) -> u32 {
-    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, bytes) as u32
-}
-
 fn decode(file: &Bytes, segment: SegmentId) -> Result<SegmentIndexes, String> {
     let (body, stored) = file.split_last_chunk::<4>().ok_or("shorter than its checksum")?;
-    if checksum(body) != u32::from_le_bytes(*stored) {
+    if crc32(body) != u32::from_le_bytes(*stored) {
         return Err("checksum does not match".to_owned());
     }
     let rest = body.strip_prefix(MAGIC).ok_or("not an index file of a known version")?;

@@ -16,8 +16,8 @@ use crate::point::{NamedVectors, Operation, Payload, Point, PointId, Seq};
 use crate::schema::{CollectionDescription, Distance, VectorSpace};
 use crate::search::{PointSelector, Query, Record, ScoredPoint, Selection};
 use crate::shard::read::{Matching, ShardStats};
-use crate::shard::state::{Location, State};
 use crate::shard::{FlushCounters, Shard};
+use crate::state::{Location, State};
 use crate::wal::WalStats;
 
 /// What a collection holds, in numbers.

@@ -8,6 +8,7 @@ mod recovery;
 mod report;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -21,7 +22,7 @@ use crate::config::{ComponentConfig, Config};
 use crate::discovery::{self, Discovery};
 use crate::error::{Error, Result};
 use crate::metadata::{CollectionRecord, CollectionState, MetadataStore};
-use crate::placement::{AssignmentService, Candidate, StorageAssignmentConfig};
+use crate::placement::{Assignment, AssignmentService, Candidate, StorageAssignmentConfig};
 use crate::root::{Root, RootConfig, Roots, StorageComponentType};
 use crate::schema::{CollectionDescription, CollectionId, Schema};
 use crate::shard::budget::MemoryBudget;
@@ -53,6 +54,8 @@ pub struct Database {
 struct Entry {
     record: RwLock<CollectionRecord>,
     opened: AsyncMutex<Option<Arc<Collection>>>,
+    /// When it was last used, ms since 1970 UTC.
+    touched_ms: AtomicU64,
     /// Set if it must not be used, although its files are there: its record is on a root that cannot be read.
     unavailable: Option<Error>,
 }
@@ -175,6 +178,7 @@ impl Database {
     /// [`Error::NotFound`]; [`Error::RootUnavailable`] if one of its roots cannot be used; [`Error::Corruption`].
     pub async fn collection(&self, name: &str) -> Result<Arc<Collection>> {
         let entry = self.entry(name)?;
+        self.touch(&entry);
         self.open_entry(&entry).await
     }
 
@@ -215,10 +219,24 @@ impl Database {
         let entry = Arc::new(Entry {
             record: RwLock::new(record),
             opened: AsyncMutex::default(),
+            touched_ms: AtomicU64::new(0),
             unavailable,
         });
         self.catalog.write().insert(name, entry.clone());
         entry
+    }
+
+    /// Notes that a collection is used, to the second.
+    fn touch(&self, entry: &Entry) {
+        let now_ms = now_ms();
+        let last_ms = entry.touched_ms.load(Ordering::Relaxed);
+        if now_ms >= last_ms + Assignment::ACCESS_GRANULARITY_MS {
+            entry.touched_ms.store(now_ms, Ordering::Relaxed);
+            let id = entry.record.read().description.id;
+            StorageComponentType::ALL
+                .into_iter()
+                .for_each(|of| self.assignments.touch(id, of, now_ms));
+        }
     }
 
     async fn open_entry(&self, entry: &Entry) -> Result<Arc<Collection>> {
@@ -273,20 +291,21 @@ impl Database {
 
     /// How each component of a new collection is to be placed.
     fn assignment_configs(&self, usage: &Discovery) -> Vec<StorageAssignmentConfig> {
-        let components = component_configs(&self.config).into_iter();
-        let configs = components.map(|(component, config)| StorageAssignmentConfig {
-            component,
-            strategy: config.distribution_strategy,
-            affinity: config.collection_affinity,
-            copies: if component == StorageComponentType::Metadata {
-                self.config.storage.metadata.backup_replicas as usize
+        let components = component_configs(&self.config);
+        let metadata = &self.config.storage.metadata;
+        let configs = components.map(|(of, component)| StorageAssignmentConfig {
+            component: of,
+            strategy: component.distribution_strategy,
+            affinity: component.collection_affinity,
+            copies: if of == StorageComponentType::Metadata {
+                metadata.backup_replicas as usize
             } else {
                 1
             },
             reserve_bytes: 0,
             candidates: self
                 .roots
-                .of_component(component)
+                .of_component(of)
                 .iter()
                 .map(|root| candidate(root, usage))
                 .collect(),
@@ -333,15 +352,11 @@ fn candidate(root: &Root, usage: &Discovery) -> Candidate {
     }
 }
 
-/// The components with their configuration.
-fn component_configs(config: &Config) -> [(StorageComponentType, &ComponentConfig); 5] {
-    [
-        (StorageComponentType::Wal, &config.storage.wal.component),
-        (StorageComponentType::Viper, &config.storage.viper.component),
-        (StorageComponentType::Lsm, &config.storage.lsm.component),
-        (StorageComponentType::Index, &config.storage.index.component),
-        (StorageComponentType::Metadata, &config.storage.metadata.component),
-    ]
+/// The components with their configuration, in one order everywhere.
+fn component_configs(config: &Config) -> impl Iterator<Item = (StorageComponentType, &ComponentConfig)> {
+    StorageComponentType::ALL
+        .into_iter()
+        .zip(config.storage.components().map(|(_, component)| component))
 }
 
 /// The roots that a configuration names.

@@ -1,6 +1,7 @@
 //! ProximaDB's engine. The order of the modules is the architecture: a module uses only modules above it.
 
 pub mod error;
+mod sealed;
 pub mod point;
 pub mod schema;
 pub mod payload;
@@ -14,6 +15,7 @@ pub mod wal;
 pub mod engine;
 pub mod memtable;
 pub mod axis;
+pub mod state;
 pub mod search;
 pub mod shard;
 pub mod collection;

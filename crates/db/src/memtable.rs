@@ -200,11 +200,7 @@ pub fn memory_bytes(operation: &Operation) -> u64 {
     let own = match operation {
         Operation::Delete(_) => 0,
         Operation::Upsert(point) => {
-            let vectors: usize = point
-                .vectors
-                .iter()
-                .map(|(_, vector)| vector.len() * size_of::<f32>())
-                .sum();
+            let vectors: usize = point.vectors.iter().map(|(_, vector)| size_of_val(vector)).sum();
             vectors + object_bytes(&point.payload)
         }
     };

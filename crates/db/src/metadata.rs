@@ -18,7 +18,6 @@
 
 mod counters;
 mod load;
-mod sealed;
 #[cfg(test)]
 mod tests;
 
@@ -29,11 +28,11 @@ use proximadb_store::{Created, FileInfo};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use self::sealed::{FORMAT_VERSION, seal};
 use crate::error::{Error, Result};
 use crate::placement::Placements;
 use crate::root::{Root, Roots, StorageComponentType};
 use crate::schema::{CollectionDescription, CollectionId};
+use crate::sealed::{FORMAT_VERSION, seal};
 
 pub use load::LoadedRecords;
 

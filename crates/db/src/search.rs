@@ -1,18 +1,12 @@
 //! What a search asks, what it answers, and how one source of rows is searched. Plain functions from values to values.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use fixedbitset::FixedBitSet;
-use parking_lot::Mutex;
 use proximadb_index::{Hit, Metric, RowSlice, SearchParams, TopK, scan};
 
-use crate::engine::segment::SegmentData;
 use crate::error::Result;
-use crate::filter::{FieldIndex, Filter, PayloadSource};
+use crate::filter::Filter;
 use crate::payload::JsonPath;
 use crate::point::{NamedVectors, Payload, PointId, Seq};
-use crate::shard::state::{Location, MemSource, SegmentSource};
+use crate::state::{Location, MemSource, SegmentSource};
 
 /// Each source is asked for this many hits more than wanted, so that among equal scores at the cut the same ids are
 /// kept whichever source their rows are in.
@@ -142,7 +136,7 @@ pub fn search_memtable(memtable: &MemSource, metric: Metric, query: &Query) -> V
         return Vec::new();
     };
     let mut allowed = match &query.filter {
-        Some(filter) => select_memtable(memtable, filter),
+        Some(filter) => memtable.select(filter),
         None => memtable.live.clone(),
     };
     allowed.intersect_with(present);
@@ -154,17 +148,6 @@ pub fn search_memtable(memtable: &MemSource, metric: Metric, query: &Query) -> V
         .collect()
 }
 
-/// The live rows of a memtable that match `filter`.
-pub fn select_memtable(memtable: &MemSource, filter: &Filter) -> FixedBitSet {
-    let mut matching = FixedBitSet::with_capacity(memtable.live.len());
-    for row in memtable.live.ones() {
-        let has_vector = |name: &str| memtable.table.has_vector(row as u32, name);
-        let (id, payload) = (memtable.table.id(row as u32), memtable.table.payload(row as u32));
-        matching.set(row, filter.matches(id, payload, &has_vector));
-    }
-    matching
-}
-
 /// The best live rows of a segment: through its index if it has one, else by comparison with every row.
 ///
 /// # Errors
@@ -173,11 +156,7 @@ pub fn search_segment(segment: &SegmentSource, metric: Metric, query: &Query) ->
     let Some(column) = segment.data.vectors.get(&query.using) else {
         return Ok(Vec::new());
     };
-    let mut filtered = query
-        .filter
-        .as_ref()
-        .map(|filter| select_segment(segment, filter))
-        .transpose()?;
+    let mut filtered = query.filter.as_ref().map(|filter| segment.select(filter)).transpose()?;
     if let Some(present) = &column.present {
         filtered
             .get_or_insert_with(|| (*segment.live).clone())
@@ -206,20 +185,6 @@ pub fn search_segment(segment: &SegmentSource, metric: Metric, query: &Query) ->
         .collect())
 }
 
-/// The live rows of a segment that match `filter`.
-///
-/// # Errors
-/// [`Error::Corruption`](crate::Error::Corruption) for a damaged payload.
-pub fn select_segment(segment: &SegmentSource, filter: &Filter) -> Result<FixedBitSet> {
-    filter.select(
-        &SegmentPayloads {
-            data: &segment.data,
-            fields: &segment.fields,
-        },
-        (*segment.live).clone(),
-    )
-}
-
 /// Merges what the sources found: best first, equal scores by id, cut to what the query wants.
 pub fn merge(metric: Metric, query: &Query, found: Vec<Candidate>) -> Vec<Candidate> {
     let good = |score: f32| match query.score_threshold {
@@ -245,39 +210,5 @@ fn candidate(hit: Hit, source: u32, id: PointId) -> Candidate {
         id,
         score: hit.score,
         location: Location { source, row: hit.row },
-    }
-}
-
-/// Payload indexes of one segment, each built by the first filter that asks for its field.
-#[derive(Default)]
-pub struct FieldIndexes(Mutex<HashMap<JsonPath, Arc<FieldIndex>>>);
-
-struct SegmentPayloads<'a> {
-    data: &'a SegmentData,
-    fields: &'a FieldIndexes,
-}
-
-impl PayloadSource for SegmentPayloads<'_> {
-    fn id(&self, row: usize) -> PointId {
-        self.data.ids[row]
-    }
-
-    fn payload_text(&self, row: usize) -> &str {
-        self.data.payloads.raw(row)
-    }
-
-    fn has_vector(&self, row: usize, name: &str) -> bool {
-        self.data.vector(name, row).is_some()
-    }
-
-    fn field_index(&self, path: &JsonPath) -> Result<Arc<FieldIndex>> {
-        if let Some(index) = self.fields.0.lock().get(path) {
-            return Ok(index.clone());
-        }
-        // Built without the lock: two first uses may both build it, which costs time and nothing else.
-        let texts = (0..self.data.len()).map(|row| self.data.payloads.raw(row));
-        let index = Arc::new(FieldIndex::build(path, texts)?);
-        self.fields.0.lock().insert(path.clone(), index.clone());
-        Ok(index)
     }
 }

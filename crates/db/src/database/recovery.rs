@@ -182,10 +182,7 @@ impl Database {
             tracing::error!(collection = %id, %component, chosen = chosen.url(), other = other.url(), "files on two roots and no record");
         }
         let (_, root) = places.first()?;
-        let config = super::component_configs(&self.config)
-            .into_iter()
-            .find(|(of, _)| *of == component)?
-            .1;
+        let (_, config) = super::component_configs(&self.config).find(|(of, _)| *of == component)?;
         Some(Placement {
             roots: vec![root.id()],
             strategy: config.distribution_strategy,

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proximadb_store::Op;
+use serde::Serialize;
 
 use super::Database;
+use crate::discovery::Discovery;
 use crate::error::Error;
-use crate::placement::ResourceType;
-use crate::root::{RootState, StorageComponentType, Usage};
+use crate::placement::{Assignment, RootUse, StorageAssignment};
+use crate::root::{RootId, RootState, StorageComponentType, Usage};
+use crate::schema::CollectionId;
 
 /// One root, as it is now.
 #[derive(Debug, Clone)]
@@ -50,31 +53,16 @@ pub struct OperationReport {
     pub p99: Duration,
 }
 
-/// Where one component of one collection lives: the eight fields of an assignment, and what they belong to.
-#[derive(Debug, Clone)]
+/// Where one component of one collection lives, with what the assignment belongs to.
+#[derive(Debug, Clone, Serialize)]
 pub struct AssignmentReport {
     /// Name of the collection.
     pub collection: String,
     /// Component.
     pub component: StorageComponentType,
-    /// Identity of the root.
-    pub root_id: String,
-    /// Id of the collection.
-    pub resource_id: String,
-    /// URL of the root.
-    pub storage_url: String,
-    /// Position of the URL in its list, if it is configured; information only.
-    pub directory_index: Option<usize>,
-    /// ms since 1970 UTC.
-    pub assigned_at: u64,
-    /// ms since 1970 UTC.
-    pub last_accessed: u64,
-    /// Files of the collection there.
-    pub file_count: u64,
-    /// Their bytes.
-    pub total_size_bytes: u64,
-    /// Kind of thing that is assigned.
-    pub resource_type: ResourceType,
+    /// The assignment.
+    #[serde(flatten)]
+    pub assignment: StorageAssignment,
 }
 
 impl Database {
@@ -118,45 +106,46 @@ impl Database {
     /// Where every component of every collection lives, by name and component.
     pub async fn assignment_reports(&self) -> Vec<AssignmentReport> {
         let usage = self.usage(Duration::ZERO).await;
-        let records: Vec<_> = self
-            .catalog
-            .read()
-            .values()
-            .map(|entry| entry.record.read().clone())
-            .collect();
+        let entries: Vec<_> = self.catalog.read().values().cloned().collect();
         let mut reports = Vec::new();
-        for record in records {
+        for record in entries.iter().map(|entry| entry.record.read().clone()) {
             let id = record.description.id;
             for (&component, placement) in &record.placement {
-                let last_accessed = self
-                    .assignments
-                    .get_assignment(id, component)
-                    .map(|assignment| assignment.last_accessed_ms);
-                for &root_id in &placement.roots {
-                    let usage = usage
-                        .files(root_id, id)
-                        .map_or_else(Usage::default, |files| files.usage);
-                    let (storage_url, directory_index) = match self.roots.by_id(root_id) {
-                        Ok(root) => (root.url().to_owned(), Some(root.index())),
-                        Err(Error::RootUnavailable { url, .. }) => (url, None),
-                        Err(_) => (root_id.to_string(), None),
-                    };
-                    reports.push(AssignmentReport {
-                        collection: record.description.name.clone(),
-                        component,
-                        root_id: root_id.to_string(),
-                        resource_id: id.to_string(),
-                        storage_url,
-                        directory_index,
-                        assigned_at: placement.assigned_at_ms,
-                        last_accessed: last_accessed.unwrap_or(placement.assigned_at_ms),
-                        file_count: usage.files,
-                        total_size_bytes: usage.bytes,
-                        resource_type: component.into(),
-                    });
-                }
+                let known = self.assignments.get_assignment(id, component);
+                let last_accessed_ms = known.map_or(placement.assigned_at_ms, |assignment| assignment.last_accessed_ms);
+                let assignment = Assignment {
+                    placement: placement.clone(),
+                    last_accessed_ms,
+                };
+                let views =
+                    StorageAssignment::views(id, component, &assignment, |root| self.root_use(root, id, &usage));
+                let collection = &record.description.name;
+                let report = |assignment| AssignmentReport {
+                    collection: collection.clone(),
+                    component,
+                    assignment,
+                };
+                reports.extend(views.into_iter().map(report));
             }
         }
         reports
+    }
+
+    /// What a collection has on a root.
+    fn root_use(&self, root_id: RootId, collection: CollectionId, usage: &Discovery) -> RootUse {
+        let (url, directory_index) = match self.roots.by_id(root_id) {
+            Ok(root) => (root.url().to_owned(), Some(root.index())),
+            Err(Error::RootUnavailable { url, .. }) => (url, None),
+            Err(_) => (root_id.to_string(), None),
+        };
+        let usage = usage
+            .files(root_id, collection)
+            .map_or_else(Usage::default, |files| files.usage);
+        RootUse {
+            url,
+            directory_index,
+            file_count: usage.files,
+            total_size_bytes: usage.bytes,
+        }
     }
 }

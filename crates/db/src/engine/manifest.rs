@@ -16,22 +16,18 @@ use proximadb_store::{Created, FileInfo};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::engine::crc32;
 use crate::engine::footer::{FormatError, SegmentFooter};
 use crate::engine::segment::SegmentId;
 use crate::error::{Error, Result};
 use crate::point::Seq;
 use crate::root::{Root, RootId};
 use crate::schema::{CollectionDescription, CollectionId};
+use crate::sealed::{FORMAT_VERSION, seal, unseal};
 
 /// Versions kept for a look at what happened; older ones are deleted.
 pub const KEPT_VERSIONS: u64 = 4;
-const FORMAT_VERSION: u32 = 1;
 /// Directory of the manifests within that of the shard.
 const DIRECTORY: &str = "manifest";
-const CHECKSUM_KEY: &str = ",\"checksum\":\"";
-/// Eight hexadecimal digits and the end of string and object.
-const CHECKSUM_END_BYTES: usize = 10;
 
 /// A segment of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,12 +149,7 @@ impl Manifest {
     /// # Errors
     /// [`Error::Internal`] if it is no JSON (it always is).
     pub fn encode(&self) -> Result<Bytes> {
-        let mut text =
-            serde_json::to_string(self).map_err(|error| Error::Internal(format!("manifest as JSON: {error}")))?;
-        text.pop();
-        let checksum = crc32(text.as_bytes());
-        text.push_str(&format!("{CHECKSUM_KEY}{checksum:08x}\"}}"));
-        Ok(text.into())
+        seal(self)
     }
 
     /// Reads [`encode`](Self::encode)'s bytes.
@@ -166,26 +157,7 @@ impl Manifest {
     /// # Errors
     /// If a single byte differs, or the format is another.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let wrong = |reason: &str| FormatError(reason.to_owned());
-        let text = std::str::from_utf8(bytes).map_err(|_| wrong("not UTF-8"))?;
-        let body_bytes = text
-            .len()
-            .checked_sub(CHECKSUM_KEY.len() + CHECKSUM_END_BYTES)
-            .ok_or_else(|| wrong("too short"))?;
-        let (body, end) = text
-            .split_at_checked(body_bytes)
-            .ok_or_else(|| wrong("its end is damaged"))?;
-        if end != format!("{CHECKSUM_KEY}{:08x}\"}}", crc32(body.as_bytes())) {
-            return Err(wrong("checksum mismatch"));
-        }
-        let manifest: Self = serde_json::from_str(text).map_err(|error| FormatError(error.to_string()))?;
-        if manifest.format_version != FORMAT_VERSION {
-            return Err(FormatError(format!(
-                "manifest format version {}, expected {FORMAT_VERSION}",
-                manifest.format_version
-            )));
-        }
-        Ok(manifest)
+        unseal(bytes).map_err(FormatError)
     }
 }
 

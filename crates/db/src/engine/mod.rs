@@ -15,8 +15,6 @@
 //! Everything but `manifest` and `viper` is functions from values to values. Not here: which row of an id is the live
 //! one (the shard derives it from sequence numbers), the log, and the indexes over segments.
 
-use crc_fast::{CrcAlgorithm, checksum};
-
 // In the order of their dependence, which rustfmt keeps only across blank lines: each uses those above it.
 pub mod segment;
 
@@ -33,8 +31,3 @@ pub mod viper;
 
 #[cfg(test)]
 pub(crate) mod samples;
-
-/// CRC-32 (IEEE), the checksum of every file of the engine.
-pub(crate) fn crc32(bytes: &[u8]) -> u32 {
-    checksum(CrcAlgorithm::Crc32IsoHdlc, bytes) as u32
-}

@@ -21,7 +21,7 @@ use parquet::arrow::arrow_writer::ArrowColumnChunk;
 use parquet::column::page_store::{PageKey, PageStore, PageStoreArgs, PageStoreFactory};
 use parquet::errors::{ParquetError, Result};
 
-use crate::engine::crc32;
+use crate::sealed::crc32;
 
 /// A field of type i32, one after the previous field.
 const NEXT_I32: u8 = 0x15;

@@ -37,8 +37,9 @@ pub use decode::decode;
 use crate::engine::footer::{FormatError, SegmentFooter, encode_tombstones, key};
 use crate::engine::page_checksum::PageChecksums;
 use crate::engine::segment::{Clustering, SegmentData, VectorColumn};
-use crate::engine::{crc32, typed};
+use crate::engine::typed;
 use crate::schema::Schema;
+use crate::sealed::crc32;
 
 /// Size of a row group without compression: what a reader that skips by statistics reads at least, and what a writer
 /// holds twice.

@@ -15,7 +15,6 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use proximadb_store::FileInfo;
 
 use crate::engine::cluster::sort_by_cluster;
-use crate::engine::crc32;
 use crate::engine::footer::SegmentFooter;
 use crate::engine::manifest::{KEPT_VERSIONS, Manifest, SegmentMeta, version_of};
 use crate::engine::parquet::{decode, encode};
@@ -24,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::point::Seq;
 use crate::root::{Root, RootId};
 use crate::schema::{CollectionDescription, CollectionId};
+use crate::sealed::crc32;
 
 /// Segments of a shard that are read at a time: enough to overlap a disk with a core, and at most so many files in
 /// memory twice.

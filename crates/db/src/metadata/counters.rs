@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::MetadataStore;
-use super::sealed::{FORMAT_VERSION, seal, unseal};
 use crate::error::{Error, Result};
 use crate::root::{RESERVED_DIRECTORY, Root, StorageComponentType};
+use crate::sealed::{FORMAT_VERSION, seal, unseal};
 
 /// A version taken by another writer is followed by a try with the next one, this often.
 const ATTEMPTS: usize = 8;

@@ -11,12 +11,12 @@ use bytes::Bytes;
 use futures::StreamExt;
 use proximadb_store::FileInfo;
 
-use super::sealed::unseal;
 use super::{CollectionRecord, MetadataStore, delete_outdated, record_path, version_of};
 use crate::discovery::Discovery;
 use crate::error::{Error, Result};
 use crate::root::{Root, StorageComponentType};
 use crate::schema::CollectionId;
+use crate::sealed::unseal;
 
 /// Records read at the same time: enough to hide the latency of buckets, few enough for the threads of a disk.
 const LOADS_AT_ONCE: usize = 32;

@@ -15,6 +15,7 @@ use crate::discovery::discover;
 use crate::placement::Placement;
 use crate::root::{RootConfig, RootId, RootState};
 use crate::schema::Schema;
+use crate::sealed;
 
 const METADATA: StorageComponentType = StorageComponentType::Metadata;
 

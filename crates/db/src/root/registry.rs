@@ -6,17 +6,15 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use proximadb_store::{Created, Filesystem, StorageUrl};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{RootId, StorageComponentType};
+use crate::sealed::{FORMAT_VERSION, seal, unseal};
 
 /// Directory of the versions, below the root.
 const DIRECTORY: &str = "_proximadb/roots";
-/// The only version of the format so far.
-const FORMAT_VERSION: u32 = 1;
 /// Versions that stay: more than one, so that a damaged newest one is survived.
 const KEPT_VERSIONS: usize = 3;
 
@@ -37,8 +35,6 @@ pub(super) struct Registry {
     nonce: Uuid,
     pub(super) cluster_id: Uuid,
     pub(super) roots: BTreeMap<RootId, KnownRoot>,
-    /// CRC-32 of this JSON with `checksum` 0.
-    checksum: u32,
 }
 
 impl Registry {
@@ -49,7 +45,6 @@ impl Registry {
             nonce: Uuid::nil(),
             cluster_id,
             roots: BTreeMap::new(),
-            checksum: 0,
         }
     }
 
@@ -77,41 +72,6 @@ impl Registry {
         }
         newer
     }
-
-    fn encode(&self) -> Result<Vec<u8>, String> {
-        let unsigned = Self {
-            checksum: 0,
-            ..self.clone()
-        };
-        let checksum = crc32(&to_json(&unsigned)?);
-        to_json(&Self { checksum, ..unsigned })
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let registry: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        if registry.format_version != FORMAT_VERSION {
-            return Err(format!(
-                "format {}, this program reads {FORMAT_VERSION}",
-                registry.format_version
-            ));
-        }
-        let unsigned = Self {
-            checksum: 0,
-            ..registry.clone()
-        };
-        if crc32(&to_json(&unsigned)?) != registry.checksum {
-            return Err("the checksum is wrong".to_owned());
-        }
-        Ok(registry)
-    }
-}
-
-fn to_json(registry: &Registry) -> Result<Vec<u8>, String> {
-    serde_json::to_vec_pretty(registry).map_err(|error| error.to_string())
-}
-
-fn crc32(bytes: &[u8]) -> u32 {
-    u32::try_from(crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, bytes)).unwrap_or(0)
 }
 
 /// The newest valid version on a root; `None` when it has none.
@@ -120,7 +80,7 @@ pub(super) async fn load(fs: &Filesystem) -> Result<Option<Registry>, String> {
     for name in names.iter().rev().filter(|name| name.ends_with(".json")) {
         let path = format!("{DIRECTORY}/{name}");
         let bytes = fs.read(&path).await.map_err(|error| error.to_string())?;
-        match Registry::decode(&bytes) {
+        match unseal(&bytes) {
             Ok(registry) => return Ok(Some(registry)),
             Err(reason) => {
                 tracing::warn!(root = %fs.url(), file = path, reason, "list of roots is damaged; an older one is read")
@@ -138,7 +98,7 @@ pub(super) async fn store(fs: &Filesystem, registry: &Registry) -> Result<(), St
         ..registry.clone()
     };
     match fs
-        .create(&path, Bytes::from(nonced.encode()?))
+        .create(&path, seal(&nonced).map_err(|error| error.to_string())?)
         .await
         .map_err(|error| error.to_string())?
     {
@@ -177,14 +137,12 @@ mod tests {
 
     #[test]
     fn every_flipped_byte_of_the_list_is_noticed() {
-        let bytes = registry(3, &[(1, "file:///a"), (2, "s3://b/c")]).encode().unwrap();
-        assert_eq!(Registry::decode(&bytes).unwrap().version, 3);
+        let bytes = seal(&registry(3, &[(1, "file:///a"), (2, "s3://b/c")])).unwrap();
+        assert_eq!(unseal::<Registry>(&bytes).unwrap().version, 3);
         for position in 0..bytes.len() {
-            let mut damaged = bytes.clone();
+            let mut damaged = bytes.to_vec();
             damaged[position] ^= 1;
-            // White space between tokens may change without changing what is said.
-            let same = Registry::decode(&damaged).is_ok_and(|decoded| decoded.encode().unwrap() != bytes);
-            assert!(!same, "byte {position}");
+            assert!(unseal::<Registry>(&damaged).is_err(), "byte {position}");
         }
     }
 

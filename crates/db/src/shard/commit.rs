@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use super::Shard;
-use super::state::{NewSegment, SegmentSource, SourceId};
 use crate::engine::manifest::{Manifest, SegmentMeta};
 use crate::error::Result;
 use crate::point::Seq;
+use crate::state::{NewSegment, SegmentSource, SourceId};
 
 /// Rows adopted under one hold of the state's lock, so that searches and writes get their turn.
 const ADOPT_ROWS: usize = 8_192;

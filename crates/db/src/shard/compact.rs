@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 use super::Shard;
 use super::commit::{Commit, Takeover};
 use super::flush::panicked;
-use super::state::{Location, NewSegment, SegmentSource};
 use crate::engine::compaction::{self, Candidate};
 use crate::engine::segment::SegmentId;
 use crate::engine::viper::WriteRequest;
 use crate::error::Result;
 use crate::point::Seq;
+use crate::state::{Location, NewSegment, SegmentSource};
 
 /// What a compaction reads, as it was when it began.
 struct Inputs {
@@ -40,9 +40,8 @@ impl Shard {
             let Ok(_one_at_a_time) = shard.compacting.try_lock() else {
                 return;
             };
-            while let Err(error) = shard.compact_by_policy().await {
+            if let Err(error) = shard.compact_by_policy().await {
                 tracing::error!(%error, collection = %shard.description().id, "compaction failed; the segments stay as they are");
-                return;
             }
         });
     }

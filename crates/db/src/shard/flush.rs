@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Shard;
 use super::commit::{Commit, Takeover};
-use super::state::{FrozenMemtable, Location, NewSegment};
 use crate::engine::viper::WriteRequest;
 use crate::error::{Error, Result};
+use crate::state::{FrozenMemtable, Location, NewSegment};
 
 /// A shard's memtable may grow to this many times its flush size while a flush is under way; then writes wait.
 const GROWTH_MAX: u64 = 4;

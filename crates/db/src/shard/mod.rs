@@ -7,7 +7,6 @@
 //! `flushing` or `compacting` (one flush and one compaction at a time) → `ledger` (one commit at a time).
 //! `gate` is shared by blind writes and exclusive for read-modify-write operations, which must see all earlier ones.
 
-pub mod state;
 pub mod budget;
 mod commit;
 mod flush;
@@ -31,9 +30,9 @@ use crate::root::Root;
 use crate::schema::CollectionDescription;
 use crate::wal::{Wal, WalFile, WalOptions, WalStart, WalStats};
 
+use crate::state::{SegmentSource, SourceId, State};
 use budget::MemoryBudget;
 use commit::Ledger;
-use state::{SegmentSource, SourceId, State};
 
 /// Where a shard lives and how it behaves.
 #[derive(Clone)]

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use fixedbitset::FixedBitSet;
 
 use super::Shard;
-use super::state::{Location, SourceId, State};
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::payload;
 use crate::point::{NamedVectors, PointId, Seq};
 use crate::search::{self, Candidate, PayloadSelector, Query, Record, ScoredPoint, Selection, VectorSelector};
+use crate::state::{Location, SourceId, State};
 use proximadb_index::Metric;
 
 /// What a shard holds, in numbers.
@@ -115,7 +115,7 @@ impl Shard {
     /// What the shard holds.
     pub fn stats(&self) -> ShardStats {
         let state = self.state.read();
-        let indexed = |segment: &super::state::SegmentSource| {
+        let indexed = |segment: &crate::state::SegmentSource| {
             if segment.indexes.is_empty() {
                 0
             } else {
@@ -149,10 +149,10 @@ impl Matching {
     pub fn new(state: &State, filter: &Filter) -> Result<Self> {
         let segments = state
             .segments()
-            .map(|segment| Ok((segment.source, search::select_segment(segment, filter)?)));
+            .map(|segment| Ok((segment.source, segment.select(filter)?)));
         let memtables = state
             .memtables()
-            .map(|memtable| Ok((memtable.source, search::select_memtable(memtable, filter))));
+            .map(|memtable| Ok((memtable.source, memtable.select(filter))));
         segments.chain(memtables).collect::<Result<_>>().map(Self)
     }
 

@@ -54,11 +54,11 @@ pub struct Settings {
 }
 
 impl From<&ServerConfig> for Settings {
-    fn from(config: &ServerConfig) -> Self {
+    fn from(server: &ServerConfig) -> Self {
         Self {
-            api_key: config.api_key.clone(),
-            read_only_api_key: config.read_only_api_key.clone(),
-            max_request_bytes: usize::try_from(config.max_request_size_mb << 20).unwrap_or(usize::MAX),
+            api_key: server.api_key.clone(),
+            read_only_api_key: server.read_only_api_key.clone(),
+            max_request_bytes: usize::try_from(server.max_request_size_mb << 20).unwrap_or(usize::MAX),
         }
     }
 }

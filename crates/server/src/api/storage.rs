@@ -7,7 +7,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
 use proximadb_db::Database;
-use proximadb_db::database::{AssignmentReport, OperationReport, RootReport};
+use proximadb_db::database::{OperationReport, RootReport};
 use proximadb_db::root::RootState;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use super::AppState;
 use super::envelope::Answer;
 use super::extract::Query;
 use crate::failure::Failure;
-use crate::wire::storage::{AssignmentOut, OperationOut, RootOut, stats};
+use crate::wire::storage::{OperationOut, RootOut, stats};
 
 /// The components, as `?component=` names them.
 const COMPONENTS: [&str; 5] = ["wal", "viper", "lsm", "index", "metadata"];
@@ -55,7 +55,7 @@ async fn list_assignments(State(app): State<AppState>, Query(wanted): Query<Want
     if let Some(name) = &wanted.collection {
         app.collection(name).await?;
     }
-    let mut found = assignments(&app.database).await;
+    let mut found = app.database.assignment_reports().await;
     found.retain(|assignment| {
         wanted
             .collection
@@ -64,7 +64,7 @@ async fn list_assignments(State(app): State<AppState>, Query(wanted): Query<Want
             && wanted
                 .component
                 .as_ref()
-                .is_none_or(|component| *component == assignment.component)
+                .is_none_or(|component| component == assignment.component.name())
     });
     Answer::new(&json!({ "assignments": found }))
 }
@@ -121,27 +121,4 @@ pub async fn roots(database: &Database) -> Vec<RootOut> {
             .collect(),
     };
     reports.map(root).collect()
-}
-
-/// Every assignment of the database.
-pub async fn assignments(database: &Database) -> Vec<AssignmentOut> {
-    let assignment = |report: AssignmentReport| AssignmentOut {
-        collection: report.collection,
-        component: report.component.name().to_owned(),
-        root_id: report.root_id,
-        resource_id: report.resource_id,
-        storage_url: report.storage_url,
-        directory_index: report.directory_index,
-        assigned_at: report.assigned_at,
-        last_accessed: report.last_accessed,
-        file_count: report.file_count,
-        total_size_bytes: report.total_size_bytes,
-        resource_type: format!("{:?}", report.resource_type),
-    };
-    database
-        .assignment_reports()
-        .await
-        .into_iter()
-        .map(assignment)
-        .collect()
 }

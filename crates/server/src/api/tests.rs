@@ -6,7 +6,6 @@ mod session;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 
 use proximadb_db::Database;
 use proximadb_db::config::Config;
@@ -55,10 +54,13 @@ impl Server {
 
     /// A server with these configuration variables.
     fn with(variables: &[(&str, &str)]) -> Self {
-        let variables = variables
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let settings = Settings::from(&Config::load(None, variables).unwrap().server);
+        let directory = tempfile::tempdir().unwrap();
+        let urls = format!("file://{}", directory.path().display());
+        let urls = [("PROXIMADB__STORAGE__URLS", urls.as_str())];
+        let variables = variables.iter().chain(&urls);
+        let variables = variables.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let config = Config::load(None, variables.collect::<Vec<_>>().into_iter()).unwrap();
+        let settings = Settings::from(&config.server);
         let (stop, stopped) = oneshot::channel::<()>();
         let (sender, receiver) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -70,12 +72,13 @@ impl Server {
             runtime.block_on(async {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 sender.send(listener.local_addr().unwrap()).unwrap();
-                let app = App::new(Arc::new(Database::default()), settings);
+                let app = App::new(Database::open(config).await.unwrap(), settings);
                 let stop = async {
                     let _ = stopped.await;
                 };
                 serve(listener, app, stop).await.unwrap();
             });
+            drop(directory);
         });
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
         Self {

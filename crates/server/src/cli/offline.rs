@@ -23,7 +23,7 @@ pub fn report(config: &Config, path: &str) -> Result<Value> {
         let database = Database::open(config.clone()).await?;
         let report = match path {
             "/storage/roots" => storage::list(&database).await,
-            "/storage/assignments" => json!({ "assignments": storage::assignments(&database).await }),
+            "/storage/assignments" => json!({ "assignments": database.assignment_reports().await }),
             _ => storage::summary(&database).await,
         };
         database.close().await;

@@ -56,33 +56,6 @@ pub struct OperationOut {
     pub latency_ms_p99: f64,
 }
 
-/// Where one component of one collection lives.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct AssignmentOut {
-    /// Name of the collection.
-    pub collection: String,
-    /// `wal`, `viper`, `lsm`, `index` or `metadata`.
-    pub component: String,
-    /// Identity of the root.
-    pub root_id: String,
-    /// Id of the collection.
-    pub resource_id: String,
-    /// URL of the root.
-    pub storage_url: String,
-    /// Position of the URL in its list; information only.
-    pub directory_index: Option<usize>,
-    /// Milliseconds since 1970 UTC.
-    pub assigned_at: u64,
-    /// Milliseconds since 1970 UTC.
-    pub last_accessed: u64,
-    /// Files of the collection on the root.
-    pub file_count: u64,
-    /// Their bytes.
-    pub total_size_bytes: u64,
-    /// Kind of thing that is assigned.
-    pub resource_type: String,
-}
-
 /// Totals of one component.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct ComponentStats {

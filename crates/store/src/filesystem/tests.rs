@@ -480,7 +480,7 @@ async fn child_that_does_one_of_each_under_a_trace() {
     fs.write_atomic("new/000/written", bytes("x")).await.unwrap();
     fs.delete("new/000/written").await.unwrap();
     fs.delete_dir("new/000").await.unwrap();
-    let log = crate::AppendFile::create_new(&fs.local_file("log/000/1.avro").unwrap()).unwrap();
+    let log = crate::AppendFile::create_new(&fs.local_file("log/000/1.avro").unwrap(), b"header").unwrap();
     log.write_all_at(b"x", 0).unwrap();
     log.sync_data().unwrap();
 }
@@ -548,7 +548,9 @@ fn every_write_create_and_delete_is_followed_by_a_sync_of_its_directory() {
     let removed = calls.iter().rposition(|call| call.starts_with("unlink /new")).unwrap();
     assert_eq!(calls[removed + 1], "fsync /new", "{calls:#?}");
     let expected = [
-        "fsync /log/000/1.avro",
+        "fsync /log/000/1.avro#1",
+        "link /log/000/1.avro",
+        "unlink /log/000/1.avro#1",
         "fsync /log/000",
         "fsync /log",
         "fsync ",

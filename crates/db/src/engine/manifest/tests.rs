@@ -107,8 +107,6 @@ fn a_changed_byte_anywhere_in_a_manifest_is_an_error() {
     let manifest = Manifest::empty(description(2), SHARD).next(description(2), 9, vec![meta(1), meta(2)]);
     let bytes = manifest.encode().unwrap();
     assert_eq!(Manifest::decode(&bytes).unwrap(), manifest);
-    let json: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
-    assert!(json["checksum"].is_string());
     for at in 0..bytes.len() {
         for bit in 0..8 {
             let mut damaged = bytes.to_vec();

@@ -12,8 +12,9 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use super::{HEAD_BYTES, MAGIC, PARQUET_MAGIC, Result, vector_column};
 use crate::engine::footer::{FormatError, SegmentFooter, decode_tombstones, key, required};
 use crate::engine::segment::{Clustering, ColumnBuilder, SegmentData};
-use crate::engine::{crc32, typed};
+use crate::engine::typed;
 use crate::schema::Schema;
+use crate::sealed::crc32;
 
 /// Rows decoded at a time.
 const BATCH_ROWS: usize = 4096;

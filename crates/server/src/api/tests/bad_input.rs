@@ -119,7 +119,7 @@ fn an_update_that_names_no_points_never_means_all_of_them() {
         &server,
         ("POST", "/collections/c/points/delete", "{\"filter\":{\"musst\":[]}}"),
         400,
-        "unknown field",
+        "unknown key",
     );
     assert_eq!(
         server.ok("POST", "/collections/c/points/count", &json!({})),

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use crate::error::{Error, Result};
 
 /// Version of the form of everything sealed; a field of every record.
-pub(super) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,21 +27,21 @@ struct Form {
 }
 
 /// The bytes of a record.
-pub(super) fn seal(record: &impl Serialize) -> Result<Bytes> {
-    let failed = |error: serde_json::Error| Error::Internal(format!("metadata record: {error}"));
+pub(crate) fn seal(record: &impl Serialize) -> Result<Bytes> {
+    let failed = |error: serde_json::Error| Error::Internal(format!("a record as JSON: {error}"));
     let record = serde_json::value::to_raw_value(record).map_err(failed)?;
     let sealed = Sealed {
-        crc32: checksum(record.get()),
+        crc32: crc32(record.get().as_bytes()),
         record: &record,
     };
     Ok(serde_json::to_vec(&sealed).map_err(failed)?.into())
 }
 
 /// The record in the bytes, or what is wrong with them.
-pub(super) fn unseal<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+pub(crate) fn unseal<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let text = |error: serde_json::Error| error.to_string();
     let sealed: Sealed<'_> = serde_json::from_slice(bytes).map_err(text)?;
-    let found = checksum(sealed.record.get());
+    let found = crc32(sealed.record.get().as_bytes());
     if found != sealed.crc32 {
         return Err(format!("its checksum is {found}, and it says {}", sealed.crc32));
     }
@@ -55,8 +55,8 @@ pub(super) fn unseal<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     serde_json::from_str(sealed.record.get()).map_err(text)
 }
 
-fn checksum(text: &str) -> u32 {
-    let checksum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, text.as_bytes());
+/// CRC-32 (IEEE), the checksum of every file that is not a log.
+pub(crate) fn crc32(bytes: &[u8]) -> u32 {
     // The other half is empty: the algorithm has 32 bits.
-    (checksum & u64::from(u32::MAX)) as u32
+    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, bytes) as u32
 }

@@ -5,6 +5,10 @@
 //! one of its point whose `live` bit is set. So a search restricted to live rows sees each point once, in its newest
 //! version, and merging results needs no look at sequence numbers. Pure state: no I/O, no clock, no lock of its own.
 
+mod fields;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -14,10 +18,13 @@ use crate::axis::SegmentIndexes;
 use crate::engine::manifest::SegmentMeta;
 use crate::engine::segment::SegmentData;
 use crate::error::Result;
+use crate::filter::Filter;
 use crate::memtable::{Memtable, memory_bytes};
 use crate::point::{NamedVectors, Operation, Payload, Point, PointId, Seq};
 use crate::schema::Schema;
-use crate::search::FieldIndexes;
+
+pub use fields::FieldIndexes;
+use fields::SegmentPayloads;
 
 /// Number of a source within the life of an open shard.
 pub type SourceId = u32;
@@ -368,6 +375,17 @@ impl MemSource {
             live: FixedBitSet::new(),
         }
     }
+
+    /// The live rows that match `filter`.
+    pub fn select(&self, filter: &Filter) -> FixedBitSet {
+        let mut matching = FixedBitSet::with_capacity(self.live.len());
+        for row in self.live.ones() {
+            let has_vector = |name: &str| self.table.has_vector(row as u32, name);
+            let (id, payload) = (self.table.id(row as u32), self.table.payload(row as u32));
+            matching.set(row, filter.matches(id, payload, &has_vector));
+        }
+        matching
+    }
 }
 
 impl SegmentSource {
@@ -382,6 +400,20 @@ impl SegmentSource {
             indexes: SegmentIndexes::default(),
             fields: Arc::default(),
         }
+    }
+
+    /// The live rows that match `filter`.
+    ///
+    /// # Errors
+    /// [`Error::Corruption`](crate::Error::Corruption) for a damaged payload.
+    pub fn select(&self, filter: &Filter) -> Result<FixedBitSet> {
+        filter.select(
+            &SegmentPayloads {
+                data: &self.data,
+                fields: &self.fields,
+            },
+            (*self.live).clone(),
+        )
     }
 
     /// The live rows as a restriction for a scan: `None` when all are live, which is faster.

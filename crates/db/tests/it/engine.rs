@@ -1,0 +1,208 @@
+//! Flushes, memory and indexes of a database on real directories.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use proximadb_db::config::Config;
+use proximadb_db::point::{NamedVectors, Payload, Point, PointId};
+use proximadb_db::schema::Schema;
+use proximadb_db::{Collection, Database, Query, ScoredPoint, Selection};
+use serde_json::json;
+use tempfile::TempDir;
+
+const DIM: usize = 32;
+
+async fn open(directory: &Path, settings: &[(&str, &str)]) -> Arc<Database> {
+    let urls = format!("file://{}", directory.display());
+    let variables = [("STORAGE__URLS", urls.as_str())];
+    let variables = variables
+        .iter()
+        .chain(settings)
+        .map(|(key, value)| (format!("PROXIMADB__{key}"), (*value).to_owned()));
+    Database::open(Config::load(None, variables.collect::<Vec<_>>().into_iter()).unwrap())
+        .await
+        .unwrap()
+}
+
+async fn create(database: &Database, name: &str) -> Arc<Collection> {
+    let schema = json!({ "vectors": { "": { "size": DIM, "distance": "Euclid" } } });
+    let schema: Schema = serde_json::from_value(schema).unwrap();
+    database.create_collection(name, schema).await.unwrap();
+    database.collection(name).await.unwrap()
+}
+
+fn points(ids: std::ops::Range<u64>) -> Vec<Point> {
+    let number = |id: u64, at: u64| ((id * 7919 + at * 104_729) % 1009) as f32 / 1009.0;
+    let vector = |id| NamedVectors::single((0..DIM as u64).map(|at| number(id, at)).collect());
+    ids.map(|id| Point {
+        id: PointId::Num(id),
+        vectors: vector(id),
+        payload: Payload::new(),
+    })
+    .collect()
+}
+
+fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(files(&path, extension));
+        } else if path.extension().is_some_and(|own| own == extension) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Waits for background work; fails after a minute.
+async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..6000 {
+        if done() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{what} did not happen");
+}
+
+async fn nearest(collection: &Collection, exact: bool) -> Vec<ScoredPoint> {
+    let vector = vec![0.5; DIM];
+    let query = Query {
+        vector,
+        using: String::new(),
+        filter: None,
+        limit: 10,
+        offset: 0,
+        score_threshold: None,
+        exact,
+        hnsw_ef: None,
+        select: Selection::default(),
+    };
+    collection.query(query).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f6_crossing_the_flush_size_makes_a_segment_without_any_timer() {
+    let directory = TempDir::new().unwrap();
+    let database = open(
+        directory.path(),
+        &[("STORAGE__WAL_CONFIG__MEMORY_FLUSH_SIZE_BYTES", "65536")],
+    )
+    .await;
+    let collection = create(&database, "c").await;
+    collection.upsert(points(0..10)).await.unwrap();
+    assert_eq!(
+        files(directory.path(), "parquet").len(),
+        0,
+        "a small memtable stays in memory"
+    );
+    collection.upsert(points(10..1000)).await.unwrap();
+    eventually("the flush", || !files(directory.path(), "parquet").is_empty()).await;
+    assert!(
+        collection.flushes().by_size.load(Ordering::Relaxed) >= 1,
+        "the counter names the trigger"
+    );
+    assert_eq!(collection.flushes().by_memory.load(Ordering::Relaxed), 0);
+    assert_eq!(collection.count(None).await.unwrap(), 1000);
+    database.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f7_all_memtables_together_stay_below_the_global_threshold() {
+    const THRESHOLD: u64 = 400_000;
+    let directory = TempDir::new().unwrap();
+    let threshold = THRESHOLD.to_string();
+    let settings = [
+        ("STORAGE__WAL_CONFIG__MEMORY_FLUSH_SIZE_BYTES", "1073741824"),
+        ("STORAGE__WAL_CONFIG__GLOBAL_FLUSH_THRESHOLD", threshold.as_str()),
+    ];
+    let database = open(directory.path(), &settings).await;
+    let collections = [
+        create(&database, "a").await,
+        create(&database, "b").await,
+        create(&database, "c").await,
+    ];
+    let batch = points(0..100);
+    let batch_bytes = 100 * (DIM as u64 * 4 + 200);
+    for start in (0..3000).step_by(100) {
+        for collection in &collections {
+            collection.upsert(points(start..start + 100)).await.unwrap();
+            assert!(
+                database.memtable_bytes() <= THRESHOLD + batch_bytes,
+                "{} bytes",
+                database.memtable_bytes()
+            );
+        }
+    }
+    assert_eq!(batch.len(), 100);
+    let forced: u64 = collections
+        .iter()
+        .map(|collection| collection.flushes().by_memory.load(Ordering::Relaxed))
+        .sum();
+    assert!(forced >= 3, "{forced} flushes were forced by memory");
+    for collection in &collections {
+        assert_eq!(collection.count(None).await.unwrap(), 3000);
+    }
+    database.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i7_a_lost_or_damaged_index_changes_no_answer_and_comes_back() {
+    let directory = TempDir::new().unwrap();
+    let database = open(directory.path(), &[]).await;
+    let collection = create(&database, "c").await;
+    for start in (0..6000).step_by(500) {
+        collection.upsert(points(start..start + 500)).await.unwrap();
+    }
+    collection.flush().await.unwrap();
+    collection.compact().await.unwrap();
+    let index = || files(directory.path(), "ivf");
+    eventually("the index", || index().len() == 1).await;
+    let exact = nearest(&collection, true).await;
+    assert_eq!(nearest(&collection, false).await[0], exact[0]);
+    database.close().await;
+    drop(database);
+
+    for damage in ["lost", "damaged"] {
+        let file = index().pop().unwrap();
+        let mut bytes = std::fs::read(&file).unwrap();
+        let whole = bytes.clone();
+        std::fs::remove_file(&file).unwrap();
+        if damage == "damaged" {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            std::fs::write(&file, &bytes).unwrap();
+        }
+        let database = open(directory.path(), &[]).await;
+        let collection = database.collection("c").await.unwrap();
+        assert_eq!(nearest(&collection, true).await, exact, "{damage}");
+        eventually("the index", || std::fs::read(&file).is_ok_and(|now| now == whole)).await;
+        assert_eq!(collection.info().unwrap().indexed_vectors, 6000);
+        database.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d9_a_use_of_a_collection_moves_its_last_access() {
+    let directory = TempDir::new().unwrap();
+    let database = open(directory.path(), &[]).await;
+    create(&database, "c").await;
+    let accessed = || async { database.assignment_reports().await[0].assignment.last_accessed };
+    let before = accessed().await;
+    let mut after = before;
+    for _ in 0..400 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        database.collection("c").await.unwrap();
+        after = accessed().await;
+        if after > before {
+            break;
+        }
+    }
+    assert!(after > before);
+    database.close().await;
+}

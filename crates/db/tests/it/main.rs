@@ -1,0 +1,4 @@
+//! Tests of the crate from outside: rules that a test can hold, and the engine as the server uses it.
+
+mod engine;
+mod order;
