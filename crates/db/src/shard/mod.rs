@@ -354,3 +354,6 @@ fn check_log_meets_manifest(
     };
     Err(Error::Corruption(format!("{lost}; restore it, or drop the collection")))
 }
+
+#[cfg(test)]
+mod tests;

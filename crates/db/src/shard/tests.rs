@@ -1,0 +1,120 @@
+//! The order of things inside a shard, where only its own parts can be held still.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proximadb_store::StorageUrl;
+use tempfile::TempDir;
+
+use super::*;
+use crate::engine::samples::{description, point};
+use crate::engine::viper::WriteRequest;
+use crate::root::{RootConfig, Roots, StorageComponentType};
+use crate::state::Location;
+
+const DIM: usize = 4;
+/// How long something is watched that must not happen.
+const WATCHED: Duration = Duration::from_millis(300);
+
+struct Fixture {
+    directory: TempDir,
+    roots: Roots,
+    budget: Arc<MemoryBudget>,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let config = |component: StorageComponentType| RootConfig {
+            component,
+            url: StorageUrl::parse(&format!("file://{}/{component}", directory.path().display())).unwrap(),
+            options: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            weight: 1.0,
+        };
+        let roots = Roots::open(StorageComponentType::ALL.into_iter().map(config).collect(), false);
+        let roots = roots.await.unwrap();
+        Self {
+            directory,
+            roots,
+            budget: MemoryBudget::new(1 << 30),
+        }
+    }
+
+    fn options(&self) -> ShardOptions {
+        let root = |component| self.roots.of_component(component).remove(0);
+        ShardOptions {
+            wal_root: root(StorageComponentType::Wal),
+            viper_root: root(StorageComponentType::Viper),
+            index_root: root(StorageComponentType::Index),
+            memory_flush_size_bytes: 1 << 30,
+            segment_size_bytes: 1 << 30,
+            budget: self.budget.clone(),
+        }
+    }
+
+    async fn open(&self) -> Result<Arc<Shard>> {
+        Shard::open(description(DIM), "000", self.options()).await
+    }
+
+    /// The files of the shard on the root of a component.
+    fn files(&self, component: StorageComponentType) -> Vec<std::path::PathBuf> {
+        let shard = format!("{component}/{}/000", description(DIM).id);
+        let entries = std::fs::read_dir(self.directory.path().join(shard));
+        entries
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.unwrap().path())
+            .collect()
+    }
+}
+
+fn upserts(numbers: std::ops::Range<u64>) -> Vec<Operation> {
+    numbers.map(|number| Operation::Upsert(point(number, DIM))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_has_adopted_half_of_its_rows_is_not_compacted() {
+    let fixture = Fixture::new().await;
+    let shard = fixture.open().await.unwrap();
+    shard.write(upserts(0..100)).await.unwrap();
+    // A flush, stopped between two chunks of rows.
+    assert!(shard.state.write().freeze());
+    let frozen = shard.state.read().frozen_for_flush().unwrap();
+    let (rows, kept) = frozen.table.to_segment(&frozen.live);
+    let request = WriteRequest {
+        description: shard.description(),
+        max_seq: frozen.through,
+        replaces: Vec::new(),
+        segment_size_bytes: 1 << 30,
+    };
+    let segment = shard.viper.write_segments(rows, &request).await.unwrap().remove(0);
+    let origin = |row: &u32| Location {
+        source: frozen.source,
+        row: kept[*row as usize],
+    };
+    let origins: Vec<Location> = segment.order.iter().map(origin).collect();
+    let mut ledger = shard.ledger.lock().await;
+    let segments = vec![segment.meta.clone()];
+    let next = ledger
+        .manifest
+        .next((*shard.description()).clone(), frozen.through, segments);
+    shard.manifests.commit(&next).await.unwrap();
+    ledger.manifest = next;
+    let source = shard.state.write().add_segment(segment.meta, Arc::new(segment.data));
+    shard.state.write().adopt(source, 0..50, &origins);
+
+    let mut compaction = {
+        let shard = shard.clone();
+        tokio::spawn(async move { shard.compact().await })
+    };
+    let _ = tokio::time::timeout(WATCHED, &mut compaction).await;
+    shard.state.write().adopt(source, 50..100, &origins);
+    shard.state.write().drop_frozen();
+    drop(ledger);
+    compaction.await.unwrap().unwrap();
+    assert_eq!(shard.count(None).unwrap(), 100);
+    shard.close().await;
+    assert_eq!(fixture.open().await.unwrap().count(None).unwrap(), 100);
+}
