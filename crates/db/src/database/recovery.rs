@@ -65,7 +65,9 @@ impl Database {
 
     /// Takes up collections whose records can be read now that a root is back.
     pub(super) async fn readmit(&self) {
-        let _one_change_at_a_time = self.changing.lock().await;
+        let Ok(_one_change_at_a_time) = self.change().await else {
+            return;
+        };
         let discovery = self.usage(Duration::ZERO).await;
         for (id, record) in self.metadata.load_all(&discovery).await.records {
             let known = self.catalog.read().get(&record.description.name).cloned();
