@@ -157,6 +157,8 @@ impl Shard {
             flushes: FlushCounters::default(),
             options,
         });
+        // What the replay brought counts from here on: an opening that failed above leaves nothing behind.
+        shard.options.budget.add(shard.memtable_bytes());
         shard.options.budget.register(&shard);
         shard.attach_indexes().await;
         shard.flush_if_large();
@@ -307,10 +309,7 @@ async fn open_wal(
             state.apply(seq, operation);
         }
     };
-    let mut replay = |seq, operation: Operation| {
-        options.budget.add(memory_bytes(&operation));
-        state.write().apply(seq, operation);
-    };
+    let mut replay = |seq, operation: Operation| state.write().apply(seq, operation);
     let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
     let start = WalStart {
         directory: directory.to_owned(),
