@@ -230,6 +230,8 @@ impl Shard {
         self.closed.store(true, Ordering::Release);
         let _flushing = self.flushing.lock().await;
         let _compacting = self.compacting.lock().await;
+        // An index may be on its way into a file; a drop deletes the directory next.
+        let _ledger = self.ledger.lock().await;
         self.wal.close().await;
         let (active, frozen) = self.state.read().memtable_bytes();
         self.options.budget.release(active + frozen);

@@ -118,3 +118,45 @@ async fn a_segment_that_has_adopted_half_of_its_rows_is_not_compacted() {
     shard.close().await;
     assert_eq!(fixture.open().await.unwrap().count(None).unwrap(), 100);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_cannot_be_opened_holds_no_memory() {
+    let fixture = Fixture::new().await;
+    let shard = fixture.open().await.unwrap();
+    for start in [0, 100, 200] {
+        shard.write(upserts(start..start + 100)).await.unwrap();
+    }
+    shard.close().await;
+    assert_eq!(fixture.budget.used(), 0);
+    let log = fixture.files(StorageComponentType::Wal).remove(0);
+    let whole = std::fs::read(&log).unwrap();
+    // Damage in the second block of three: the first is replayed before it is seen.
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    std::fs::write(&log, damaged).unwrap();
+    for _ in 0..3 {
+        let opened = fixture.open().await.map(drop);
+        assert!(matches!(opened, Err(Error::Corruption(_))), "{opened:?}");
+        assert_eq!(fixture.budget.used(), 0);
+    }
+    std::fs::write(&log, whole).unwrap();
+    let shard = fixture.open().await.unwrap();
+    assert_eq!(fixture.budget.used(), shard.memtable_bytes());
+}
+
+#[tokio::test]
+async fn a_drop_waits_for_an_index_that_is_being_stored() {
+    let fixture = Fixture::new().await;
+    let shard = fixture.open().await.unwrap();
+    // The compaction that every opening starts finds nothing to do, and would hold the close up as well.
+    tokio::task::yield_now().await;
+    // As `build_index` holds it from its last look until the file is written.
+    let storing = shard.ledger.lock().await;
+    let mut closing = {
+        let shard = shard.clone();
+        tokio::spawn(async move { shard.close().await })
+    };
+    assert!(tokio::time::timeout(WATCHED, &mut closing).await.is_err());
+    drop(storing);
+    closing.await.unwrap();
+}
