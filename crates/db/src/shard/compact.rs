@@ -1,7 +1,6 @@
 //! Compaction: merges small or half-dead segments into larger ones while writes and searches go on.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::Shard;
 use super::commit::{Commit, Takeover};
@@ -61,7 +60,7 @@ impl Shard {
         choose: impl FnOnce(&[Candidate], u64) -> Option<Vec<SegmentId>>,
     ) -> Result<Option<Inputs>> {
         let mut ledger = self.ledger.lock().await;
-        if self.closed.load(Ordering::Acquire) {
+        if self.is_closed() {
             return Ok(None);
         }
         self.finish(&mut ledger).await?;

@@ -206,7 +206,7 @@ impl Shard {
     }
 
     async fn log(self: &Arc<Self>, operations: Vec<Operation>) -> Result<Seq> {
-        if self.closed.load(Ordering::Acquire) {
+        if self.is_closed() {
             return Err(Error::NotFound(format!(
                 "Collection `{}` doesn't exist!",
                 self.description().name
@@ -235,6 +235,11 @@ impl Shard {
         self.wal.close().await;
         let (active, frozen) = self.state.read().memtable_bytes();
         self.options.budget.release(active + frozen);
+    }
+
+    /// Whether it is closed: somebody may still hold it, and its memory counts no more.
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// What the log holds, in numbers.
@@ -285,7 +290,7 @@ impl Shard {
         // Held so that the segment is not replaced, nor the collection dropped, between the look and the write.
         let _ledger = self.ledger.lock().await;
         let alive = self.state.read().segments().any(|other| other.source == segment.source);
-        if !alive || self.closed.load(Ordering::Acquire) {
+        if !alive || self.is_closed() {
             return;
         }
         if let Err(error) = self.axis.save(segment.meta.id, &description, &indexes).await {

@@ -25,6 +25,10 @@ struct Fixture {
 
 impl Fixture {
     async fn new() -> Self {
+        Self::with_memory(1 << 30).await
+    }
+
+    async fn with_memory(bytes: u64) -> Self {
         let directory = TempDir::new().unwrap();
         let config = |component: StorageComponentType| RootConfig {
             component,
@@ -38,7 +42,7 @@ impl Fixture {
         Self {
             directory,
             roots,
-            budget: MemoryBudget::new(1 << 30),
+            budget: MemoryBudget::new(bytes),
         }
     }
 
@@ -56,6 +60,13 @@ impl Fixture {
 
     async fn open(&self) -> Result<Arc<Shard>> {
         Shard::open(description(DIM), "000", self.options()).await
+    }
+
+    /// A shard of another collection.
+    async fn open_other(&self, number: u128) -> Arc<Shard> {
+        let mut description = description(DIM);
+        description.id = crate::schema::CollectionId(uuid::Uuid::from_u128(number));
+        Shard::open(description, "000", self.options()).await.unwrap()
     }
 
     /// The files of the shard on the root of a component.
@@ -159,4 +170,29 @@ async fn a_drop_waits_for_an_index_that_is_being_stored() {
     assert!(tokio::time::timeout(WATCHED, &mut closing).await.is_err());
     drop(storing);
     closing.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_is_closed_or_cannot_be_flushed_keeps_no_memory_from_the_others() {
+    const MEMORY: u64 = 200_000;
+    let fixture = Fixture::with_memory(MEMORY).await;
+    let (closed, stuck, healthy) = (
+        fixture.open_other(1).await,
+        fixture.open_other(2).await,
+        fixture.open_other(3).await,
+    );
+    closed.write(upserts(0..400)).await.unwrap();
+    closed.close().await;
+    stuck.write(upserts(0..200)).await.unwrap();
+    // Its segments have nowhere to go: a file stands in the place of their directory.
+    let viper = fixture.directory.path().join("viper");
+    let place = viper.join(stuck.description().id.to_string());
+    std::fs::remove_dir_all(&place).unwrap();
+    std::fs::write(&place, b"").unwrap();
+    assert!(closed.memtable_bytes() > stuck.memtable_bytes() && stuck.memtable_bytes() > MEMORY / 3);
+    for start in (0..3000).step_by(50) {
+        healthy.write(upserts(start..start + 50)).await.unwrap();
+    }
+    assert_eq!(healthy.count(None).unwrap(), 3000);
+    assert!(fixture.budget.used() <= MEMORY);
 }
