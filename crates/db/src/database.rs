@@ -113,7 +113,14 @@ impl Database {
         reserved.record();
         self.log_placement(&record);
         let entry = self.insert(record, None);
-        self.open_entry(&entry).await.map(|_| ())
+        let Err(error) = self.open_entry(&entry).await else {
+            return Ok(());
+        };
+        // Refused means that it is not there; a drop that cannot finish now is finished at the next start.
+        if let Err(error) = self.drop_entry(name, &entry).await {
+            tracing::warn!(collection = name, %error, "a collection that could not be created leaves something behind");
+        }
+        Err(error)
     }
 
     /// Changes the settings of a collection (never its vector spaces).
