@@ -4,17 +4,18 @@
 //! file and manifest. Dropping: the record says `dropping`, then the files go, then the record. A crash between any two
 //! steps is finished at the next start. Collections are opened when they are first used, so that thousands of idle ones cost nothing.
 
+mod entry;
 mod recovery;
 mod report;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
 use proximadb_store::StorageUrl;
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
 use uuid::Uuid;
 
 use crate::collection::Collection;
@@ -22,16 +23,14 @@ use crate::config::{ComponentConfig, Config};
 use crate::discovery::{self, Discovery};
 use crate::error::{Error, Result};
 use crate::metadata::{CollectionRecord, CollectionState, MetadataStore};
-use crate::placement::{Assignment, AssignmentService, Candidate, StorageAssignmentConfig};
+use crate::placement::{AssignmentService, Candidate, StorageAssignmentConfig};
 use crate::root::{Root, RootConfig, Roots, StorageComponentType};
 use crate::schema::{CollectionDescription, CollectionId, Schema};
 use crate::shard::budget::MemoryBudget;
-use crate::shard::{Shard, ShardOptions};
 
+use entry::Entry;
 pub use report::{AssignmentReport, OperationReport, RootReport};
 
-/// The only shard of a collection, until there are several.
-const SHARD: &str = "000";
 /// How often roots that are not online are looked at: a disk that was mounted again serves within this time.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 /// How old the measured usage of the roots may be when a new collection is placed by it.
@@ -48,16 +47,7 @@ pub struct Database {
     usage: Mutex<Usage>,
     /// Creating, dropping and changing schemas happen one at a time.
     changing: AsyncMutex<()>,
-}
-
-/// One collection of the catalog, open or not.
-struct Entry {
-    record: RwLock<CollectionRecord>,
-    opened: AsyncMutex<Option<Arc<Collection>>>,
-    /// When it was last used, ms since 1970 UTC.
-    touched_ms: AtomicU64,
-    /// Set if it must not be used, although its files are there: its record is on a root that cannot be read.
-    unavailable: Option<Error>,
+    closed: AtomicBool,
 }
 
 /// What the roots held when they were last listed.
@@ -88,6 +78,7 @@ impl Database {
                 discovery: discovery.clone(),
             }),
             changing: AsyncMutex::default(),
+            closed: AtomicBool::new(false),
         });
         database.recover(&discovery).await?;
         tokio::spawn(probe_roots(Arc::downgrade(&database)));
@@ -102,7 +93,7 @@ impl Database {
     /// [`Error::AlreadyExists`]; [`Error::InvalidInput`] for a bad name; errors of the roots, and then it does not exist.
     pub async fn create_collection(&self, name: &str, schema: Schema) -> Result<()> {
         check_name(name)?;
-        let _one_change_at_a_time = self.changing.lock().await;
+        let _one_change_at_a_time = self.change().await?;
         if self.exists(name) {
             return Err(Error::AlreadyExists(format!("Collection `{name}` already exists!")));
         }
@@ -122,7 +113,14 @@ impl Database {
         reserved.record();
         self.log_placement(&record);
         let entry = self.insert(record, None);
-        self.open_entry(&entry).await.map(|_| ())
+        let Err(error) = self.open_entry(&entry).await else {
+            return Ok(());
+        };
+        // Refused means that it is not there; a drop that cannot finish now is finished at the next start.
+        if let Err(error) = self.drop_entry(name, &entry).await {
+            tracing::warn!(collection = name, %error, "a collection that could not be created leaves something behind");
+        }
+        Err(error)
     }
 
     /// Changes the settings of a collection (never its vector spaces).
@@ -130,17 +128,14 @@ impl Database {
     /// # Errors
     /// [`Error::NotFound`]; errors of the metadata roots, and then nothing changed.
     pub async fn update_schema(&self, name: &str, change: impl FnOnce(&mut Schema) + Send) -> Result<()> {
-        let _one_change_at_a_time = self.changing.lock().await;
+        let _one_change_at_a_time = self.change().await?;
         let entry = self.entry(name)?;
         let mut record = entry.record.read().clone();
         change(&mut record.description.schema);
         let record = self.metadata.update(record).await?;
         let description = Arc::new(record.description.clone());
         *entry.record.write() = record;
-        if let Some(collection) = &*entry.opened.lock().await {
-            collection.set_description(description).await?;
-        }
-        Ok(())
+        entry.set_description(description).await
     }
 
     /// Drops a collection with all of its files. False if there is none of that name.
@@ -148,18 +143,22 @@ impl Database {
     /// # Errors
     /// Errors of the roots; the drop is finished at the next start.
     pub async fn drop_collection(&self, name: &str) -> Result<bool> {
-        let _one_change_at_a_time = self.changing.lock().await;
-        let Ok(entry) = self.entry(name) else { return Ok(false) };
+        let _one_change_at_a_time = self.change().await?;
+        match self.entry(name) {
+            Ok(entry) => self.drop_entry(name, &entry).await.map(|()| true),
+            Err(_) => Ok(false),
+        }
+    }
+
+    async fn drop_entry(&self, name: &str, entry: &Entry) -> Result<()> {
         let mut record = entry.record.read().clone();
         record.state = CollectionState::Dropping;
         let record = self.metadata.update(record).await?;
         self.catalog.write().remove(name);
-        if let Some(collection) = entry.opened.lock().await.take() {
-            collection.close().await;
-        }
+        entry.end(missing(name)).await;
         self.finish_drop(&record).await?;
         tracing::info!(collection = name, id = %record.description.id, "collection dropped");
-        Ok(true)
+        Ok(())
     }
 
     /// Names of the collections, sorted.
@@ -200,76 +199,32 @@ impl Database {
     /// Closes all collections: logs are cut to their true length and synced. Nothing is lost without it.
     pub async fn close(&self) {
         let _one_change_at_a_time = self.changing.lock().await;
+        self.closed.store(true, Ordering::Release);
         let entries: Vec<Arc<Entry>> = self.catalog.read().values().cloned().collect();
         for entry in entries {
-            if let Some(collection) = entry.opened.lock().await.take() {
-                collection.close().await;
-            }
+            entry.end(closed()).await;
         }
         self.roots.close();
     }
 
+    /// Waits for the change that is under way, if any; refuses all once the database is closed.
+    async fn change(&self) -> Result<MutexGuard<'_, ()>> {
+        let change = self.changing.lock().await;
+        if self.closed.load(Ordering::Acquire) {
+            return Err(closed());
+        }
+        Ok(change)
+    }
+
     fn entry(&self, name: &str) -> Result<Arc<Entry>> {
-        let missing = || Error::NotFound(format!("Collection `{name}` doesn't exist!"));
-        self.catalog.read().get(name).cloned().ok_or_else(missing)
+        self.catalog.read().get(name).cloned().ok_or_else(|| missing(name))
     }
 
     fn insert(&self, record: CollectionRecord, unavailable: Option<Error>) -> Arc<Entry> {
         let name = record.description.name.clone();
-        let entry = Arc::new(Entry {
-            record: RwLock::new(record),
-            opened: AsyncMutex::default(),
-            touched_ms: AtomicU64::new(0),
-            unavailable,
-        });
+        let entry = Arc::new(Entry::new(record, unavailable));
         self.catalog.write().insert(name, entry.clone());
         entry
-    }
-
-    /// Notes that a collection is used, to the second.
-    fn touch(&self, entry: &Entry) {
-        let now_ms = now_ms();
-        let last_ms = entry.touched_ms.load(Ordering::Relaxed);
-        if now_ms >= last_ms + Assignment::ACCESS_GRANULARITY_MS {
-            entry.touched_ms.store(now_ms, Ordering::Relaxed);
-            let id = entry.record.read().description.id;
-            StorageComponentType::ALL
-                .into_iter()
-                .for_each(|of| self.assignments.touch(id, of, now_ms));
-        }
-    }
-
-    async fn open_entry(&self, entry: &Entry) -> Result<Arc<Collection>> {
-        let mut opened = entry.opened.lock().await;
-        if let Some(collection) = &*opened {
-            return Ok(collection.clone());
-        }
-        if let Some(reason) = &entry.unavailable {
-            return Err(reason.clone());
-        }
-        let record = entry.record.read().clone();
-        let options = ShardOptions {
-            wal_root: self.home(&record, StorageComponentType::Wal)?,
-            viper_root: self.home(&record, StorageComponentType::Viper)?,
-            index_root: self.home(&record, StorageComponentType::Index)?,
-            memory_flush_size_bytes: self.config.storage.wal.memory_flush_size_bytes,
-            segment_size_bytes: self.config.storage.viper.segment_size_mb << 20,
-            budget: self.budget.clone(),
-        };
-        let collection = Arc::new(Collection::new(Shard::open(record.description, SHARD, options).await?));
-        *opened = Some(collection.clone());
-        Ok(collection)
-    }
-
-    fn home(&self, record: &CollectionRecord, component: StorageComponentType) -> Result<Arc<Root>> {
-        let home = record
-            .placement
-            .get(&component)
-            .and_then(|placement| placement.roots.first());
-        let id = home.ok_or_else(|| Error::Corruption(format!("{} has no {component} root", record.description.id)))?;
-        let root = self.roots.by_id(*id)?;
-        root.available()?;
-        Ok(root)
     }
 
     /// What is on the roots, listed again if the last listing is older than `age_max`.
@@ -331,6 +286,9 @@ async fn probe_roots(database: Weak<Database>) {
     loop {
         tokio::time::sleep(PROBE_INTERVAL).await;
         let Some(database) = database.upgrade() else { return };
+        if database.closed.load(Ordering::Acquire) {
+            return;
+        }
         match database.roots.probe().await {
             Ok(back) if back.is_empty() => {}
             Ok(_) => database.readmit().await,
@@ -381,6 +339,14 @@ pub fn root_configs(config: &Config) -> Result<Vec<RootConfig>> {
     Ok(roots)
 }
 
+fn missing(name: &str) -> Error {
+    Error::NotFound(format!("Collection `{name}` doesn't exist!"))
+}
+
+fn closed() -> Error {
+    Error::Overloaded("the database is closed; try again when it is started".to_owned())
+}
+
 fn check_name(name: &str) -> Result<()> {
     let bad = name.is_empty() || name.len() > 255 || name.contains('/') || name.chars().any(char::is_control);
     if bad {
@@ -395,3 +361,6 @@ fn now_ms() -> u64 {
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as u64)
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,14 @@ use crate::schema::{CollectionDescription, CollectionId};
 /// Components whose files describe the collection they belong to and cannot be made again from others.
 const SELF_DESCRIBING: [StorageComponentType; 2] = [StorageComponentType::Wal, StorageComponentType::Viper];
 
+/// Components that decide what a lost record said: where it was, and where the data is. Indexes are built again.
+const DECISIVE: [StorageComponentType; 4] = [
+    StorageComponentType::Metadata,
+    StorageComponentType::Wal,
+    StorageComponentType::Viper,
+    StorageComponentType::Lsm,
+];
+
 impl Database {
     pub(super) async fn recover(&self, discovery: &Discovery) -> Result<()> {
         discovery::remove_leftovers(discovery).await;
@@ -33,7 +41,7 @@ impl Database {
         for (id, homes) in &lost {
             self.assignments.record_assignment(*id, homes.clone());
         }
-        let complete = self.metadata_is_complete();
+        let complete = self.all_seen(&[StorageComponentType::Metadata]);
         let floors = self.metadata.load_counters().await;
         self.assignments
             .restore_counters(&floors, complete.is_ok() && unreadable.is_empty());
@@ -48,13 +56,7 @@ impl Database {
         for record in active {
             self.insert(record, None);
         }
-        for (id, homes) in lost {
-            // A record that cannot be read is there all the same: the collection is shown and not touched.
-            let unavailable = unreadable.get(&id).cloned().or_else(|| complete.clone().err());
-            if let Err(error) = self.rebuild(id, homes, discovery, unavailable).await {
-                tracing::error!(collection = %id, %error, "a collection without metadata record could not be rebuilt");
-            }
-        }
+        self.rebuild_all(lost, &unreadable, discovery).await;
         for record in dropping {
             if let Err(error) = self.finish_drop(&record).await {
                 tracing::warn!(collection = %record.description.id, %error, "drop not finished; it is tried again at the next start");
@@ -65,15 +67,52 @@ impl Database {
 
     /// Takes up collections whose records can be read now that a root is back.
     pub(super) async fn readmit(&self) {
-        let _one_change_at_a_time = self.changing.lock().await;
+        let Ok(_one_change_at_a_time) = self.change().await else {
+            return;
+        };
         let discovery = self.usage(Duration::ZERO).await;
-        for (id, record) in self.metadata.load_all(&discovery).await.records {
+        let LoadedRecords { records, unreadable } = self.metadata.load_all(&discovery).await;
+        let in_use: BTreeSet<CollectionId> = self
+            .catalog
+            .read()
+            .values()
+            .filter(|entry| entry.unavailable.is_none())
+            .map(|entry| entry.record.read().description.id)
+            .collect();
+        let lost = self.without_record(&records, &discovery).into_iter();
+        let lost: BTreeMap<CollectionId, Placements> = lost
+            .filter(|id| !in_use.contains(id))
+            .map(|id| (id, self.found_homes(id, &discovery)))
+            .collect();
+        for (id, record) in records {
             let known = self.catalog.read().get(&record.description.name).cloned();
             let usable = known.is_some_and(|entry| entry.unavailable.is_none());
             if !usable && record.state == CollectionState::Active {
                 self.assignments.record_assignment(id, record.placement.clone());
                 tracing::info!(collection = record.description.name, %id, "collection is available again");
                 self.insert(record, None);
+            }
+        }
+        for (id, homes) in &lost {
+            self.assignments.record_assignment(*id, homes.clone());
+        }
+        self.rebuild_all(lost, &unreadable, &discovery).await;
+    }
+
+    /// Makes the records of collections again that have none, or shows them where that must not be done yet.
+    async fn rebuild_all(
+        &self,
+        lost: BTreeMap<CollectionId, Placements>,
+        unreadable: &BTreeMap<CollectionId, Error>,
+        discovery: &Discovery,
+    ) {
+        // A record that cannot be read is there all the same, and files on a root that is away are the collection's home
+        // all the same: such a collection is shown and not touched.
+        let unseen = self.all_seen(&DECISIVE).err();
+        for (id, homes) in lost {
+            let unavailable = unreadable.get(&id).or(unseen.as_ref()).cloned();
+            if let Err(error) = self.rebuild(id, homes, discovery, unavailable).await {
+                tracing::error!(collection = %id, %error, "a collection without metadata record could not be rebuilt");
             }
         }
     }
@@ -97,12 +136,10 @@ impl Database {
         Ok(())
     }
 
-    /// Whether every metadata root could be read, so that a record that was not found does not exist.
-    fn metadata_is_complete(&self) -> Result<()> {
-        self.roots
-            .of_component(StorageComponentType::Metadata)
-            .iter()
-            .try_for_each(|root| root.available())
+    /// Whether every root of these components could be read, so that what was not found there does not exist.
+    fn all_seen(&self, components: &[StorageComponentType]) -> Result<()> {
+        let mut roots = components.iter().flat_map(|of| self.roots.of_component(*of));
+        roots.try_for_each(|root| root.available())
     }
 
     /// Collections that have files and no record that could be read.
@@ -135,7 +172,7 @@ impl Database {
             .read()
             .get(&description.name)
             .map(|entry| entry.record.read().description.id);
-        if let Some(namesake) = namesake {
+        if let Some(namesake) = namesake.filter(|namesake| *namesake != id) {
             let name = &description.name;
             return Err(Error::Corruption(format!(
                 "its name `{name}` is that of {namesake}; its files are left alone"

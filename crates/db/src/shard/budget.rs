@@ -50,11 +50,12 @@ impl MemoryBudget {
     }
 
     /// Sets `bytes` aside, flushing the largest memtables first if they do not fit. A write larger than the whole budget
-    /// is let through alone.
+    /// is let through alone. A shard that cannot be flushed does not keep the others from it.
     ///
     /// # Errors
-    /// [`Error::Overloaded`] if no room appears in time; the error of a flush that failed.
+    /// If no room appears in time: the error of a flush that failed, or else [`Error::Overloaded`].
     pub async fn reserve(&self, bytes: u64) -> Result<Reservation<'_>> {
+        let mut failed: Vec<(Arc<Shard>, Error)> = Vec::new();
         for _ in 0..ATTEMPTS_MAX {
             let fits = |used| (used == 0 || used + bytes <= self.limit).then_some(used + bytes);
             if self
@@ -64,16 +65,23 @@ impl MemoryBudget {
             {
                 return Ok(Reservation { budget: self, bytes });
             }
-            match self.largest() {
-                Some(shard) => shard.flush_for_memory().await?,
+            match self.largest(&failed) {
+                Some(shard) => {
+                    if let Err(error) = shard.flush_for_memory().await {
+                        failed.push((shard, error));
+                    }
+                }
                 None => tokio::time::sleep(PAUSE).await,
             }
         }
-        Err(Error::Overloaded(format!(
-            "memtables hold {} of {} bytes; retry later",
-            self.used(),
-            self.limit
-        )))
+        let overloaded = || {
+            Error::Overloaded(format!(
+                "memtables hold {} of {} bytes; retry later",
+                self.used(),
+                self.limit
+            ))
+        };
+        Err(failed.pop().map_or_else(overloaded, |(_, error)| error))
     }
 
     /// Counts bytes that are in a memtable now.
@@ -86,11 +94,13 @@ impl MemoryBudget {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    fn largest(&self) -> Option<Arc<Shard>> {
+    /// The largest memtable that a flush can empty.
+    fn largest(&self, failed: &[(Arc<Shard>, Error)]) -> Option<Arc<Shard>> {
         let shards: Vec<Arc<Shard>> = self.shards.lock().iter().filter_map(Weak::upgrade).collect();
         shards
             .into_iter()
-            .filter(|shard| shard.memtable_bytes() > 0)
+            .filter(|shard| !shard.is_closed() && shard.memtable_bytes() > 0)
+            .filter(|shard| failed.iter().all(|(other, _)| !Arc::ptr_eq(other, shard)))
             .max_by_key(|shard| shard.memtable_bytes())
     }
 }

@@ -69,7 +69,7 @@ impl Shard {
         self.finish(&mut ledger).await
     }
 
-    async fn finish(self: &Arc<Self>, ledger: &mut Ledger) -> Result<()> {
+    pub(super) async fn finish(self: &Arc<Self>, ledger: &mut Ledger) -> Result<()> {
         let Some((manifest, _)) = &ledger.unfinished else {
             return Ok(());
         };

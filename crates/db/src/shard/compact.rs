@@ -1,7 +1,6 @@
 //! Compaction: merges small or half-dead segments into larger ones while writes and searches go on.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::Shard;
 use super::commit::{Commit, Takeover};
@@ -27,7 +26,7 @@ impl Shard {
     pub async fn compact(self: &Arc<Self>) -> Result<()> {
         let _one_at_a_time = self.compacting.lock().await;
         self.delete_replaced().await?;
-        match self.inputs(compaction::choose_all) {
+        match self.inputs(compaction::choose_all).await? {
             Some(inputs) => self.merge(inputs).await,
             None => Ok(()),
         }
@@ -48,34 +47,41 @@ impl Shard {
 
     async fn compact_by_policy(self: &Arc<Self>) -> Result<()> {
         self.delete_replaced().await?;
-        while let Some(inputs) = self.inputs(compaction::choose) {
+        while let Some(inputs) = self.inputs(compaction::choose).await? {
             self.merge(inputs).await?;
         }
         Ok(())
     }
 
-    fn inputs(&self, choose: impl FnOnce(&[Candidate], u64) -> Option<Vec<SegmentId>>) -> Option<Inputs> {
+    /// Chosen while no commit is half done: a segment that has adopted only some of its rows looks as if the others were
+    /// dead, and merging it would lose them. A commit that failed is finished first, or its inputs would be merged twice.
+    async fn inputs(
+        self: &Arc<Self>,
+        choose: impl FnOnce(&[Candidate], u64) -> Option<Vec<SegmentId>>,
+    ) -> Result<Option<Inputs>> {
+        let mut ledger = self.ledger.lock().await;
+        if self.is_closed() {
+            return Ok(None);
+        }
+        self.finish(&mut ledger).await?;
         let state = self.state.read();
         let candidate = |segment: &SegmentSource| Candidate {
             meta: segment.meta.clone(),
             live_rows: segment.live_rows as u64,
         };
         let candidates: Vec<Candidate> = state.segments().map(candidate).collect();
-        let chosen = choose(&candidates, self.options.segment_size_bytes)?;
-        Some(Inputs {
+        let chosen = choose(&candidates, self.options.segment_size_bytes);
+        Ok(chosen.map(|chosen| Inputs {
             segments: state
                 .segments()
                 .filter(|segment| chosen.contains(&segment.meta.id))
                 .cloned()
                 .collect(),
             oldest_dead_outside: compaction::oldest_dead_outside(&candidates, &chosen),
-        })
+        }))
     }
 
     async fn merge(self: &Arc<Self>, inputs: Inputs) -> Result<()> {
-        if self.closed.load(Ordering::Acquire) {
-            return Ok(());
-        }
         let Inputs {
             segments,
             oldest_dead_outside,

@@ -56,7 +56,7 @@ impl Shard {
 
     fn is_large(&self) -> bool {
         let (active, frozen) = self.state.read().memtable_bytes();
-        !self.closed.load(Ordering::Acquire) && (active >= self.options.memory_flush_size_bytes || frozen > 0)
+        !self.is_closed() && (active >= self.options.memory_flush_size_bytes || frozen > 0)
     }
 
     /// Holds a write back while the memtable is too far ahead of its flush.
@@ -70,7 +70,7 @@ impl Shard {
 
     async fn flush_now(self: &Arc<Self>, trigger: &AtomicU64, roll_bytes: u64) -> Result<()> {
         let _one_at_a_time = self.flushing.lock().await;
-        if self.closed.load(Ordering::Acquire) {
+        if self.is_closed() {
             return Ok(());
         }
         // A table whose flush failed earlier goes first: the manifest must move forward in order.

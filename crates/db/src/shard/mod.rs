@@ -157,6 +157,8 @@ impl Shard {
             flushes: FlushCounters::default(),
             options,
         });
+        // What the replay brought counts from here on: an opening that failed above leaves nothing behind.
+        shard.options.budget.add(shard.memtable_bytes());
         shard.options.budget.register(&shard);
         shard.attach_indexes().await;
         shard.flush_if_large();
@@ -204,7 +206,7 @@ impl Shard {
     }
 
     async fn log(self: &Arc<Self>, operations: Vec<Operation>) -> Result<Seq> {
-        if self.closed.load(Ordering::Acquire) {
+        if self.is_closed() {
             return Err(Error::NotFound(format!(
                 "Collection `{}` doesn't exist!",
                 self.description().name
@@ -228,9 +230,16 @@ impl Shard {
         self.closed.store(true, Ordering::Release);
         let _flushing = self.flushing.lock().await;
         let _compacting = self.compacting.lock().await;
+        // An index may be on its way into a file; a drop deletes the directory next.
+        let _ledger = self.ledger.lock().await;
         self.wal.close().await;
         let (active, frozen) = self.state.read().memtable_bytes();
         self.options.budget.release(active + frozen);
+    }
+
+    /// Whether it is closed: somebody may still hold it, and its memory counts no more.
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// What the log holds, in numbers.
@@ -281,7 +290,7 @@ impl Shard {
         // Held so that the segment is not replaced, nor the collection dropped, between the look and the write.
         let _ledger = self.ledger.lock().await;
         let alive = self.state.read().segments().any(|other| other.source == segment.source);
-        if !alive || self.closed.load(Ordering::Acquire) {
+        if !alive || self.is_closed() {
             return;
         }
         if let Err(error) = self.axis.save(segment.meta.id, &description, &indexes).await {
@@ -307,10 +316,7 @@ async fn open_wal(
             state.apply(seq, operation);
         }
     };
-    let mut replay = |seq, operation: Operation| {
-        options.budget.add(memory_bytes(&operation));
-        state.write().apply(seq, operation);
-    };
+    let mut replay = |seq, operation: Operation| state.write().apply(seq, operation);
     let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
     let start = WalStart {
         directory: directory.to_owned(),
@@ -354,3 +360,6 @@ fn check_log_meets_manifest(
     };
     Err(Error::Corruption(format!("{lost}; restore it, or drop the collection")))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! The order of things inside a shard, where only its own parts can be held still.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proximadb_store::StorageUrl;
+use tempfile::TempDir;
+
+use super::*;
+use crate::engine::samples::{description, point};
+use crate::engine::viper::WriteRequest;
+use crate::root::{RootConfig, Roots, StorageComponentType};
+use crate::state::Location;
+
+const DIM: usize = 4;
+/// How long something is watched that must not happen.
+const WATCHED: Duration = Duration::from_millis(300);
+
+struct Fixture {
+    directory: TempDir,
+    roots: Roots,
+    budget: Arc<MemoryBudget>,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        Self::with_memory(1 << 30).await
+    }
+
+    async fn with_memory(bytes: u64) -> Self {
+        let directory = TempDir::new().unwrap();
+        let config = |component: StorageComponentType| RootConfig {
+            component,
+            url: StorageUrl::parse(&format!("file://{}/{component}", directory.path().display())).unwrap(),
+            options: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            weight: 1.0,
+        };
+        let roots = Roots::open(StorageComponentType::ALL.into_iter().map(config).collect(), false);
+        let roots = roots.await.unwrap();
+        Self {
+            directory,
+            roots,
+            budget: MemoryBudget::new(bytes),
+        }
+    }
+
+    fn options(&self) -> ShardOptions {
+        let root = |component| self.roots.of_component(component).remove(0);
+        ShardOptions {
+            wal_root: root(StorageComponentType::Wal),
+            viper_root: root(StorageComponentType::Viper),
+            index_root: root(StorageComponentType::Index),
+            memory_flush_size_bytes: 1 << 30,
+            segment_size_bytes: 1 << 30,
+            budget: self.budget.clone(),
+        }
+    }
+
+    async fn open(&self) -> Result<Arc<Shard>> {
+        Shard::open(description(DIM), "000", self.options()).await
+    }
+
+    /// A shard of another collection.
+    async fn open_other(&self, number: u128) -> Arc<Shard> {
+        let mut description = description(DIM);
+        description.id = crate::schema::CollectionId(uuid::Uuid::from_u128(number));
+        Shard::open(description, "000", self.options()).await.unwrap()
+    }
+
+    /// The files of the shard on the root of a component.
+    fn files(&self, component: StorageComponentType) -> Vec<std::path::PathBuf> {
+        let shard = format!("{component}/{}/000", description(DIM).id);
+        let entries = std::fs::read_dir(self.directory.path().join(shard));
+        entries
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.unwrap().path())
+            .collect()
+    }
+}
+
+fn upserts(numbers: std::ops::Range<u64>) -> Vec<Operation> {
+    numbers.map(|number| Operation::Upsert(point(number, DIM))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_has_adopted_half_of_its_rows_is_not_compacted() {
+    let fixture = Fixture::new().await;
+    let shard = fixture.open().await.unwrap();
+    shard.write(upserts(0..100)).await.unwrap();
+    // A flush, stopped between two chunks of rows.
+    assert!(shard.state.write().freeze());
+    let frozen = shard.state.read().frozen_for_flush().unwrap();
+    let (rows, kept) = frozen.table.to_segment(&frozen.live);
+    let request = WriteRequest {
+        description: shard.description(),
+        max_seq: frozen.through,
+        replaces: Vec::new(),
+        segment_size_bytes: 1 << 30,
+    };
+    let segment = shard.viper.write_segments(rows, &request).await.unwrap().remove(0);
+    let origin = |row: &u32| Location {
+        source: frozen.source,
+        row: kept[*row as usize],
+    };
+    let origins: Vec<Location> = segment.order.iter().map(origin).collect();
+    let mut ledger = shard.ledger.lock().await;
+    let segments = vec![segment.meta.clone()];
+    let next = ledger
+        .manifest
+        .next((*shard.description()).clone(), frozen.through, segments);
+    shard.manifests.commit(&next).await.unwrap();
+    ledger.manifest = next;
+    let source = shard.state.write().add_segment(segment.meta, Arc::new(segment.data));
+    shard.state.write().adopt(source, 0..50, &origins);
+
+    let mut compaction = {
+        let shard = shard.clone();
+        tokio::spawn(async move { shard.compact().await })
+    };
+    let _ = tokio::time::timeout(WATCHED, &mut compaction).await;
+    shard.state.write().adopt(source, 50..100, &origins);
+    shard.state.write().drop_frozen();
+    drop(ledger);
+    compaction.await.unwrap().unwrap();
+    assert_eq!(shard.count(None).unwrap(), 100);
+    shard.close().await;
+    assert_eq!(fixture.open().await.unwrap().count(None).unwrap(), 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_cannot_be_opened_holds_no_memory() {
+    let fixture = Fixture::new().await;
+    let shard = fixture.open().await.unwrap();
+    for start in [0, 100, 200] {
+        shard.write(upserts(start..start + 100)).await.unwrap();
+    }
+    shard.close().await;
+    assert_eq!(fixture.budget.used(), 0);
+    let log = fixture.files(StorageComponentType::Wal).remove(0);
+    let whole = std::fs::read(&log).unwrap();
+    // Damage in the second block of three: the first is replayed before it is seen.
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    std::fs::write(&log, damaged).unwrap();
+    for _ in 0..3 {
+        let opened = fixture.open().await.map(drop);
+        assert!(matches!(opened, Err(Error::Corruption(_))), "{opened:?}");
+        assert_eq!(fixture.budget.used(), 0);
+    }
+    std::fs::write(&log, whole).unwrap();
+    let shard = fixture.open().await.unwrap();
+    assert_eq!(fixture.budget.used(), shard.memtable_bytes());
+}
+
+#[tokio::test]
+async fn a_drop_waits_for_an_index_that_is_being_stored() {
+    let fixture = Fixture::new().await;
+    let shard = fixture.open().await.unwrap();
+    // The compaction that every opening starts finds nothing to do, and would hold the close up as well.
+    tokio::task::yield_now().await;
+    // As `build_index` holds it from its last look until the file is written.
+    let storing = shard.ledger.lock().await;
+    let mut closing = {
+        let shard = shard.clone();
+        tokio::spawn(async move { shard.close().await })
+    };
+    assert!(tokio::time::timeout(WATCHED, &mut closing).await.is_err());
+    drop(storing);
+    closing.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_is_closed_or_cannot_be_flushed_keeps_no_memory_from_the_others() {
+    const MEMORY: u64 = 200_000;
+    let fixture = Fixture::with_memory(MEMORY).await;
+    let (closed, stuck, healthy) = (
+        fixture.open_other(1).await,
+        fixture.open_other(2).await,
+        fixture.open_other(3).await,
+    );
+    closed.write(upserts(0..400)).await.unwrap();
+    closed.close().await;
+    stuck.write(upserts(0..200)).await.unwrap();
+    // Its segments have nowhere to go: a file stands in the place of their directory.
+    let viper = fixture.directory.path().join("viper");
+    let place = viper.join(stuck.description().id.to_string());
+    std::fs::remove_dir_all(&place).unwrap();
+    std::fs::write(&place, b"").unwrap();
+    assert!(closed.memtable_bytes() > stuck.memtable_bytes() && stuck.memtable_bytes() > MEMORY / 3);
+    for start in (0..3000).step_by(50) {
+        healthy.write(upserts(start..start + 50)).await.unwrap();
+    }
+    assert_eq!(healthy.count(None).unwrap(), 3000);
+    assert!(fixture.budget.used() <= MEMORY);
+}
