@@ -129,6 +129,25 @@ impl Axis {
         self.root.delete(&self.path(segment)).await
     }
 
+    /// Deletes the index files of all other segments: a crash may have come between the deletion of a segment and that of
+    /// its index.
+    ///
+    /// # Errors
+    /// [`Error::RootUnavailable`] if the index root cannot be read or written.
+    pub async fn keep_only(&self, segments: &[SegmentId]) -> Result<()> {
+        for file in self.root.list(&self.directory).await? {
+            let name = file
+                .path
+                .strip_prefix(&self.directory)
+                .and_then(|rest| rest.strip_prefix('/'));
+            let segment = name.and_then(|name| name.strip_suffix(".ivf")?.parse().ok());
+            if segment.is_some_and(|segment| !segments.contains(&segment)) {
+                self.root.delete(&file.path).await?;
+            }
+        }
+        Ok(())
+    }
+
     fn path(&self, segment: SegmentId) -> String {
         format!("{}/{segment}.ivf", self.directory)
     }

@@ -223,7 +223,15 @@ impl Database {
     fn insert(&self, record: CollectionRecord, unavailable: Option<Error>) -> Arc<Entry> {
         let name = record.description.name.clone();
         let entry = Arc::new(Entry::new(record, unavailable));
-        self.catalog.write().insert(name, entry.clone());
+        let id = entry.record.read().description.id;
+        let hidden = self.catalog.write().insert(name.clone(), entry.clone());
+        if let Some(other) = hidden
+            .map(|hidden| hidden.record.read().description.id)
+            .filter(|other| *other != id)
+        {
+            // Created while the root of the other's record was away. The newer one keeps the name.
+            tracing::error!(collection = name, %id, hidden = %other, "two collections have one name; drop this one to see the other after a restart");
+        }
         entry
     }
 

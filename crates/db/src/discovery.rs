@@ -232,7 +232,7 @@ fn sort_out(
             strays.push(file);
             continue;
         };
-        let belongs = belongs_to(component, rest);
+        let belongs = has_place(component, rest);
         let found = collections.entry(collection).or_default();
         found.usage.bytes += file.size;
         found.usage.files += 1;
@@ -252,8 +252,15 @@ fn collection_of(name: &str) -> Option<CollectionId> {
     name.parse::<CollectionId>().ok().filter(|id| id.to_string() == name)
 }
 
-/// Whether a file is the component's, given its path below the collection.
-fn belongs_to(component: StorageComponentType, path: &str) -> bool {
+/// Whether a file below a collection's directory is the component's: by name and depth, so that copies in further
+/// directories are not.
+pub fn belongs_to(component: StorageComponentType, file: &FileInfo) -> bool {
+    let below = file.path.split_once('/').map(|(_, below)| below);
+    below.is_some_and(|below| has_place(component, below))
+}
+
+/// The same, given the path below the collection.
+fn has_place(component: StorageComponentType, path: &str) -> bool {
     let is_shard = |name: &str| name.len() == 3 && name.bytes().all(|b| b.is_ascii_digit());
     let segments: Vec<&str> = path.split('/').collect();
     let (name, extensions) = match (component, segments.as_slice()) {

@@ -46,7 +46,8 @@ impl Database {
         self.assignments
             .restore_counters(&floors, complete.is_ok() && unreadable.is_empty());
 
-        if lost.is_empty() && complete.is_ok() {
+        // A record that cannot be read may name any root.
+        if lost.is_empty() && unreadable.is_empty() && complete.is_ok() {
             let used: HashSet<RootId> = records.values().flat_map(homes).collect();
             self.roots.initialise_missing(&used).await?;
         }

@@ -53,7 +53,7 @@ fn find(path: &Path) -> Usage {
 }
 
 fn check(component: StorageComponentType, path: &str, belongs: bool) {
-    assert_eq!(belongs_to(component, path), belongs, "{component} {path}");
+    assert_eq!(has_place(component, path), belongs, "{component} {path}");
 }
 
 #[test]

@@ -82,6 +82,9 @@ impl Shard {
             trigger.fetch_add(1, Ordering::Relaxed);
             self.flush_frozen().await?;
         }
+        // Not only what this flush has written: a commit may have been finished late, or a release have failed.
+        let flushed_seq = self.ledger.lock().await.manifest.flushed_seq;
+        self.wal.release(flushed_seq).await?;
         self.compact_in_background();
         Ok(())
     }
@@ -126,8 +129,7 @@ impl Shard {
             flushed_seq: through,
             takeover: Takeover::Frozen,
         };
-        self.commit(commit).await?;
-        self.wal.release(through).await.map(|_| ())
+        self.commit(commit).await
     }
 }
 

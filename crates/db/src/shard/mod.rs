@@ -21,12 +21,14 @@ use proximadb_store::FileInfo;
 use tokio::sync::{Mutex as AsyncMutex, RwLock as AsyncRwLock};
 
 use crate::axis::{self, Axis};
+use crate::discovery::belongs_to;
 use crate::engine::manifest::{Manifest, ManifestStore, SegmentMeta};
+use crate::engine::segment::SegmentId;
 use crate::engine::viper::Viper;
 use crate::error::{Error, Result};
 use crate::memtable::memory_bytes;
 use crate::point::{Operation, Seq};
-use crate::root::Root;
+use crate::root::{Root, StorageComponentType};
 use crate::schema::CollectionDescription;
 use crate::wal::{Wal, WalFile, WalOptions, WalStart, WalStats};
 
@@ -91,8 +93,11 @@ impl Shard {
     pub async fn open(description: CollectionDescription, shard: &str, options: ShardOptions) -> Result<Arc<Self>> {
         let directory = format!("{}/{shard}", description.id);
         let description = Arc::new(description);
-        let wal_files = options.wal_root.list(&directory).await?;
-        let data_files = options.viper_root.list(&directory).await?;
+        let mut wal_files = options.wal_root.list(&directory).await?;
+        let mut data_files = options.viper_root.list(&directory).await?;
+        // What somebody else has put there is neither read nor deleted.
+        wal_files.retain(|file| belongs_to(StorageComponentType::Wal, file));
+        data_files.retain(|file| belongs_to(StorageComponentType::Viper, file));
         let viper = Viper::new(options.viper_root.clone(), description.id, shard);
         let manifests = ManifestStore::new(options.viper_root.clone(), description.id, shard);
 
@@ -250,6 +255,10 @@ impl Shard {
     /// Loads the index of every segment, and builds those that are missing in the background.
     async fn attach_indexes(self: &Arc<Self>) {
         let segments: Vec<_> = self.state.read().segments().cloned().collect();
+        let ids: Vec<SegmentId> = segments.iter().map(|segment| segment.meta.id).collect();
+        if let Err(error) = self.axis.keep_only(&ids).await {
+            tracing::warn!(%error, "indexes of segments that are gone may be left over");
+        }
         let mut missing = Vec::new();
         for segment in segments.into_iter().filter(|segment| axis::wants_index(&segment.data)) {
             match self.axis.load(segment.meta.id).await {

@@ -196,3 +196,81 @@ async fn a_shard_that_is_closed_or_cannot_be_flushed_keeps_no_memory_from_the_ot
     assert_eq!(healthy.count(None).unwrap(), 3000);
     assert!(fixture.budget.used() <= MEMORY);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_is_finished_late_releases_the_log_as_well() {
+    let fixture = Fixture::new().await;
+    let shard = fixture.open().await.unwrap();
+    shard.write(upserts(0..100)).await.unwrap();
+    // The manifest cannot be written: a file stands in the place of the directory of its versions.
+    let manifests = fixture.directory.path().join("viper");
+    let manifests = manifests.join(shard.description().id.to_string()).join("000/manifest");
+    let away = manifests.with_extension("away");
+    std::fs::rename(&manifests, &away).unwrap();
+    std::fs::write(&manifests, b"").unwrap();
+    assert!(shard.flush().await.is_err());
+    assert!(shard.compact().await.is_err());
+    std::fs::remove_file(&manifests).unwrap();
+    std::fs::rename(&away, &manifests).unwrap();
+    // A compaction finishes the commit of the flush.
+    shard.compact().await.unwrap();
+    shard.flush().await.unwrap();
+    assert_eq!(fixture.files(StorageComponentType::Wal).len(), 1);
+    assert_eq!(fixture.budget.used(), 0);
+    shard.close().await;
+    assert_eq!(fixture.open().await.unwrap().count(None).unwrap(), 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_of_a_segment_that_is_gone_is_deleted_when_the_shard_is_opened() {
+    let fixture = Fixture::new().await;
+    let shard = fixture.open().await.unwrap();
+    shard.write(upserts(0..3000)).await.unwrap();
+    shard.flush().await.unwrap();
+    let stored = || fixture.files(StorageComponentType::Index);
+    while stored().len() != 1 {
+        tokio::task::yield_now().await;
+    }
+    shard.close().await;
+    // As a crash between the deletion of a replaced segment and that of its index leaves it.
+    let index = stored().remove(0);
+    let left = index.with_file_name(format!("{}.ivf", uuid::Uuid::now_v7()));
+    std::fs::copy(&index, &left).unwrap();
+    let shard = fixture.open().await.unwrap();
+    assert_eq!(stored(), [index]);
+    shard.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_below_a_shard_that_are_not_its_own_are_left_alone() {
+    let fixture = Fixture::new().await;
+    let shard = fixture.open().await.unwrap();
+    shard.write(upserts(0..100)).await.unwrap();
+    shard.flush().await.unwrap();
+    shard.write(upserts(100..200)).await.unwrap();
+    shard.close().await;
+    // An operator's copies, in a directory of their own, and a note.
+    let mut copies = Vec::new();
+    for component in [StorageComponentType::Wal, StorageComponentType::Viper] {
+        let files: Vec<_> = fixture
+            .files(component)
+            .into_iter()
+            .filter(|file| file.is_file())
+            .collect();
+        let copy = files[0].with_file_name("copy");
+        std::fs::create_dir(&copy).unwrap();
+        std::fs::write(files[0].with_file_name("note.txt"), b"mine").unwrap();
+        for file in &files {
+            let target = copy.join(file.file_name().unwrap());
+            std::fs::copy(file, &target).unwrap();
+            copies.push(target);
+        }
+        // And one of a segment that is gone.
+        let other = copy.join(format!("{}.parquet", uuid::Uuid::now_v7()));
+        std::fs::write(&other, b"").unwrap();
+        copies.push(other);
+    }
+    let shard = fixture.open().await.unwrap();
+    assert_eq!(shard.count(None).unwrap(), 200);
+    assert!(copies.iter().all(|copy| copy.exists()));
+}
