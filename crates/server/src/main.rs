@@ -1,5 +1,6 @@
 //! The ProximaDB binary: reads the command line and logs to stderr.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
