@@ -12,6 +12,9 @@ use crate::state::{Location, MemSource, SegmentSource};
 /// kept whichever source their rows are in.
 const TIE_MARGIN: usize = 8;
 
+/// Graph candidates (`hnsw_ef`) that stand for one list of an inverted file.
+const EF_PER_LIST: usize = 4;
+
 /// Which parts of the payload an answer carries.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum PayloadSelector {
@@ -118,9 +121,11 @@ pub struct Candidate {
 
 impl Query {
     fn params(&self) -> SearchParams {
+        // `hnsw_ef` counts candidates of a graph; a list holds many, so a fraction of it is the same effort.
+        let probes = self.hnsw_ef.map(|ef| ef.div_ceil(EF_PER_LIST));
         SearchParams {
-            k: self.wanted() + TIE_MARGIN,
-            probes: self.hnsw_ef,
+            k: self.wanted().saturating_add(TIE_MARGIN),
+            probes,
             exact: self.exact,
         }
     }

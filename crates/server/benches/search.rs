@@ -208,7 +208,7 @@ impl Bench {
             .collect();
         let exact = began.elapsed().as_secs_f64() / truth.len() as f64;
         let found = self.queries.iter().map(|vector| ids(&self.collection, vector, false));
-        let hits = |(found, truth): (Vec<_>, &Vec<_>)| truth.iter().filter(|id| found.contains(id)).count();
+        let hits = |(found, truth): (Vec<PointId>, &Vec<PointId>)| truth.iter().filter(|id| found.contains(id)).count();
         let hits: usize = found.zip(&truth).map(hits).sum();
         let recall = hits as f64 / (truth.len() * LIMIT) as f64;
         println!(
@@ -217,6 +217,15 @@ impl Bench {
             exact * 1e6
         );
     }
+}
+
+/// CPU time of this process, in seconds: unlike rates it does not depend on what else the machine does.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+    // utime and stime, fields 14 and 15 of proc(5), in hundredths of a second.
+    let ticks: f64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<f64>().unwrap()).sum();
+    ticks / 100.0
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -231,32 +240,29 @@ fn percentile(values: &mut [f64], share: f64) -> f64 {
 fn measure(bench: &Bench) {
     let mut rates: [Vec<f64>; LOADS.len()] = Default::default();
     let mut times: [Vec<f64>; LOADS.len()] = Default::default();
+    let mut cpu = [0.0; LOADS.len()];
     for _ in 0..ROUNDS {
         for (at, &load) in LOADS.iter().enumerate() {
+            let before = cpu_seconds();
             rates[at].push(bench.round(load, &mut times[at]));
+            cpu[at] += cpu_seconds() - before;
         }
     }
     println!(
-        "{ROUNDS} interleaved rounds of {ROUND:?} each; medians of rates and of the rounds' ratios to 1 and 2 threads in process\n"
+        "{ROUNDS} interleaved rounds of {ROUND:?} each; medians of rates, and of the rounds' ratios to threads in process\n"
     );
+    let [qps, p50, p99, cpu_us] = ["QPS", "p50 us", "p99 us", "CPU us/q."];
     println!(
-        "{:<14} {:>9} {:>9} {:>9} {:>8} {:>8}",
-        "asked by", "QPS", "p50 us", "p99 us", "/ 1 thr.", "/ 2 thr."
+        "{:<14} {qps:>8} {p50:>8} {p99:>8} {cpu_us:>10} / 1 thread / 2 threads",
+        ""
     );
     for (at, load) in LOADS.iter().enumerate() {
-        let ratio = |of: usize| {
-            median(
-                rates[at]
-                    .iter()
-                    .zip(&rates[of])
-                    .map(|(own, other)| own / other)
-                    .collect(),
-            )
-        };
-        let (to_one, to_two, rate) = (ratio(0), ratio(1), median(rates[at].clone()));
+        let ratios = |of: usize| rates[at].iter().zip(&rates[of]).map(|(own, other)| own / other);
+        let (to_one, to_two) = (median(ratios(0).collect()), median(ratios(1).collect()));
+        let cpu_us = cpu[at] * 1e6 / times[at].len() as f64;
         let (p50, p99) = (percentile(&mut times[at], 0.5), percentile(&mut times[at], 0.99));
-        let name = format!("{load:?}");
-        println!("{name:<14} {rate:>9.0} {p50:>9.0} {p99:>9.0} {to_one:>8.2} {to_two:>8.2}");
+        let (name, rate) = (format!("{load:?}"), median(rates[at].clone()));
+        println!("{name:<14} {rate:>8.0} {p50:>8.0} {p99:>8.0} {cpu_us:>10.1} {to_one:>10.2} {to_two:>11.2}");
     }
 }
 

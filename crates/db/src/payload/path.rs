@@ -56,7 +56,7 @@ pub enum PathErrorReason {
     /// Something other than a step follows.
     #[error("expected '.' or '['")]
     Step,
-    /// More than [`MAX_STEPS`] steps.
+    /// More than 64 steps.
     #[error("more than {MAX_STEPS} steps")]
     TooLong,
 }
