@@ -30,7 +30,7 @@ use crate::shard::{Shard, ShardOptions};
 pub use report::{AssignmentReport, OperationReport, RootReport};
 
 /// The only shard of a collection, until there are several.
-const SHARD: &str = "000";
+pub(crate) const SHARD: &str = "000";
 /// How old the measured usage of the roots may be when a new collection is placed by it.
 const USAGE_AGE_MAX: Duration = Duration::from_secs(10);
 
@@ -112,10 +112,7 @@ impl Database {
         let reserved = self
             .assignments
             .assign_storage_url(id, &self.assignment_configs(&usage), now_ms())?;
-        let record = self
-            .metadata
-            .create(description, reserved.placements().clone())
-            .await?;
+        let record = self.metadata.create(description, reserved.placements().clone()).await?;
         reserved.record();
         self.log_placement(&record);
         let entry = self.insert(record, None);

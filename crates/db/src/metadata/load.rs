@@ -11,7 +11,6 @@ use bytes::Bytes;
 use futures::StreamExt;
 use proximadb_store::FileInfo;
 
-use super::sealed::unseal;
 use super::{CollectionRecord, MetadataStore, delete_outdated, record_path, version_of};
 use crate::discovery::Discovery;
 use crate::error::{Error, Result};
@@ -151,7 +150,7 @@ async fn read_newest(id: CollectionId, version: u64, copies: &[Copy]) -> Newest 
                 continue;
             }
         };
-        match unseal::<CollectionRecord>(&bytes) {
+        match CollectionRecord::decode(&bytes) {
             Ok(record) if record.description.id == id && record.version == version => {
                 newest.valid.push((copy.root.clone(), bytes, record));
             }

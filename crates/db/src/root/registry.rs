@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{RootId, StorageComponentType};
 
 /// Directory of the versions, below the root.
-const DIRECTORY: &str = "_proximadb/roots";
+pub(super) const DIRECTORY: &str = "_proximadb/roots";
 /// The only version of the format so far.
 const FORMAT_VERSION: u32 = 1;
 /// Versions that stay: more than one, so that a damaged newest one is survived.
@@ -87,7 +87,7 @@ impl Registry {
         to_json(&Self { checksum, ..unsigned })
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, String> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, String> {
         let registry: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if registry.format_version != FORMAT_VERSION {
             return Err(format!(
