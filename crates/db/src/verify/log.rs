@@ -54,13 +54,12 @@ pub(super) async fn check(shelf: &Shelf<'_>, flushed: Option<Seq>, findings: &mu
     }
 }
 
+/// A write that was cut short and a damaged newest block look the same: nothing follows either.
 fn torn(shelf: &Shelf<'_>, summary: &FileSummary, path: &str, reason: &str, is_newest: bool) -> Finding {
     let (cut, end) = (summary.bytes - summary.valid_bytes, summary.valid_bytes);
-    let problem = format!(
-        "the last {cut} bytes, from offset {end}, are no complete block ({reason}): a write that was never acknowledged"
-    );
+    let problem = format!("torn tail: the last {cut} bytes, from offset {end}, are no complete block ({reason})");
     let advice = if is_newest {
-        "nothing: the server cuts them when it opens the collection"
+        "after a crash nothing: it was never acknowledged, and the server cuts it when it opens the collection; after a clean stop restore the file from a backup before the next start"
     } else {
         "nothing: the next file goes on where the acknowledged operations end"
     };

@@ -10,6 +10,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::Database;
+use crate::engine::manifest::{Manifest, SegmentMeta};
+use crate::metadata::{CollectionRecord, CollectionState, MetadataStore};
 use crate::point::{NamedVectors, Operation, Point, PointId};
 use crate::wal::{Wal, WalFile, WalOptions, WalStart, read_log_file};
 use FindingKind::{Damaged, Duplicate, Information, Missing, Orphan, Stray, Unreachable};
@@ -441,4 +443,57 @@ async fn files_of_the_roots_themselves_are_checked() {
     let list = all_files(&reserved).remove(0);
     flip(&list, 40);
     stopped.check(&stopped.verify().await, &[(Damaged, name(&list))]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sound_segment_that_is_not_the_one_the_manifest_names_is_damaged() {
+    let stopped = Stopped::new().await;
+    let mut manifests = stopped.files("json").into_iter();
+    let newest = manifests
+        .rfind(|file| file.parent().unwrap().ends_with("manifest"))
+        .unwrap();
+    let original = std::fs::read(&newest).unwrap();
+    let changes: [fn(&mut SegmentMeta); 3] = [|meta| meta.crc32 ^= 1, |meta| meta.bytes += 1, |meta| meta.rows += 1];
+    for change in changes {
+        let mut manifest = Manifest::decode(&original).unwrap();
+        change(&mut manifest.segments[0]);
+        std::fs::write(&newest, manifest.encode().unwrap()).unwrap();
+        let segment = format!("{}.parquet", manifest.segments[0].id);
+        stopped.check(&stopped.verify().await, &[(Damaged, &segment)]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_collection_that_is_being_dropped_nothing_has_to_be_there() {
+    let stopped = Stopped::new().await;
+    let home = stopped.home("wal");
+    let file = stopped.of_component("metadata").remove(0);
+    let mut record = CollectionRecord::decode(&std::fs::read(file).unwrap()).unwrap();
+    record.state = CollectionState::Dropping;
+    let roots = Roots::open(root_configs(&stopped.config).unwrap(), true).await.unwrap();
+    let roots = Arc::new(roots);
+    MetadataStore::new(roots.clone()).update(record).await.unwrap();
+    roots.close();
+    std::fs::remove_dir_all(&home).unwrap();
+    stopped.check(&stopped.verify().await, &[(Information, name(&home))]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_creation_is_told_from_a_lost_manifest() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config_of(directory.path());
+    let database = Database::open(config.clone()).await.unwrap();
+    let schema = json!({"vectors": {"": {"size": 2, "distance": "Euclid"}}});
+    database
+        .create_collection("c", serde_json::from_value(schema).unwrap())
+        .await
+        .unwrap();
+    database.close().await;
+    let stopped = Stopped { directory, config };
+    stopped.check(&stopped.verify().await, &[]);
+    std::fs::remove_dir_all(stopped.home("viper")).unwrap();
+    stopped.check(&stopped.verify().await, &[(Information, "/000")]);
+    // Without the log either, all of its data may have been lost.
+    std::fs::remove_dir_all(stopped.home("wal")).unwrap();
+    stopped.check(&stopped.verify().await, &[(Missing, "/000")]);
 }
