@@ -107,7 +107,7 @@ impl Axis {
         let Some(file) = self.root.read_if_exists(&self.path(segment)).await? else {
             return Ok(None);
         };
-        match decode(&file, segment) {
+        match decode(&file, &self.directory, segment) {
             Ok(indexes) => Ok(Some(indexes)),
             Err(reason) => {
                 tracing::warn!(
@@ -153,7 +153,15 @@ impl Axis {
     }
 }
 
-fn decode(file: &Bytes, segment: SegmentId) -> Result<SegmentIndexes, String> {
+/// Whether the bytes are the index file of a segment below `directory` (`<collection id>/<shard>`).
+///
+/// # Errors
+/// What is wrong with them.
+pub fn check(file: &Bytes, directory: &str, segment: SegmentId) -> Result<(), String> {
+    decode(file, directory, segment).map(|_| ())
+}
+
+fn decode(file: &Bytes, directory: &str, segment: SegmentId) -> Result<SegmentIndexes, String> {
     let (body, stored) = file.split_last_chunk::<4>().ok_or("shorter than its checksum")?;
     if crc32(body) != u32::from_le_bytes(*stored) {
         return Err("checksum does not match".to_owned());
@@ -166,6 +174,10 @@ fn decode(file: &Bytes, segment: SegmentId) -> Result<SegmentIndexes, String> {
     let header: Header = serde_json::from_slice(header).map_err(|e| e.to_string())?;
     if header.segment != segment {
         return Err(format!("belongs to segment {}", header.segment));
+    }
+    let place = format!("{}/{}", header.collection.id, header.shard);
+    if place != directory {
+        return Err(format!("belongs to {place}"));
     }
     let mut indexes = BTreeMap::new();
     for (name, length) in header.spaces {

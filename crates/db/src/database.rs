@@ -29,6 +29,7 @@ use crate::schema::{CollectionDescription, CollectionId, Schema};
 use crate::shard::budget::MemoryBudget;
 
 use entry::Entry;
+pub(crate) use entry::SHARD;
 pub use report::{AssignmentReport, OperationReport, RootReport};
 
 /// How often roots that are not online are looked at: a disk that was mounted again serves within this time.

@@ -148,11 +148,6 @@ pub async fn discover(roots: &Roots) -> Discovery {
     let discovery = Discovery {
         roots: join_all(roots.all().into_iter().map(discover_root)).await,
     };
-    let count = discovery.collections().len();
-    tracing::info!(
-        roots = discovery.roots.len(),
-        "Discovery complete: {count} collections found"
-    );
     discovery
 }
 

@@ -20,6 +20,7 @@ pub mod search;
 pub mod shard;
 pub mod collection;
 pub mod database;
+pub mod verify;
 
 pub use collection::{Collection, CollectionInfo};
 pub use database::Database;

@@ -32,8 +32,9 @@ use crate::error::{Error, Result};
 use crate::placement::Placements;
 use crate::root::{Root, Roots, StorageComponentType};
 use crate::schema::{CollectionDescription, CollectionId};
-use crate::sealed::{FORMAT_VERSION, seal};
+use crate::sealed::{FORMAT_VERSION, seal, unseal};
 
+pub(crate) use counters::check as check_counters;
 pub use load::LoadedRecords;
 
 /// Whether a collection is there or on its way out.
@@ -74,6 +75,14 @@ impl CollectionRecord {
             description,
             placement,
         }
+    }
+
+    /// Reads the bytes of a record's file.
+    ///
+    /// # Errors
+    /// What is wrong with them: the checksum, the format version, or the form.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        unseal(bytes)
     }
 }
 
@@ -261,7 +270,7 @@ fn record_path(id: CollectionId, version: u64) -> String {
 }
 
 /// The version in a path, if the file is one of ours: 20 digits and `.json` or `.meta`.
-fn version_of(path: &str) -> Option<u64> {
+pub(crate) fn version_of(path: &str) -> Option<u64> {
     let (stem, extension) = path.rsplit('/').next()?.split_once('.')?;
     let ours =
         stem.len() == 20 && stem.bytes().all(|byte| byte.is_ascii_digit()) && ["json", "meta"].contains(&extension);

@@ -6,6 +6,7 @@
 
 mod component;
 mod identity;
+mod inspect;
 mod open;
 mod registry;
 mod roots;
@@ -21,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::schema::CollectionId;
 
 pub use component::{RootId, StorageComponentType};
+pub(crate) use inspect::check_reserved;
 pub use roots::Roots;
 
 /// Directory of what is about the root itself; never a collection.

@@ -19,7 +19,7 @@ use crate::schema::CollectionDescription;
 use crate::shard::{Shard, ShardOptions};
 
 /// The only shard of a collection, until there are several.
-const SHARD: &str = "000";
+pub(crate) const SHARD: &str = "000";
 
 /// One collection of the catalog, open or not.
 pub(super) struct Entry {

@@ -63,6 +63,11 @@ impl Database {
                 tracing::warn!(collection = %record.description.id, %error, "drop not finished; it is tried again at the next start");
             }
         }
+        let found = discovery.collections().len();
+        tracing::info!(
+            roots = discovery.roots.len(),
+            "Discovery complete: {found} collections found"
+        );
         Ok(())
     }
 

@@ -13,9 +13,11 @@ use uuid::Uuid;
 
 use super::MetadataStore;
 use crate::error::{Error, Result};
-use crate::root::{RESERVED_DIRECTORY, Root, StorageComponentType};
+use crate::root::{Root, StorageComponentType};
 use crate::sealed::{FORMAT_VERSION, seal, unseal};
 
+/// Where the bounds are, below the root.
+const DIRECTORY: &str = "_proximadb/counters";
 /// A version taken by another writer is followed by a try with the next one, this often.
 const ATTEMPTS: usize = 8;
 
@@ -119,11 +121,17 @@ async fn delete_outdated(root: &Root, newest: u64) {
 
 /// The versions on a root in ascending order, with their paths.
 async fn versions(root: &Root) -> Result<Vec<(u64, String)>> {
-    let files = root.list(&format!("{RESERVED_DIRECTORY}/counters")).await?;
+    let files = root.list(DIRECTORY).await?;
     Ok(files
         .into_iter()
         .filter_map(|file| Some((super::version_of(&file.path)?, file.path)))
         .collect())
+}
+
+/// Whether a file of the reserved directory is saved counters as its name says; `None` for other files.
+pub(crate) fn check(path: &str, bytes: &[u8]) -> Option<Result<(), String>> {
+    let (directory, _) = path.rsplit_once('/')?;
+    (directory == DIRECTORY).then(|| unseal::<CountersRecord>(bytes).map(|_| ()))
 }
 
 fn raise(counters: &mut Counters, other: &Counters) {
@@ -134,5 +142,5 @@ fn raise(counters: &mut Counters, other: &Counters) {
 }
 
 fn path(version: u64) -> String {
-    format!("{RESERVED_DIRECTORY}/counters/{version:020}.json")
+    format!("{DIRECTORY}/{version:020}.json")
 }

@@ -16,7 +16,6 @@ use crate::discovery::Discovery;
 use crate::error::{Error, Result};
 use crate::root::{Root, StorageComponentType};
 use crate::schema::CollectionId;
-use crate::sealed::unseal;
 
 /// Records read at the same time: enough to hide the latency of buckets, few enough for the threads of a disk.
 const LOADS_AT_ONCE: usize = 32;
@@ -151,7 +150,7 @@ async fn read_newest(id: CollectionId, version: u64, copies: &[Copy]) -> Newest 
                 continue;
             }
         };
-        match unseal::<CollectionRecord>(&bytes) {
+        match CollectionRecord::decode(&bytes) {
             Ok(record) if record.description.id == id && record.version == version => {
                 newest.valid.push((copy.root.clone(), bytes, record));
             }

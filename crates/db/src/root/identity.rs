@@ -9,7 +9,7 @@ use super::{RESERVED_DIRECTORY, RootId, StorageComponentType};
 use crate::schema::CollectionId;
 
 /// Where the identity is, below the root.
-const PATH: &str = "_proximadb/root.json";
+pub(super) const PATH: &str = "_proximadb/root.json";
 /// The only version of the file so far.
 const FORMAT_VERSION: u32 = 1;
 
@@ -47,7 +47,7 @@ impl Identity {
         }
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, String> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, String> {
         let identity: Self = serde_json::from_slice(bytes).map_err(|error| format!("{PATH} is damaged: {error}"))?;
         if identity.format_version != FORMAT_VERSION {
             return Err(format!(

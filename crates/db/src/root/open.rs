@@ -32,16 +32,24 @@ const SYNC_DEADLINE: Duration = Duration::from_secs(60);
 pub(super) const MISSING_IDENTITY: &str = "identity file missing: is the disk mounted?";
 
 /// A configured root before anything is decided about it.
-struct Candidate {
-    config: RootConfig,
-    index: usize,
-    fs: Filesystem,
+pub(super) struct Candidate {
+    pub(super) config: RootConfig,
+    pub(super) index: usize,
+    pub(super) fs: Filesystem,
 }
 
 /// What a look at a candidate found.
-struct Sight {
-    found: Found,
+pub(super) struct Sight {
+    pub(super) found: Found,
     registry: Option<Registry>,
+}
+
+/// What a look at all configured roots found, none of it wrong.
+pub(super) struct Survey {
+    pub(super) candidates: Vec<Candidate>,
+    pub(super) sights: Vec<Sight>,
+    /// The list of known roots, merged from all that have one; empty on the first start.
+    pub(super) registry: Registry,
 }
 
 impl Roots {
@@ -52,24 +60,17 @@ impl Roots {
     /// [`Error::Config`] for duplicate, nested, foreign or misplaced roots, data without identity, a lock held by another
     /// process; [`Error::RootUnavailable`] when the very first start does not reach every root.
     pub async fn open(configs: Vec<RootConfig>, exclusive: bool) -> Result<Self> {
-        let candidates = prepare(configs)?;
-        refuse_overlaps(&candidates).await?;
-        let sights = join_all(candidates.iter().map(look)).await;
-        let loaded = sights
-            .iter()
-            .filter_map(|sight| sight.registry.clone())
-            .reduce(Registry::merge);
+        let Survey {
+            candidates,
+            sights,
+            registry: before,
+        } = survey(configs).await?;
+        let cluster_id = before.cluster_id;
         let versions: BTreeSet<u64> = sights
             .iter()
             .filter(|sight| matches!(sight.found, Found::Known(_)))
             .map(Sight::registry_version)
             .collect();
-        let first_start = loaded.is_none() && !sights.iter().any(|sight| matches!(sight.found, Found::Known(_)));
-        refuse_partial_first_start(first_start, &candidates, &sights)?;
-        let cluster_id = cluster_of(&candidates, &sights)?;
-        refuse_misplaced(&candidates, &sights)?;
-
-        let before = loaded.unwrap_or_else(|| Registry::new(cluster_id));
         let present: HashSet<RootId> = sights.iter().filter_map(Sight::root_id).collect();
         let opened = candidates.into_iter().zip(sights).map(|(candidate, sight)| {
             let known = before
@@ -90,8 +91,28 @@ impl Roots {
     }
 }
 
+/// Looks at every configured root and refuses what cannot be right; changes nothing.
+pub(super) async fn survey(configs: Vec<RootConfig>) -> Result<Survey> {
+    let candidates = prepare(configs)?;
+    refuse_overlaps(&candidates).await?;
+    let sights = join_all(candidates.iter().map(look)).await;
+    let loaded = sights
+        .iter()
+        .filter_map(|sight| sight.registry.clone())
+        .reduce(Registry::merge);
+    let first_start = loaded.is_none() && !sights.iter().any(|sight| matches!(sight.found, Found::Known(_)));
+    refuse_partial_first_start(first_start, &candidates, &sights)?;
+    let cluster_id = cluster_of(&candidates, &sights)?;
+    refuse_misplaced(&candidates, &sights)?;
+    Ok(Survey {
+        candidates,
+        sights,
+        registry: loaded.unwrap_or_else(|| Registry::new(cluster_id)),
+    })
+}
+
 impl Sight {
-    fn root_id(&self) -> Option<RootId> {
+    pub(super) fn root_id(&self) -> Option<RootId> {
         match &self.found {
             Found::Known(identity) => Some(identity.root_id),
             _ => None,

@@ -14,7 +14,7 @@ use super::{RootId, StorageComponentType};
 use crate::sealed::{FORMAT_VERSION, seal, unseal};
 
 /// Directory of the versions, below the root.
-const DIRECTORY: &str = "_proximadb/roots";
+pub(super) const DIRECTORY: &str = "_proximadb/roots";
 /// Versions that stay: more than one, so that a damaged newest one is survived.
 const KEPT_VERSIONS: usize = 3;
 

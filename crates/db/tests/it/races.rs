@@ -44,9 +44,7 @@ async fn write(collection: Arc<Collection>, writer: u64) -> Model {
         let id = |random: &mut StdRng| writer * IDS + random.random_range(0..IDS);
         if batch % 5 == 4 {
             let ids: Vec<u64> = (0..BATCH).map(|_| id(&mut random)).collect();
-            for id in &ids {
-                model.remove(id);
-            }
+            model.retain(|id, _| !ids.contains(id));
             let ids = ids.into_iter().map(PointId::Num).collect();
             collection.delete(PointSelector::Ids(ids)).await.unwrap();
             continue;

@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use proximadb_db::Database;
 use proximadb_db::config::Config;
 use proximadb_db::database::root_configs;
-use proximadb_db::discovery::discover;
+use proximadb_db::discovery::{Discovery, discover};
 use proximadb_db::error::{Error, Result};
 use proximadb_db::point::{Operation, Seq};
 use proximadb_db::root::{Root, Roots, StorageComponentType};
-use proximadb_db::wal::{describe, read_log_file};
+use proximadb_db::schema::{CollectionDescription, CollectionId};
+use proximadb_db::verify::{Section, Verification};
+use proximadb_db::wal::{FileSummary, describe, first_seq, read_log_file};
 use serde_json::{Value, json};
 
+use super::table;
 use crate::api::storage;
 
 /// What the server would answer at `path`, read from the files.
@@ -31,27 +34,60 @@ pub fn report(config: &Config, path: &str) -> Result<Value> {
     })
 }
 
-/// Files, bytes and sequence numbers of every log.
+/// Files, bytes and sequence numbers of every log. Files and bytes are those of its directory, as `find` and `du` count.
 ///
 /// # Errors
 /// As [`report`]; [`Error::Corruption`] for a damaged file.
 pub fn wal_stats(config: &Config) -> Result<Value> {
-    let mut logs: BTreeMap<String, Value> = BTreeMap::new();
-    block_on(each_log_file(config, |root, path, bytes| {
-        let summary = read_log_file(path, bytes, &mut |_, _| ())?;
-        let name = describe(path, bytes)?.name;
-        let log = logs.entry(name.clone()).or_insert_with(|| {
-            json!({ "collection": name, "root": root.url(), "files": 0, "bytes": 0, "entries": 0, "blocks": 0, "first_seq": summary.first_seq })
-        });
-        let add = |log: &mut Value, key: &str, more: u64| log[key] = json!(log[key].as_u64().unwrap_or(0) + more);
-        add(log, "files", 1);
-        add(log, "bytes", bytes.len() as u64);
-        add(log, "entries", summary.upserts + summary.deletes);
-        add(log, "blocks", summary.blocks);
-        log["last_seq"] = json!(summary.next_seq - 1);
+    block_on(async {
+        let (roots, discovery) = look(config).await?;
+        let mut logs: BTreeMap<(String, CollectionId, &str), Value> = BTreeMap::new();
+        for (root, id, files) in discovery.of_component(StorageComponentType::Wal) {
+            let usage = discovery
+                .files(root.id(), id)
+                .map(|files| files.usage)
+                .unwrap_or_default();
+            let mut log = Log::default();
+            for file in files.iter().filter(|file| first_seq(&file.path).is_some()) {
+                log.add(&read_log_file(
+                    &file.path,
+                    &root.read(&file.path).await?,
+                    &mut |_, _| (),
+                )?)?;
+            }
+            let row = json!({
+                "collection": log.name, "root": root.url(), "files": usage.files, "bytes": usage.bytes,
+                "entries": log.entries, "blocks": log.blocks, "first_seq": log.first_seq, "last_seq": log.last_seq,
+            });
+            logs.insert((log.name, id, root.url()), row);
+        }
+        roots.close();
+        Ok(json!({ "logs": logs.into_values().collect::<Vec<_>>() }))
+    })
+}
+
+/// What the files of one log say together.
+#[derive(Default)]
+struct Log {
+    name: String,
+    entries: u64,
+    blocks: u64,
+    first_seq: Option<Seq>,
+    last_seq: Seq,
+}
+
+impl Log {
+    /// Adds the next file, in order.
+    fn add(&mut self, file: &FileSummary) -> Result<()> {
+        let description: CollectionDescription =
+            serde_json::from_str(&file.description).map_err(|error| Error::Corruption(error.to_string()))?;
+        self.name = description.name;
+        self.entries += file.upserts + file.deletes;
+        self.blocks += file.blocks;
+        self.first_seq.get_or_insert(file.first_seq);
+        self.last_seq = file.next_seq - 1;
         Ok(())
-    }))?;
-    Ok(json!({ "logs": logs.into_values().collect::<Vec<_>>() }))
+    }
 }
 
 /// Prints every operation of every log, or of one collection's, one JSON object a line.
@@ -83,8 +119,7 @@ fn dumped(collection: &str, seq: Seq, operation: &Operation) -> Value {
 
 /// Hands every log file to `each`, in the order of collections and sequence numbers.
 async fn each_log_file(config: &Config, mut each: impl FnMut(&Root, &str, &[u8]) -> Result<()>) -> Result<()> {
-    let roots = Roots::open(root_configs(config)?, true).await?;
-    let discovery = discover(&roots).await;
+    let (roots, discovery) = look(config).await?;
     for (root, _, files) in discovery.of_component(StorageComponentType::Wal) {
         for file in files {
             each(root, &file.path, &root.read(&file.path).await?)?;
@@ -92,6 +127,101 @@ async fn each_log_file(config: &Config, mut each: impl FnMut(&Root, &str, &[u8])
     }
     roots.close();
     Ok(())
+}
+
+/// The roots, locked and not changed, and what is there.
+async fn look(config: &Config) -> Result<(Roots, Discovery)> {
+    let roots = Roots::inspect(root_configs(config)?).await?;
+    let discovery = discover(&roots).await;
+    Ok((roots, discovery))
+}
+
+/// Checks every file of every root; changes nothing.
+///
+/// # Errors
+/// [`Error::Config`] if a server uses the roots, or they are not what the configuration says.
+pub fn verify(config: &Config) -> Result<Verification> {
+    block_on(proximadb_db::verify::verify(config))
+}
+
+/// The outcome of [`verify`] as data: a section for each component with its settings, totals and findings.
+pub fn verification_json(config: &Config, verification: &Verification) -> Value {
+    let settings = config.show_json();
+    let section = |section: &Section| {
+        let name = match section.component {
+            StorageComponentType::Metadata => "storage.collection_metadata_config".to_owned(),
+            component => format!("storage.{component}_config"),
+        };
+        let totals = section.totals();
+        json!({
+            "section": name, "component": section.component.name(), "settings": settings_of(&settings, &name),
+            "collection_directories": totals.collection_directories, "files": totals.files, "bytes": totals.bytes,
+            "roots": section.roots, "findings": section.findings, "result": outcome(section.passed()),
+        })
+    };
+    json!({
+        "sections": verification.sections.iter().map(section).collect::<Vec<_>>(),
+        "damaged": verification.damaged(), "warnings": verification.warnings(),
+        "result": outcome(verification.damaged() == 0),
+    })
+}
+
+/// The values of a section; of URLs their number.
+fn settings_of(settings: &Value, section: &str) -> Value {
+    let keys = settings.as_object().into_iter().flatten();
+    let values = keys.filter_map(|(key, setting)| {
+        let name = key.strip_prefix(section)?.strip_prefix('.')?;
+        Some(match &setting["value"] {
+            Value::Array(urls) => ("urls".to_owned(), json!(urls.len())),
+            value => (name.to_owned(), value.clone()),
+        })
+    });
+    Value::Object(values.collect())
+}
+
+fn outcome(passed: bool) -> &'static str {
+    if passed { "SUCCESS" } else { "FAIL" }
+}
+
+/// The report of [`verification_json`] for people.
+pub fn verification_text(report: &Value) -> String {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut text = String::new();
+    for section in list(&report["sections"]) {
+        text.push_str(&format!("[{}]\n", table::text(&section["section"])));
+        for (name, value) in section["settings"].as_object().into_iter().flatten() {
+            text.push_str(&format!("{name}: {}\n", table::text(value)));
+        }
+        text.push_str(&totals_text("", &section));
+        for root in list(&section["roots"]) {
+            text.push_str(&format!(
+                "  {}\n{}",
+                table::text(&root["url"]),
+                totals_text("    ", &root)
+            ));
+        }
+        for finding in list(&section["findings"]) {
+            let field = |name: &str| table::text(&finding[name]);
+            let place = format!("{}/{}", field("root").trim_end_matches('/'), field("path"));
+            let (kind, problem, advice) = (field("kind"), field("problem"), field("advice"));
+            let place = place.trim_end_matches('/');
+            text.push_str(&format!("{kind}: {place}\n  {problem}\n  to do: {advice}\n"));
+        }
+        text.push_str(&format!("{}\n\n", table::text(&section["result"])));
+    }
+    let (damaged, warnings) = (&report["damaged"], &report["warnings"]);
+    text.push_str(&format!(
+        "{}: {damaged} damaged, {warnings} warnings\n",
+        table::text(&report["result"])
+    ));
+    text
+}
+
+fn totals_text(indent: &str, totals: &Value) -> String {
+    let number = |name: &str| totals[name].as_u64().unwrap_or(0);
+    let (directories, files) = (number("collection_directories"), number("files"));
+    let bytes = table::bytes(number("bytes"));
+    format!("{indent}collection directories: {directories}\n{indent}files: {files}\n{indent}total: {bytes}\n")
 }
 
 /// Runs `work` on a runtime of its own.

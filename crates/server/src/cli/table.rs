@@ -47,13 +47,45 @@ fn columns(row: &Value) -> impl Iterator<Item = (&String, &Value)> {
 }
 
 fn line(name: Option<&str>, row: &Value) -> Vec<String> {
-    let text = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        Value::Null => "-".to_owned(),
-        other => other.to_string(),
-    };
     name.map(str::to_owned)
         .into_iter()
         .chain(columns(row).map(|(_, value)| text(value)))
         .collect()
+}
+
+/// A value without JSON's quotes; `-` for none.
+pub fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// A size as `3,178,106 bytes (3.03 MB)`, an MB being 1,048,576 bytes.
+pub fn bytes(bytes: u64) -> String {
+    let digits = bytes.to_string();
+    let mut grouped = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    format!("{grouped} bytes ({:.2} MB)", bytes as f64 / f64::from(1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_grouped_by_thousands_and_given_in_mb() {
+        let check = |size, expected: &str| assert_eq!(bytes(size), expected);
+        check(0, "0 bytes (0.00 MB)");
+        check(999, "999 bytes (0.00 MB)");
+        check(1_000, "1,000 bytes (0.00 MB)");
+        check(3_178_106, "3,178,106 bytes (3.03 MB)");
+        check(12_345_678_901, "12,345,678,901 bytes (11773.76 MB)");
+    }
 }

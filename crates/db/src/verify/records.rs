@@ -1,0 +1,182 @@
+//! Metadata records: every copy against its checksum, copies against each other, and each at its home.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::roots::stray;
+use super::{Finding, FindingKind, RESTORE, read};
+use crate::discovery::Discovery;
+use crate::metadata::{CollectionRecord, version_of};
+use crate::root::{Root, RootId, Roots, StorageComponentType};
+use crate::schema::CollectionId;
+
+/// What the metadata roots say about the collections.
+#[derive(Default)]
+pub(super) struct Records {
+    /// The newest record of each collection, where it can be read.
+    pub(super) readable: BTreeMap<CollectionId, CollectionRecord>,
+    /// Collections whose newest record is damaged in every copy.
+    pub(super) unreadable: BTreeSet<CollectionId>,
+    /// Whether every metadata root could be listed: a record that was not found is not there.
+    pub(super) complete: bool,
+}
+
+/// A file of a record that is what it should be.
+struct Valid {
+    root: Arc<Root>,
+    path: String,
+    record: CollectionRecord,
+}
+
+/// The files of one record over all roots.
+#[derive(Default)]
+struct Copies {
+    valid: Vec<Valid>,
+    /// Root, path, version, reason.
+    damaged: Vec<(Arc<Root>, String, u64, String)>,
+    roots: Vec<Arc<Root>>,
+}
+
+/// Checks all records and adds what is wrong with them to `findings`.
+pub(super) async fn check(roots: &Roots, discovery: &Discovery, findings: &mut Vec<Finding>) -> Records {
+    let metadata = StorageComponentType::Metadata;
+    let mut all: BTreeMap<CollectionId, Copies> = BTreeMap::new();
+    for (root, id, files) in discovery.of_component(metadata) {
+        let copies = all.entry(id).or_default();
+        copies.roots.push(root.clone());
+        for file in files {
+            let Some(version) = version_of(&file.path) else {
+                findings.push(stray(root, &file.path, "not named as a metadata record"));
+                continue;
+            };
+            let bytes = match read(root, &file.path).await {
+                Ok(bytes) => bytes,
+                Err(finding) => {
+                    findings.push(finding);
+                    continue;
+                }
+            };
+            match decode(&bytes, id, version) {
+                Ok(record) => copies.valid.push(Valid {
+                    root: root.clone(),
+                    path: file.path.clone(),
+                    record,
+                }),
+                Err(reason) => copies.damaged.push((root.clone(), file.path.clone(), version, reason)),
+            }
+        }
+    }
+    let mut records = Records {
+        complete: discovery.failures().all(|(root, _)| root.component() != metadata),
+        ..Records::default()
+    };
+    for (id, copies) in all {
+        match judge(roots, id, &copies, findings) {
+            Some(record) => drop(records.readable.insert(id, record)),
+            None => drop(records.unreadable.insert(id)),
+        }
+    }
+    records
+}
+
+fn decode(bytes: &[u8], id: CollectionId, version: u64) -> Result<CollectionRecord, String> {
+    let record = CollectionRecord::decode(bytes)?;
+    if record.description.id != id || record.version != version {
+        let (other, of) = (record.version, record.description.id);
+        return Err(format!("it says that it is version {other} of collection {of}"));
+    }
+    Ok(record)
+}
+
+/// Compares the copies of a record; returns the newest version if a copy of it is valid.
+fn judge(roots: &Roots, id: CollectionId, copies: &Copies, findings: &mut Vec<Finding>) -> Option<CollectionRecord> {
+    let valid = copies.valid.iter().map(|copy| copy.record.version);
+    let newest = valid
+        .chain(copies.damaged.iter().map(|(_, _, version, _)| *version))
+        .max()?;
+    let chosen = copies.valid.iter().find(|copy| copy.record.version == newest);
+    for (root, path, version, reason) in &copies.damaged {
+        let advice = match (version == &newest, chosen) {
+            (false, _) => "it is an old version that nothing reads: delete it".to_owned(),
+            (true, Some(good)) => format!("start the server: it is restored from the copy on {}", good.root.url()),
+            (true, None) => RESTORE.to_owned(),
+        };
+        findings.push(Finding::new(FindingKind::Damaged, root, path, reason, advice));
+    }
+    let chosen = chosen?;
+    let others = copies.valid.iter().filter(|copy| copy.record.version == newest);
+    for other in others.filter(|other| other.record != chosen.record) {
+        let problem = format!("it differs from the copy of the same version on {}", chosen.root.url());
+        let advice = "two servers wrote it: keep one of the two, remove the other";
+        findings.push(Finding::new(
+            FindingKind::Damaged,
+            &other.root,
+            &other.path,
+            problem,
+            advice,
+        ));
+    }
+    let homes: Vec<RootId> = chosen
+        .record
+        .placement
+        .get(&StorageComponentType::Metadata)
+        .map_or_else(Vec::new, |placement| placement.roots.clone());
+    check_homes(roots, id, copies, chosen, &homes, findings);
+    Some(chosen.record.clone())
+}
+
+/// Every home has the newest version, and nobody else has any.
+fn check_homes(
+    roots: &Roots,
+    id: CollectionId,
+    copies: &Copies,
+    newest: &Valid,
+    homes: &[RootId],
+    findings: &mut Vec<Finding>,
+) {
+    let version = newest.record.version;
+    for home in homes {
+        let root = match roots.by_id(*home) {
+            Ok(root) if root.available().is_ok() => root,
+            Ok(_) => continue,
+            Err(error) => {
+                findings.push(super::failure(&newest.root, &newest.path, &error));
+                continue;
+            }
+        };
+        let at_home = |other: &Arc<Root>| other.id() == root.id();
+        let is_valid = copies
+            .valid
+            .iter()
+            .any(|copy| at_home(&copy.root) && copy.record.version == version);
+        let is_damaged = copies
+            .damaged
+            .iter()
+            .any(|(other, _, of, _)| at_home(other) && *of == version);
+        if !is_valid && !is_damaged {
+            let problem = format!("the copy of the metadata record (version {version}) is missing");
+            let advice = format!(
+                "start the server: it is made again from the copy on {}",
+                newest.root.url()
+            );
+            findings.push(Finding::new(
+                FindingKind::Missing,
+                &root,
+                &id.to_string(),
+                problem,
+                advice,
+            ));
+        }
+    }
+    for root in copies.roots.iter().filter(|root| !homes.contains(&root.id())) {
+        let problem = "a copy of the metadata record on a root that is not its home";
+        let advice = "look whether it was copied by hand, then delete it";
+        findings.push(Finding::new(
+            FindingKind::Duplicate,
+            root,
+            &id.to_string(),
+            problem,
+            advice,
+        ));
+    }
+}
