@@ -145,10 +145,9 @@ impl Discovery {
 
 /// Lists every root at the same time, sets the usage of each, and marks those that cannot be listed as offline.
 pub async fn discover(roots: &Roots) -> Discovery {
-    let discovery = Discovery {
+    Discovery {
         roots: join_all(roots.all().into_iter().map(discover_root)).await,
-    };
-    discovery
+    }
 }
 
 /// Lists one root, as when a probe brought it back.
