@@ -121,27 +121,13 @@ impl Shard {
         let schema = Arc::new(description.schema.clone());
         let state = Arc::new(RwLock::new(State::load(schema, manifest.flushed_seq, segments)));
 
-        let wal = open_wal(
-            &description,
-            &directory,
-            &options,
-            &wal_files,
-            manifest.flushed_seq,
-            &state,
-        )
-        .await?;
+        let after = manifest.flushed_seq;
+        let wal = open_wal(&description, &directory, &options, &wal_files, after, &state).await?;
         if !is_stored {
             // The log's first file exists by now, so a manifest without a log is always a loss, never a beginning.
             manifests.commit(&manifest).await?;
         }
-        for orphan in viper.orphans(&manifest, &data_files) {
-            tracing::info!(
-                root = options.viper_root.url(),
-                file = orphan.path,
-                "file of an unfinished or replaced write deleted"
-            );
-            options.viper_root.delete(&orphan.path).await?;
-        }
+        delete_orphans(&viper, &manifest, &data_files).await?;
         let axis = Axis::new(options.index_root.clone(), directory);
         let shard = Arc::new(Self {
             description: RwLock::new(description),
@@ -306,6 +292,16 @@ impl Shard {
             tracing::warn!(%error, segment = %segment.meta.id, "index is in memory only; it is built again after a restart");
         }
     }
+}
+
+/// Deletes what an unfinished or replaced write has left; nothing is being written yet.
+async fn delete_orphans(viper: &Viper, manifest: &Manifest, files: &[FileInfo]) -> Result<()> {
+    for orphan in viper.orphans(manifest, files) {
+        let (root, file) = (viper.root().url(), &orphan.path);
+        tracing::info!(root, file, "file of an unfinished or replaced write deleted");
+        viper.root().delete(&orphan.path).await?;
+    }
+    Ok(())
 }
 
 async fn open_wal(
