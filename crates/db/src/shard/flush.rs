@@ -23,12 +23,14 @@ impl Shard {
     /// # Errors
     /// [`Error::StorageFull`] or [`Error::RootUnavailable`]; the data stays in the log and in memory.
     pub async fn flush(self: &Arc<Self>) -> Result<()> {
-        self.flush_now(&self.flushes.by_request, 1).await
+        self.flush_now(&self.flushes.by_request, 1, 0).await
     }
 
     /// The same because all memtables together are too large.
     pub(super) async fn flush_for_memory(self: &Arc<Self>) -> Result<()> {
-        self.flush_now(&self.flushes.by_memory, ROLL_BYTES).await
+        // Of many writers that find no room at the same time, the first flushes for all.
+        let worthwhile = self.memtable_bytes() / 2;
+        self.flush_now(&self.flushes.by_memory, ROLL_BYTES, worthwhile).await
     }
 
     /// Estimated bytes in this shard's memtables.
@@ -46,7 +48,7 @@ impl Shard {
         tokio::spawn(async move {
             // A write that crosses the size during the flush finds the lock taken and leaves the work to this loop.
             while shard.is_large() {
-                if let Err(error) = shard.flush_now(&shard.flushes.by_size, ROLL_BYTES).await {
+                if let Err(error) = shard.flush_by_size().await {
                     tracing::error!(%error, collection = %shard.description().id, "flush failed; the data stays in the log");
                     break;
                 }
@@ -63,14 +65,21 @@ impl Shard {
     pub(super) async fn wait_for_room(self: &Arc<Self>) -> Result<()> {
         let room = ROOM_MIN.max(GROWTH_MAX.saturating_mul(self.options.memory_flush_size_bytes));
         while self.memtable_bytes() >= room {
-            self.flush_now(&self.flushes.by_size, ROLL_BYTES).await?;
+            self.flush_by_size().await?;
         }
         Ok(())
     }
 
-    async fn flush_now(self: &Arc<Self>, trigger: &AtomicU64, roll_bytes: u64) -> Result<()> {
+    async fn flush_by_size(self: &Arc<Self>) -> Result<()> {
+        self.flush_now(&self.flushes.by_size, ROLL_BYTES, self.options.memory_flush_size_bytes)
+            .await
+    }
+
+    /// Flushes unless, when its turn comes, fewer than `worthwhile` bytes are left in the active memtable.
+    async fn flush_now(self: &Arc<Self>, trigger: &AtomicU64, roll_bytes: u64, worthwhile: u64) -> Result<()> {
         let _one_at_a_time = self.flushing.lock().await;
-        if self.is_closed() {
+        let (active, frozen) = self.state.read().memtable_bytes();
+        if self.is_closed() || (frozen == 0 && active < worthwhile) {
             return Ok(());
         }
         // A table whose flush failed earlier goes first: the manifest must move forward in order.
