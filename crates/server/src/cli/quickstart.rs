@@ -1,7 +1,7 @@
 //! `quickstart`: what a newcomer wants to see within a minute. Three local roots per component, 5,000 real package
 //! descriptions imported through the API, three searches with readable answers, where everything lives, what to try next.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::json;
 
@@ -34,11 +34,6 @@ pub fn configuration(directory: &Path, listen: &str) -> String {
         text += &format!("\n[storage.{section}]\nstorage_urls = [{}]\n", urls.join(", "));
     }
     text
-}
-
-/// Where the quickstart keeps its data unless told otherwise.
-pub fn default_directory() -> PathBuf {
-    PathBuf::from("proximadb-quickstart")
 }
 
 /// Imports the sample into a running server and shows it around. Everything goes through the public API.
