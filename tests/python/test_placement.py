@@ -108,8 +108,9 @@ def test_an_unmounted_disk_is_refused_and_nothing_is_written_below_it(servers):
     server = servers(roots=3).start()
     create(server, "abc")
     server.stop()
-    lost = server.path(server.urls["viper"][0])
-    held = [name for name, url in homes_offline(server, "viper").items() if url == server.urls["viper"][0]]
+    lost = server.path(server.urls["wal"][0])
+    held = [name for name, url in homes_offline(server, "wal").items() if url == server.urls["wal"][0]]
+    assert held == ["a"]
     away = lost.with_name("away")
     lost.rename(away)
     lost.mkdir()
