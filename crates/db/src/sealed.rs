@@ -55,7 +55,7 @@ pub(crate) fn unseal<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     serde_json::from_str(sealed.record.get()).map_err(text)
 }
 
-/// CRC-32 (IEEE), the checksum of every file that is not a log.
+/// CRC-32 (IEEE), the checksum of every file; the log's codec prescribes it.
 pub(crate) fn crc32(bytes: &[u8]) -> u32 {
     // The other half is empty: the algorithm has 32 bits.
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, bytes) as u32

@@ -18,6 +18,7 @@
 use std::collections::BTreeMap;
 
 use crate::point::Seq;
+use crate::sealed::crc32;
 
 use super::codec::{Damage, Input, SCHEMA, put_bytes, put_length};
 
@@ -133,11 +134,6 @@ impl Header {
 
 fn header_checksum(covered: &[u8], marker: &SyncMarker) -> String {
     format!("{:08x}", crc32(&[covered, marker].concat()))
-}
-
-fn crc32(bytes: &[u8]) -> u32 {
-    // The checksum has 32 bits; the function returns every width as u64.
-    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, bytes) as u32
 }
 
 /// Entries gathered for one block, with room before them so that framing copies nothing.
