@@ -23,8 +23,8 @@ mod tests;
 use std::collections::BTreeMap;
 
 pub use assignment::{
-    Assignment, AssignmentStats, CollectionWalAssignment, ComponentStats, Placement, Placements, ResourceType, RootUse,
-    StorageAssignment,
+    Assignment, AssignmentStats, CollectionWalAssignment, ComponentStats, Moving, Placement, Placements, ResourceType,
+    RootUse, StorageAssignment,
 };
 pub use hash::RENDEZVOUS;
 pub use service::{AssignmentService, StorageAssignmentConfig, StorageAssignmentResult};

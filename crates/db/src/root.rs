@@ -21,7 +21,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::schema::CollectionId;
 
-pub use component::{RootId, StorageComponentType};
+pub use component::{IndexType, RootId, StorageComponentType};
 pub(crate) use inspect::check_reserved;
 pub use roots::Roots;
 

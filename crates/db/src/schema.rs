@@ -70,6 +70,8 @@ pub enum StorageEngineKind {
     /// Parquet segments.
     #[default]
     Viper,
+    /// A log-structured merge tree.
+    Lsm,
 }
 
 /// Kind of a payload index, by the names of the Qdrant API.

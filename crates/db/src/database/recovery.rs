@@ -232,6 +232,9 @@ impl Database {
             affinity: config.collection_affinity,
             sequence: None,
             assigned_at_ms: now_ms(),
+            also: Vec::new(),
+            types: BTreeMap::new(),
+            moving: None,
         })
     }
 

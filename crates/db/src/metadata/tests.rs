@@ -147,6 +147,9 @@ fn placement(roots: Vec<RootId>) -> Placements {
         affinity: true,
         sequence: Some(3),
         assigned_at_ms: 42,
+        also: Vec::new(),
+        types: BTreeMap::new(),
+        moving: None,
     };
     StorageComponentType::ALL
         .into_iter()

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::config::DistributionStrategy;
-use crate::root::{RootId, StorageComponentType};
+use crate::root::{IndexType, RootId, StorageComponentType};
 use crate::schema::CollectionId;
 
 /// Where one component of a collection lives, as its metadata record says it.
@@ -24,6 +24,38 @@ pub struct Placement {
     pub sequence: Option<u64>,
     /// When the roots were chosen, ms since 1970 UTC.
     pub assigned_at_ms: u64,
+    /// Further roots that may hold files of it: of striping, of a log that failed over, of a move under way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<RootId>,
+    /// Index only: the roots of each index type, in order as `roots`; types that are missing use `roots`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub types: BTreeMap<IndexType, Vec<RootId>>,
+    /// The move under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving: Option<Moving>,
+}
+
+/// A move of a collection's component from one root to another, until nothing is left on the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Moving {
+    /// The root that is emptied.
+    pub from: RootId,
+    /// The root that takes its place.
+    pub to: RootId,
+}
+
+impl Placement {
+    /// Every root that may hold a file of it, each once, the home first.
+    pub fn all_roots(&self) -> Vec<RootId> {
+        let mut all: Vec<RootId> = Vec::new();
+        for &root in self.roots.iter().chain(self.types.values().flatten()).chain(&self.also) {
+            if !all.contains(&root) {
+                all.push(root);
+            }
+        }
+        all
+    }
 }
 
 /// The placements of a collection by component: the field of its metadata record.

@@ -88,6 +88,9 @@ impl State {
             affinity,
             sequence,
             assigned_at_ms: now_ms,
+            also: Vec::new(),
+            types: BTreeMap::new(),
+            moving: None,
         };
         component.add_load(&placement, config.reserve_bytes);
         let reserved = Reserved {

@@ -251,6 +251,9 @@ fn c6_c7_affinity_keeps_all_files_at_home_under_every_strategy_and_without_it_th
             affinity: true,
             sequence: Some(2),
             assigned_at_ms: 1,
+            also: Vec::new(),
+            types: BTreeMap::new(),
+            moving: None,
         };
         let place = |placement: &Placement| -> BTreeSet<RootId> {
             let mut roots = candidates(4);
@@ -280,6 +283,9 @@ fn c6_round_robin_files_go_on_from_the_home() {
         affinity: false,
         sequence: Some(6),
         assigned_at_ms: 1,
+        also: Vec::new(),
+        types: BTreeMap::new(),
+        moving: None,
     };
     let place = |number| place_file(collection(1), &placement, "x", number, &candidates(4)).unwrap();
     assert_eq!([0, 1, 2, 3].map(place), [2, 3, 0, 1].map(root_id));
@@ -758,6 +764,9 @@ fn a_placement_is_stored_under_these_names() {
         affinity: true,
         sequence: Some(4),
         assigned_at_ms: 12,
+        also: Vec::new(),
+        types: BTreeMap::new(),
+        moving: None,
     };
     let json = serde_json::to_value(&placement).unwrap();
     let expected = serde_json::json!({

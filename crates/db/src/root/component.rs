@@ -84,3 +84,29 @@ impl FromStr for StorageComponentType {
             .ok_or_else(|| format!("unknown component `{text}`: expected wal, viper, lsm, index or metadata"))
     }
 }
+
+/// Kinds of index files; each is a group of its own where `index_type_affinity` is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IndexType {
+    /// Graph.
+    Hnsw,
+    /// Clusters.
+    Ivf,
+    /// Any other kind.
+    Idx,
+}
+
+impl IndexType {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Hnsw, Self::Ivf, Self::Idx];
+
+    /// Its name, which is also the extension of its files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hnsw => "hnsw",
+            Self::Ivf => "ivf",
+            Self::Idx => "idx",
+        }
+    }
+}
