@@ -131,8 +131,8 @@ impl Database {
             .iter()
             .filter(|(c, _)| **c != StorageComponentType::Metadata)
         {
-            for home in &placement.roots {
-                let deleted = self.roots.by_id(*home)?.delete_dir(&id.to_string()).await?;
+            for home in placement.all_roots() {
+                let deleted = self.roots.by_id(home)?.delete_dir(&id.to_string()).await?;
                 tracing::info!(collection = %id, %component, files = deleted, "files of a dropped collection deleted");
             }
         }
@@ -270,14 +270,14 @@ fn describe_by_manifest(bytes: &[u8]) -> Result<CollectionDescription> {
 }
 
 fn homes(record: &CollectionRecord) -> impl Iterator<Item = RootId> {
-    record.placement.values().flat_map(|placement| placement.roots.clone())
+    record.placement.values().flat_map(Placement::all_roots)
 }
 
 /// Logs files of a collection on roots that are not its homes: an operator moved or copied them, or a drop was cut short.
 fn report_strays(record: &CollectionRecord, discovery: &Discovery) {
     for (component, placement) in &record.placement {
         for (root, id, files) in discovery.of_component(*component) {
-            if id == record.description.id && !placement.roots.contains(&root.id()) {
+            if id == record.description.id && !placement.all_roots().contains(&root.id()) {
                 tracing::error!(collection = %id, %component, root = root.url(), files = files.len(), "files outside of the collection's home; the record decides, they are not used");
             }
         }

@@ -56,6 +56,35 @@ impl Placement {
         }
         all
     }
+
+    /// The files are to go from one root to another: from now on both may hold some.
+    pub fn begin_move(&mut self, moving: Moving) {
+        if !self.all_roots().contains(&moving.to) {
+            self.also.push(moving.to);
+        }
+        self.moving = Some(moving);
+    }
+
+    /// Everything is on the new root: it takes the place of the old one, which may still hold files to be deleted.
+    pub fn switch_to_target(&mut self) {
+        let Some(Moving { from, to }) = self.moving else { return };
+        self.also.retain(|root| *root != to);
+        for home in self.roots.iter_mut().chain(self.types.values_mut().flatten()) {
+            if *home == from {
+                *home = to;
+            }
+        }
+        let all = self.all_roots();
+        self.also
+            .extend([from, to].into_iter().filter(|root| !all.contains(root)));
+    }
+
+    /// Nothing is left on the old root.
+    pub fn end_move(&mut self) {
+        if let Some(Moving { from, .. }) = self.moving.take() {
+            self.also.retain(|root| *root != from);
+        }
+    }
 }
 
 /// The placements of a collection by component: the field of its metadata record.
@@ -161,7 +190,7 @@ impl StorageAssignment {
                 resource_type: component.into(),
             }
         };
-        assignment.placement.roots.iter().map(view).collect()
+        assignment.placement.all_roots().iter().map(view).collect()
     }
 }
 

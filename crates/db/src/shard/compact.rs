@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::commit::{Commit, Takeover};
+use super::data::Spread;
 use super::flush::panicked;
 use crate::engine::compaction::{self, Candidate};
 use crate::engine::segment::SegmentId;
@@ -27,7 +28,7 @@ impl Shard {
         let _one_at_a_time = self.compacting.lock().await;
         self.delete_replaced().await?;
         match self.inputs(compaction::choose_all).await? {
-            Some(inputs) => self.merge(inputs).await,
+            Some(inputs) => self.merge(inputs, Spread::Wide).await,
             None => Ok(()),
         }
     }
@@ -48,7 +49,7 @@ impl Shard {
     async fn compact_by_policy(self: &Arc<Self>) -> Result<()> {
         self.delete_replaced().await?;
         while let Some(inputs) = self.inputs(compaction::choose).await? {
-            self.merge(inputs).await?;
+            self.merge(inputs, Spread::Whole).await?;
         }
         Ok(())
     }
@@ -81,7 +82,7 @@ impl Shard {
         }))
     }
 
-    async fn merge(self: &Arc<Self>, inputs: Inputs) -> Result<()> {
+    async fn merge(self: &Arc<Self>, inputs: Inputs, spread: Spread) -> Result<()> {
         let Inputs {
             segments,
             oldest_dead_outside,
@@ -109,11 +110,8 @@ impl Shard {
             replaces: segments.iter().map(|segment| segment.meta.id).collect(),
             segment_size_bytes: self.options.segment_size_bytes,
         };
-        let written = self
-            .viper
-            .write_segments(merged.await.map_err(panicked)??, &request)
-            .await?
-            .into_iter();
+        let rows = merged.await.map_err(panicked)??;
+        let written = self.write_segments(rows, &request, spread).await?.into_iter();
         let new = written.map(|segment| {
             let origins = segment.order.iter().map(|&row| origins[row as usize]).collect();
             NewSegment {

@@ -46,6 +46,14 @@ impl Fixture {
         written.remove(0)
     }
 
+    async fn read(&self, metas: &[SegmentMeta]) -> Vec<SegmentData> {
+        let mut read = Vec::new();
+        for meta in metas {
+            read.push(self.viper.read_segment(meta).await.unwrap());
+        }
+        read
+    }
+
     async fn files(&self) -> Vec<FileInfo> {
         self.viper.root().list(&self.description.id.to_string()).await.unwrap()
     }
@@ -102,7 +110,7 @@ async fn g5_no_segment_is_larger_than_the_size_and_the_pieces_cover_it_all() {
     assert!(metas.windows(2).all(|pair| pair[0].max_seq < pair[1].min_seq));
     assert_eq!(metas.last().unwrap().max_seq, 3000);
     let mut after: Vec<_> = Vec::new();
-    for (segment, written) in fixture.viper.read_segments(&metas).await.unwrap().iter().zip(&written) {
+    for (segment, written) in fixture.read(&metas).await.iter().zip(&written) {
         let points = contents(segment).0;
         assert!(
             points
@@ -486,7 +494,7 @@ impl Model {
                     .segments
             }
         };
-        let read = self.fixture.viper.read_segments(&metas).await.unwrap();
+        let read = self.fixture.read(&metas).await;
         self.segments = metas.into_iter().zip(read.into_iter().map(Arc::new)).collect();
     }
 
