@@ -30,7 +30,7 @@ pub use hash::RENDEZVOUS;
 pub use service::{AssignmentService, StorageAssignmentConfig, StorageAssignmentResult};
 
 use crate::config::DistributionStrategy;
-use crate::root::RootId;
+use crate::root::{Root, RootId};
 use crate::schema::CollectionId;
 
 /// A root that a strategy may choose, with what is on it now.
@@ -52,6 +52,22 @@ pub struct Candidate {
     pub bytes: u64,
     /// Whether it takes new collections now: online, not full, not draining.
     pub writable: bool,
+}
+
+impl Candidate {
+    /// A root as it is now; `bytes` lie on it.
+    pub fn of(root: &Root, bytes: u64) -> Self {
+        Self {
+            root_id: root.id(),
+            url: root.url().to_owned(),
+            index: root.index(),
+            tags: root.tags().clone(),
+            weight: root.weight(),
+            collections: 0,
+            bytes,
+            writable: root.accepts_placements(),
+        }
+    }
 }
 
 /// What is to be placed.

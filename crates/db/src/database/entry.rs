@@ -10,6 +10,7 @@ use parking_lot::RwLock;
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::{Database, now_ms};
+use crate::axis::IndexHomes;
 use crate::collection::Collection;
 use crate::error::{Error, Result};
 use crate::metadata::CollectionRecord;
@@ -110,7 +111,7 @@ impl Database {
         let options = ShardOptions {
             wal_root: self.home(&record, StorageComponentType::Wal)?,
             viper_root: self.home(&record, StorageComponentType::Viper)?,
-            index_root: self.home(&record, StorageComponentType::Index)?,
+            index_homes: self.index_homes(&record)?,
             memory_flush_size_bytes: self.config.storage.wal.memory_flush_size_bytes,
             segment_size_bytes: self.config.storage.viper.segment_size_mb << 20,
             budget: self.budget.clone(),
@@ -122,6 +123,13 @@ impl Database {
         opening
             .await
             .map_err(|error| Error::Internal(format!("opening a collection failed: {error}")))?
+    }
+
+    /// Where its indexes go. They are derived: a root that is away is no reason to be unavailable.
+    fn index_homes(&self, record: &CollectionRecord) -> Result<IndexHomes> {
+        let placement = record.placement.get(&StorageComponentType::Index);
+        let missing = || Error::Corruption(format!("{} has no index root", record.description.id));
+        Ok(IndexHomes::new(placement.ok_or_else(missing)?, &self.roots))
     }
 
     fn home(&self, record: &CollectionRecord, component: StorageComponentType) -> Result<Arc<Root>> {
