@@ -189,7 +189,7 @@ impl Database {
             self.insert(CollectionRecord::new(description, homes), unavailable);
             return Ok(());
         }
-        let configs = self.assignment_configs(discovery);
+        let configs = self.assignment_configs(&description.schema, discovery).await;
         let reserved = self.assignments.assign_storage_url(id, &configs, now_ms())?;
         let record = self.metadata.create(description, reserved.placements().clone()).await?;
         reserved.record();

@@ -13,11 +13,6 @@ const AWAITED: &[&str] = &[
     // Moves, drains and rebalancing.
     "moves.max_bytes_per_second",
     "moves.parallel",
-    // Placement by policies and by index type.
-    "policies.same_device",
-    "policies.different_device",
-    "index.backup_replicas",
-    "index.index_type_affinity",
     // The cache in front of buckets.
     "viper.cache_size_mb",
     "lsm.cache_size_mb",
