@@ -5,6 +5,7 @@
 
 mod create;
 mod delete;
+mod metered;
 mod path;
 
 use std::collections::BTreeMap;

@@ -11,6 +11,7 @@
 //! `object_store::local` is not used: it never syncs deletes, may acknowledge a file whose new directory another thread
 //! has not yet synced, and reads on the threads of whoever asks.
 
+mod multipart;
 mod object;
 
 use std::collections::BTreeSet;
