@@ -135,7 +135,7 @@ impl Disk {
         let range = match &options.range {
             Some(range) => range
                 .as_range(meta.size)
-                .map_err(|error| io::Error::new(ErrorKind::InvalidInput, error.to_string()))?,
+                .map_err(|error| io::Error::new(ErrorKind::UnexpectedEof, error.to_string()))?,
             None => 0..meta.size,
         };
         if options.head {

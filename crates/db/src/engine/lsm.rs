@@ -76,7 +76,7 @@ pub struct Lsm {
     /// The writer; `None` after a failed commit, until the next one opens it again. Held during a commit and while
     /// garbage is collected, never during a compaction.
     writer: Mutex<Option<Writer>>,
-    /// Held while a compaction runs.
+    /// Held while a compaction runs, and while all rows are read, as the replaced tables are deleted after it.
     compacting: Mutex<()>,
 }
 
@@ -145,6 +145,7 @@ impl Lsm {
     /// # Errors
     /// [`Error::Corruption`] when files are damaged; errors of the root.
     pub async fn load(&self, max_bytes: usize) -> Result<LsmContents> {
+        let _compacting = self.compacting.lock().await;
         let db = self.db().await?;
         let marker = self.marker(&db).await?;
         let marker = marker.ok_or_else(|| self.corrupt("the tree has no marker"))?;

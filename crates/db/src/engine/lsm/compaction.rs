@@ -89,6 +89,8 @@ fn options() -> CompactorOptions {
         poll_interval: STEP,
         commit_compacted_interval: STEP,
         max_concurrent_compactions: 1,
+        // Whoever reads the tables keeps compactions from running meanwhile, so the replaced ones can go at once.
+        checkpoint_lifetime: Duration::ZERO,
         worker_heartbeat_timeout: DEAD_AFTER,
         worker: Some(CompactionWorkerOptions {
             max_concurrent_compactions: 1,

@@ -11,10 +11,14 @@ use crate::root::Root;
 
 /// The database's error of a failed operation on the tree in `directory`; also notes what it says about the root.
 pub(super) fn database_error(root: &Root, directory: &str, error: &slatedb::Error) -> Error {
-    if let Some(cause) = store_cause(error) {
+    let message = format!("{}/{directory}: LSM tree: {error}", root.url());
+    let causes = Causes::of(error);
+    if causes.ends_early {
+        return Error::Corruption(message);
+    }
+    if let Some(cause) = causes.request {
         return root.map_error(root.fs().explain(directory, cause));
     }
-    let message = format!("{}/{directory}: LSM tree: {error}", root.url());
     match error.kind() {
         ErrorKind::Data => Error::Corruption(message),
         ErrorKind::Unavailable | ErrorKind::Closed(CloseReason::Fenced) => {
@@ -29,21 +33,32 @@ pub(super) fn database_error(root: &Root, directory: &str, error: &slatedb::Erro
     }
 }
 
-/// The failed request below an error: the innermost, which says what the disk or the bucket said.
-fn store_cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a object_store::Error> {
-    let mut found = None;
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let shared = error.downcast_ref::<Arc<object_store::Error>>().map(Arc::as_ref);
-        found = error.downcast_ref().or(shared).or(found);
-        next = match error.downcast_ref::<io::Error>() {
-            // It shows the source of what it wraps, and not what it wraps.
-            Some(error) => error.get_ref().map(|error| error as &(dyn StdError + 'static)),
-            None => match shared {
-                Some(shared) => shared.source(),
-                None => error.source(),
-            },
-        };
+/// What lies below an error.
+#[derive(Default)]
+struct Causes<'a> {
+    /// The failed request: the innermost, which says what the disk or the bucket said.
+    request: Option<&'a object_store::Error>,
+    /// A file is shorter than another file says.
+    ends_early: bool,
+}
+
+impl<'a> Causes<'a> {
+    fn of(error: &'a (dyn StdError + 'static)) -> Self {
+        let mut found = Self::default();
+        let mut next = Some(error);
+        while let Some(error) = next {
+            let shared = error.downcast_ref::<Arc<object_store::Error>>().map(Arc::as_ref);
+            let request = error.downcast_ref().or(shared);
+            found.request = request.or(found.request);
+            next = match error.downcast_ref::<io::Error>() {
+                // It shows the source of what it wraps, and not what it wraps.
+                Some(error) => {
+                    found.ends_early |= error.kind() == io::ErrorKind::UnexpectedEof;
+                    error.get_ref().map(|error| error as &(dyn StdError + 'static))
+                }
+                None => request.map_or_else(|| error.source(), StdError::source),
+            };
+        }
+        found
     }
-    found
 }
