@@ -16,6 +16,7 @@
 //! largest of an id wins. Committing the same again changes nothing, so it is how an unknown outcome is settled. Nothing
 //! in the files names the root: a closed tree is moved by copying its directory.
 
+mod checked;
 mod codec;
 mod fault;
 mod files;

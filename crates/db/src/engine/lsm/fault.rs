@@ -13,7 +13,7 @@ use crate::root::Root;
 pub(super) fn database_error(root: &Root, directory: &str, error: &slatedb::Error) -> Error {
     let message = format!("{}/{directory}: LSM tree: {error}", root.url());
     let causes = Causes::of(error);
-    if causes.ends_early {
+    if causes.is_damage {
         return Error::Corruption(message);
     }
     if let Some(cause) = causes.request {
@@ -33,13 +33,16 @@ pub(super) fn database_error(root: &Root, directory: &str, error: &slatedb::Erro
     }
 }
 
+/// What a reader of damaged bytes says.
+const DAMAGE: [io::ErrorKind; 2] = [io::ErrorKind::UnexpectedEof, io::ErrorKind::InvalidData];
+
 /// What lies below an error.
 #[derive(Default)]
 struct Causes<'a> {
     /// The failed request: the innermost, which says what the disk or the bucket said.
     request: Option<&'a object_store::Error>,
-    /// A file is shorter than another file says.
-    ends_early: bool,
+    /// A file is shorter than another file says, or its checksum is wrong.
+    is_damage: bool,
 }
 
 impl<'a> Causes<'a> {
@@ -53,7 +56,7 @@ impl<'a> Causes<'a> {
             next = match error.downcast_ref::<io::Error>() {
                 // It shows the source of what it wraps, and not what it wraps.
                 Some(error) => {
-                    found.ends_early |= error.kind() == io::ErrorKind::UnexpectedEof;
+                    found.is_damage |= DAMAGE.contains(&error.kind());
                     error.get_ref().map(|error| error as &(dyn StdError + 'static))
                 }
                 None => request.map_or_else(|| error.source(), StdError::source),

@@ -1,4 +1,5 @@
-//! The root as SlateDB sees it: failures are final, and what is written and deleted is counted as the collection's.
+//! The root as SlateDB sees it: failures are final, small files are checked, and what is written and deleted is counted as
+//! the collection's.
 //!
 //! SlateDB repeats a failed upload for ever, which would turn a full disk into a hanging flush. Roots repeat what is worth
 //! repeating by themselves, so their failures are marked as final here and come back to whoever commits.
@@ -18,6 +19,7 @@ use object_store::{
 use parking_lot::Mutex;
 use slatedb_common::retry::NonRetryable;
 
+use super::checked::{is_checked, verified, with_checksum};
 use crate::root::Root;
 use crate::schema::CollectionId;
 
@@ -96,6 +98,11 @@ impl fmt::Debug for Files {
 #[async_trait]
 impl ObjectStore for Files {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let payload = if is_checked(location) {
+            with_checksum(payload)
+        } else {
+            payload
+        };
         let size = payload.content_length() as u64;
         let put = self.store.put_opts(location, payload, options).await;
         put.inspect(|_| self.usage.written(location, size)).map_err(last_word)
@@ -116,7 +123,12 @@ impl ObjectStore for Files {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.store.get_opts(location, options).await.map_err(last_word)
+        let whole = !options.head && options.range.is_none();
+        let found = self.store.get_opts(location, options).await.map_err(last_word)?;
+        if whole && is_checked(location) {
+            return verified(location, found).await.map_err(last_word);
+        }
+        Ok(found)
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {

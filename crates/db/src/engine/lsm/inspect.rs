@@ -1,5 +1,6 @@
 //! A tree looked at without becoming its writer: nothing is written, not even a checkpoint.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use slatedb::config::ScanOptions;
@@ -7,6 +8,7 @@ use slatedb::{DbReader, DbReaderMode, KeyValue};
 
 use super::codec::{self, Marker, StoredPoint};
 use super::fault::database_error;
+use super::files::Files;
 use super::{Lsm, READ_AHEAD, settings};
 use crate::error::{Error, Result};
 use crate::point::{Payload, PointId, Seq};
@@ -62,7 +64,9 @@ impl<'a> Tree<'a> {
     async fn open(root: &'a Arc<Root>, collection: CollectionId, shard: &str) -> Result<Self> {
         root.available()?;
         let directory = format!("{collection}/{shard}");
-        let reader = DbReader::builder(directory.clone(), root.fs().object_store())
+        // It only reads, so there is nothing to count.
+        let files = Files::new(root, collection, HashMap::new());
+        let reader = DbReader::builder(directory.clone(), Arc::new(files))
             .with_reader_mode(DbReaderMode::FollowLatest)
             .with_options(settings::reader())
             .with_db_cache_disabled()
