@@ -328,7 +328,7 @@ fn meta(footer: &SegmentFooter, data: &SegmentData, bytes: &Bytes, root_id: Root
 }
 
 /// Runs work that keeps a core busy where it holds up nobody's requests.
-async fn cpu<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+pub(crate) async fn cpu<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| Error::Internal(format!("a segment's encoding or decoding: {error}")))
