@@ -51,7 +51,7 @@ pub struct Written {
     /// For the manifest.
     pub meta: SegmentMeta,
     /// Its rows as they are in the file.
-    pub data: SegmentData,
+    pub data: Arc<SegmentData>,
     /// Where they were in the rows given (`order[row] = old row`).
     pub order: Vec<u32>,
 }
@@ -163,7 +163,7 @@ impl Viper {
             Ok::<_, Error>((
                 Written {
                     meta: meta(&footer, &data, &bytes, root_id),
-                    data,
+                    data: Arc::new(data),
                     order,
                 },
                 bytes,
