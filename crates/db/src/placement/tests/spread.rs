@@ -154,6 +154,24 @@ fn i5_fewer_roots_than_types_are_shared_and_a_group_that_is_down_lends_from_the_
 }
 
 #[test]
+fn d4_further_roots_are_shown_once_they_hold_files() {
+    let service = AssignmentService::new();
+    let mut config = config(Viper, RoundRobin, 3);
+    config.affinity = false;
+    place(&service, 0, &config);
+    let assignment = service.get_assignment(collection(0), Viper).unwrap();
+    let root_use = |id: RootId| RootUse {
+        url: id.to_string(),
+        directory_index: None,
+        file_count: u64::from(id == root_id(2)),
+        total_size_bytes: 0,
+    };
+    let views = StorageAssignment::views(collection(0), Viper, &assignment, root_use);
+    let shown: Vec<RootId> = views.iter().map(|view| view.root_id).collect();
+    assert_eq!(shown, ids([0, 2]));
+}
+
+#[test]
 fn i5_i6_copies_of_a_type_are_on_distinct_roots_its_own_first() {
     let service = AssignmentService::new();
     let mut config = typed(RoundRobin, 6);
