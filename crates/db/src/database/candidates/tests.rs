@@ -214,3 +214,25 @@ async fn c6_c12_a_new_record_names_stripes_and_index_types() {
     assert_eq!(placements[&Index].types.len(), 3);
     assert_eq!(placements[&Index].homes().len(), 3, "each type has a root of its own");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c8_c9_slow_and_dear_roots_get_no_new_collections() {
+    let directory = TempDir::new().unwrap();
+    let keys = "[storage.wal_config]\ndistribution_strategy = \"PerformanceBased\"\n\
+                [storage.viper_config]\ndistribution_strategy = \"CostOptimized\"\n\
+                [storage.roots.\"$DIR/disk0\"]\ncost_per_gb_month = 0.05\n[storage.roots.\"$DIR/disk2\"]\ncost_per_gb_month = 0.04\n";
+    let database = open(directory.path(), 3, keys).await;
+    let roots = database.roots().of_component(Wal);
+    let slow = roots.iter().find(|root| root.url().contains("disk1")).unwrap();
+    for _ in 0..500 {
+        slow.fs().meter().record(Op::Sync, Duration::from_millis(50), 100, true);
+    }
+    for number in 0..6 {
+        let name = format!("c{number}");
+        database.create_collection(&name, schema(None)).await.unwrap();
+        let placements = placements(&database, &name);
+        assert_ne!(placements[&Wal].roots[0], slow.id());
+        let cheap = database.roots().by_id(placements[&Viper].roots[0]).unwrap();
+        assert!(cheap.url().contains("disk2"), "{}", cheap.url());
+    }
+}

@@ -134,6 +134,9 @@ fn d12_a_component_that_has_its_place_decides_for_the_others() {
     service.record_assignment(collection(0), BTreeMap::from([(Viper, viper)]));
     let result = service.assign_storage_url(collection(0), &configs, 1).unwrap();
     assert_eq!(device(&result.placements()[&Wal], &configs[0]), "b");
+    // Where its device has no root of the other component, it is recovered all the same.
+    service.record_assignment(collection(1), BTreeMap::from([(Viper, assigned(root_id(77)))]));
+    assert!(service.assign_storage_url(collection(1), &configs, 1).is_ok());
 }
 
 fn assigned(root: RootId) -> Placement {
