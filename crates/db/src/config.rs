@@ -18,6 +18,7 @@ mod strategy;
 mod tests;
 mod urls;
 mod value;
+mod wal_format;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,6 +29,7 @@ pub use effective::Setting;
 use effective::Settings;
 pub use source::{Origin, OriginKind};
 pub use strategy::{DistributionStrategy, UnknownStrategy};
+pub use wal_format::{UnknownWalFormat, WalFormat};
 
 use toml::Value;
 

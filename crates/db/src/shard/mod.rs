@@ -21,6 +21,7 @@ use proximadb_store::FileInfo;
 use tokio::sync::{Mutex as AsyncMutex, RwLock as AsyncRwLock};
 
 use crate::axis::{self, Axis};
+use crate::config::WalFormat;
 use crate::discovery::belongs_to;
 use crate::engine::manifest::{Manifest, ManifestStore, SegmentMeta};
 use crate::engine::segment::SegmentId;
@@ -324,20 +325,24 @@ async fn open_wal(
     let mut replay = |seq, operation: Operation| state.write().apply(seq, operation);
     let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
     let start = WalStart {
+        lanes: vec![options.wal_root.clone()],
+        spare: None,
         directory: directory.to_owned(),
         description: to_json(description)?,
         files: files
             .iter()
             .map(|file| WalFile {
+                root: options.wal_root.clone(),
                 name: name(&file.path),
                 bytes: file.size,
             })
             .collect(),
         after: flushed_seq,
+        format: WalFormat::default(),
         options: WalOptions::default(),
         apply: Arc::new(apply),
     };
-    Wal::open(options.wal_root.fs(), start, &mut replay).await
+    Wal::open(start, &mut replay).await
 }
 
 fn to_json(description: &CollectionDescription) -> Result<String> {

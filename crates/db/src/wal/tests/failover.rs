@@ -1,0 +1,3 @@
+//! Tests of roots that fail or hang, through `Wal` over several roots.
+
+use super::*;

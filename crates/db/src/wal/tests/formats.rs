@@ -1,0 +1,3 @@
+//! Tests of the two formats (F2), through `Wal`.
+
+use super::*;

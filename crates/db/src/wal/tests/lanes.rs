@@ -1,0 +1,3 @@
+//! Tests of several lanes written side by side (C6, F11), through `Wal`.
+
+use super::*;
