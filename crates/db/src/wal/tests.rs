@@ -108,13 +108,20 @@ impl Place {
     }
 
     fn start(&self, after: Seq) -> WalStart {
+        WalStart {
+            files: self.files(),
+            ..self.start_without_files(after)
+        }
+    }
+
+    fn start_without_files(&self, after: Seq) -> WalStart {
         let applied = Arc::clone(&self.applied);
         WalStart {
             lanes: self.roots[..self.lanes].to_vec(),
             spare: self.spare.clone(),
             directory: format!("{COLLECTION}/000"),
             description: format!(r#"{{"id":"{COLLECTION}","name":"packages"}}"#),
-            files: self.files(),
+            files: Vec::new(),
             after,
             format: self.format,
             options: self.options,
