@@ -364,6 +364,20 @@ impl Lsm {
     }
 }
 
+impl Drop for Lsm {
+    /// SlateDB's tasks would live on otherwise.
+    fn drop(&mut self) {
+        if let Some(Writer(db)) = self.writer.get_mut().take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move {
+                // Nothing is lost by not waiting: every commit is durable.
+                let _closed = db.close_with_options(CloseOptions { flush_type: None }).await;
+            });
+        }
+    }
+}
+
 /// About the bytes of a row in memory.
 fn weight(point: &StoredPoint<'_>) -> usize {
     let vectors: usize = point

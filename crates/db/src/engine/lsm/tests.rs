@@ -241,6 +241,32 @@ async fn h4_compaction_reads_and_writes_one_directory_and_deletes_what_it_replac
 }
 
 #[tokio::test]
+async fn h4_a_table_larger_than_one_request_is_written_and_merged_whole() {
+    let fixture = Fixture::new().await;
+    let lsm = fixture.open().await;
+    let big = |seq: Seq| {
+        let mut builder = SegmentBuilder::new(&fixture.description.schema);
+        for number in seq..seq + 16 {
+            let mut point = point(number, DIM);
+            point.payload.insert("text".to_owned(), "x".repeat(1 << 20).into());
+            builder.push(number, &point).unwrap();
+        }
+        builder.build()
+    };
+    for seq in [1, 17] {
+        lsm.commit(&fixture.description, seq + 15, &big(seq)).await.unwrap();
+    }
+    lsm.compact().await.unwrap();
+    let verified = Lsm::verify(&fixture.root, fixture.description.id, SHARD).await.unwrap();
+    assert_eq!((verified.rows, verified.flushed_seq), (32, 32));
+    assert_eq!(
+        lsm.load(4 << 20).await.unwrap().segments.len(),
+        11,
+        "at most three rows of a megabyte each"
+    );
+}
+
+#[tokio::test]
 async fn h4_maintenance_keeps_the_number_of_files_small_while_commits_go_on() {
     let fixture = Fixture::new().await;
     let lsm = Arc::new(fixture.open().await);
@@ -272,6 +298,38 @@ async fn an_idle_tree_makes_no_request() {
     }
     tokio::time::resume();
     assert_eq!(count(), before);
+}
+
+#[tokio::test]
+async fn a_closed_or_dropped_tree_and_a_finished_compaction_leave_no_task_behind() {
+    let fixture = Fixture::new().await;
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let none = tasks();
+    for is_closed in [true, false] {
+        let lsm = fixture.open().await;
+        let open = tasks();
+        for start in 1..6 {
+            fixture.commit(&lsm, start..start + 1, &[]).await;
+        }
+        lsm.maintain().await.unwrap();
+        settle(open, tasks).await;
+        if is_closed {
+            lsm.close().await;
+        }
+        drop(lsm);
+        settle(none, tasks).await;
+    }
+}
+
+/// Lets ended tasks go.
+async fn settle(expected: usize, tasks: impl Fn() -> usize) {
+    for _ in 0..10_000 {
+        if tasks() == expected {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(tasks(), expected);
 }
 
 #[tokio::test]
