@@ -78,7 +78,7 @@ pub struct Lsm {
     /// garbage is collected, never during a compaction.
     writer: Mutex<Option<Writer>>,
     /// Held while a compaction runs, and while all rows are read, as the replaced tables are deleted after it.
-    compacting: Mutex<()>,
+    compacting: Arc<Mutex<()>>,
 }
 
 struct Writer(Db);
@@ -120,10 +120,9 @@ impl Lsm {
             shard: shard.to_owned(),
             directory,
             writer: Mutex::default(),
-            compacting: Mutex::default(),
+            compacting: Arc::default(),
         };
-        let db = lsm.open_writer().await?;
-        *lsm.writer.lock().await = Some(Writer(db.clone()));
+        let db = lsm.db().await?;
         if let Some(marker) = lsm.marker(&db).await? {
             inspect::check_owner(&lsm.root, &lsm.directory, &marker)?;
             return Ok(lsm);
@@ -195,10 +194,7 @@ impl Lsm {
         self.root.available()?;
         let batch = self.batch(&Marker::new(&self.shard, flushed_seq, description), data)?;
         let mut writer = self.writer.lock().await;
-        let db = match writer.take() {
-            Some(Writer(db)) => db,
-            None => self.open_writer().await?,
-        };
+        let db = self.ready(&mut writer).await?;
         let flush = FlushOptions {
             flush_type: FlushType::MemTable,
         };
@@ -206,18 +202,14 @@ impl Lsm {
             db.write_with_options(batch, &WriteOptions::default()).await?;
             db.flush_with_options(flush).await
         };
-        match committed.await {
-            Ok(()) => {
-                *writer = Some(Writer(db));
-                Ok(())
-            }
-            Err(error) => {
-                let error = self.error(&error);
-                // What it still holds in memory must not reach the disk after what is committed next.
-                self.shut(&db).await;
-                Err(error)
-            }
+        if let Err(error) = committed.await {
+            let error = self.error(&error);
+            // What it still holds in memory must not reach the disk after what is committed next.
+            *writer = None;
+            self.shut(&db).await;
+            return Err(error);
         }
+        Ok(())
     }
 
     /// After commits: merges tables once enough have gathered, and deletes what no manifest needs any more. Commits may
@@ -254,10 +246,11 @@ impl Lsm {
 
     async fn merge(&self, extent: Extent) -> Result<()> {
         self.root.available()?;
-        let _compacting = self.compacting.lock().await;
+        let compacting = Arc::clone(&self.compacting).lock_owned().await;
+        let running = compaction::run(self.directory.clone(), self.files.clone(), extent);
         // On a task of its own, as a compactor must be stopped even if nobody waits for it any more.
-        let running = tokio::spawn(compaction::run(self.directory.clone(), self.files.clone(), extent));
-        let outcome = running
+        let running = tokio::spawn(async move { (running.await, compacting) });
+        let (outcome, _compacting) = running
             .await
             .map_err(|error| Error::Internal(format!("{}: compaction: {error}", self.directory)))?;
         if !outcome.map_err(|error| self.error(&error))? {
@@ -285,8 +278,12 @@ impl Lsm {
     }
 
     async fn db(&self) -> Result<Db> {
-        let mut writer = self.writer.lock().await;
-        if let Some(Writer(db)) = &*writer {
+        self.ready(&mut *self.writer.lock().await).await
+    }
+
+    /// The writer, opened if it is not.
+    async fn ready(&self, writer: &mut Option<Writer>) -> Result<Db> {
+        if let Some(Writer(db)) = writer {
             return Ok(db.clone());
         }
         let db = self.open_writer().await?;
