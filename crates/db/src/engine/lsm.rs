@@ -8,7 +8,7 @@
 //! commit: one batch (rows, deletions, marker) ─▶ one table, durable ─▶ manifest n+1 names it
 //! ```
 //!
-//! Owns the shard's directory and what its keys and values mean ([`codec`]). Does not keep rows in memory, and does not
+//! Owns the shard's directory and what its keys and values mean (`codec`). Does not keep rows in memory, and does not
 //! know the log: whoever commits releases it afterwards.
 //!
 //! Invariants: a commit is visible whole or not at all, since one manifest names its one table. Commits come in the order
@@ -49,8 +49,9 @@ use crate::root::Root;
 use crate::schema::{CollectionDescription, CollectionId};
 use crate::sealed::{seal, unseal};
 
-/// New tables that make [`Lsm::maintain`] compact: as many as SlateDB's tiers need.
-const TABLES_TO_COMPACT: usize = 4;
+/// New tables that make [`Lsm::maintain`] compact: as many as one compaction takes. A compaction costs about as many
+/// requests for looking after itself as eight commits do.
+const TABLES_TO_COMPACT: usize = 8;
 /// Read ahead of a scan: one request of a useful size instead of one a block.
 const READ_AHEAD: usize = 1 << 20;
 /// Bytes of a row besides its vectors and payload, as a segment estimates them.

@@ -308,7 +308,7 @@ async fn a_closed_or_dropped_tree_and_a_finished_compaction_leave_no_task_behind
     for is_closed in [true, false] {
         let lsm = fixture.open().await;
         let open = tasks();
-        for start in 1..6 {
+        for start in 1..=TABLES_TO_COMPACT as u64 {
             fixture.commit(&lsm, start..start + 1, &[]).await;
         }
         lsm.maintain().await.unwrap();
@@ -321,15 +321,15 @@ async fn a_closed_or_dropped_tree_and_a_finished_compaction_leave_no_task_behind
     }
 }
 
-/// Lets ended tasks go.
+/// Waits until so many tasks are left; the test hangs no longer than the deadline if that never comes.
 async fn settle(expected: usize, tasks: impl Fn() -> usize) {
-    for _ in 0..10_000 {
-        if tasks() == expected {
-            return;
+    let left = async {
+        while tasks() != expected {
+            tokio::task::yield_now().await;
         }
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(tasks(), expected);
+    };
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(30), left).await;
+    assert!(ended.is_ok(), "{} tasks instead of {expected}", tasks());
 }
 
 #[tokio::test]
@@ -352,7 +352,7 @@ async fn a_later_operation_of_a_batch_wins_and_a_repeated_commit_changes_nothing
 async fn a_closed_tree_is_moved_to_another_root_by_copying_its_files() {
     let fixture = Fixture::new().await;
     let lsm = fixture.open().await;
-    for start in [1, 11, 21, 31, 41] {
+    for start in [1, 11, 21, 31, 41, 51, 61, 71, 81] {
         fixture.commit(&lsm, start..start + 10, &[(start, start + 10)]).await;
     }
     lsm.maintain().await.unwrap();
@@ -369,7 +369,7 @@ async fn a_closed_tree_is_moved_to_another_root_by_copying_its_files() {
     }
     let moved = fixture.open_on(&fixture.other).await.unwrap();
     assert_eq!(rows(&moved).await, before);
-    fixture.commit(&moved, 60..61, &[]).await;
+    fixture.commit(&moved, 100..101, &[]).await;
     moved.compact().await.unwrap();
     assert_eq!(rows(&moved).await.len(), before.len() + 1);
 }
@@ -505,6 +505,30 @@ async fn a_failed_commit_names_the_root_and_the_next_one_succeeds() {
     std::fs::rename(&aside, &tables).unwrap();
     lsm.commit(&fixture.description, 8, &next).await.unwrap();
     assert_eq!(rows(&lsm).await, expected(1..9));
+}
+
+#[tokio::test]
+async fn a_failed_compaction_names_the_root_and_the_tree_stays_as_it_was() {
+    let fixture = Fixture::new().await;
+    let lsm = fixture.open().await;
+    let tables = TABLES_TO_COMPACT as u64;
+    for number in 1..=tables {
+        fixture.commit(&lsm, number..number + 1, &[]).await;
+    }
+    // A file where the compactor's directory should be.
+    let notes = fixture.shard_directory("a").join("compactions");
+    std::fs::write(&notes, b"").unwrap();
+    let error = lsm.maintain().await.unwrap_err();
+    assert!(
+        matches!(&error, Error::RootUnavailable { url, .. } if url == fixture.root.url()),
+        "{error}"
+    );
+    fixture.commit(&lsm, tables + 1..tables + 2, &[]).await;
+    std::fs::remove_file(&notes).unwrap();
+    lsm.maintain().await.unwrap();
+    assert_eq!(rows(&lsm).await, expected(1..=tables + 1));
+    let verified = Lsm::verify(&fixture.root, fixture.description.id, SHARD).await.unwrap();
+    assert!(verified.tables < tables, "merged");
 }
 
 /// One step of a history.
