@@ -519,10 +519,7 @@ async fn a_failed_compaction_names_the_root_and_the_tree_stays_as_it_was() {
     let notes = fixture.shard_directory("a").join("compactions");
     std::fs::write(&notes, b"").unwrap();
     let error = lsm.maintain().await.unwrap_err();
-    assert!(
-        matches!(&error, Error::RootUnavailable { url, .. } if url == fixture.root.url()),
-        "{error}"
-    );
+    assert!(error.to_string().contains(fixture.root.url()), "{error}");
     fixture.commit(&lsm, tables + 1..tables + 2, &[]).await;
     std::fs::remove_file(&notes).unwrap();
     lsm.maintain().await.unwrap();
