@@ -6,9 +6,11 @@ use proptest::prelude::*;
 use proximadb_store::{Op, StorageUrl};
 use tempfile::TempDir;
 
+use super::tree::read_row;
 use super::*;
 use crate::discovery::belongs_to;
 use crate::engine::samples::{contents, data, description, point};
+use crate::engine::segment::SegmentBuilder;
 use crate::point::Point;
 use crate::root::{RootConfig, Roots, StorageComponentType};
 
@@ -109,21 +111,25 @@ fn expected(numbers: impl IntoIterator<Item = u64>) -> BTreeMap<PointId, (Seq, P
         .collect()
 }
 
+async fn writer(lsm: &Lsm) -> Db {
+    lsm.ready(&mut *lsm.writer.lock().await).await.unwrap()
+}
+
 /// A point as the tree itself has it.
 async fn get(lsm: &Lsm, id: PointId) -> Option<Seq> {
-    let value = lsm.db().await.unwrap().get(codec::key(id)).await.unwrap()?;
+    let value = writer(lsm).await.get(codec::key(id)).await.unwrap()?;
     Some(codec::decode(&value).unwrap().seq)
 }
 
 /// Ids and numbers from an id on, as the tree has them.
 async fn scan(lsm: &Lsm, from: PointId, limit: usize) -> Vec<(PointId, Seq)> {
-    let db = lsm.db().await.unwrap();
+    let db = writer(lsm).await;
     let mut rows = db.scan(codec::key(from)..).await.unwrap();
     let mut found = Vec::new();
     while found.len() < limit
         && let Some(row) = rows.next().await.unwrap()
     {
-        let (id, point) = inspect::read_row(&row).unwrap();
+        let (id, point) = read_row(&row).unwrap();
         found.push((id, point.seq));
     }
     found
@@ -307,10 +313,10 @@ async fn a_closed_or_dropped_tree_and_a_finished_compaction_leave_no_task_behind
     let none = tasks();
     for is_closed in [true, false] {
         let lsm = fixture.open().await;
-        let open = tasks();
         for start in 1..=TABLES_TO_COMPACT as u64 {
             fixture.commit(&lsm, start..start + 1, &[]).await;
         }
+        let open = tasks();
         lsm.maintain().await.unwrap();
         settle(open, tasks).await;
         if is_closed {
@@ -319,6 +325,22 @@ async fn a_closed_or_dropped_tree_and_a_finished_compaction_leave_no_task_behind
         drop(lsm);
         settle(none, tasks).await;
     }
+}
+
+#[tokio::test]
+async fn a_tree_is_opened_and_read_without_a_write() {
+    let fixture = Fixture::new().await;
+    let lsm = fixture.open().await;
+    fixture.commit(&lsm, 1..20, &[]).await;
+    lsm.close().await;
+    let before = files(fixture.directory.path());
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    settle(0, tasks).await;
+    let lsm = fixture.open().await;
+    assert_eq!(rows(&lsm).await, expected(1..20));
+    settle(0, tasks).await;
+    drop(lsm);
+    assert_eq!(files(fixture.directory.path()), before);
 }
 
 /// Waits until so many tasks are left; the test hangs no longer than the deadline if that never comes.
