@@ -230,10 +230,13 @@ impl Lsm {
         builder.build().await.map_err(|error| self.error(&error))
     }
 
-    /// The writer, opened if it is not.
+    /// The writer, opened if it is not; also again after a failure of its own tasks, which ends it.
     async fn ready(&self, writer: &mut Option<Writer>) -> Result<Db> {
         if let Some(Writer(db)) = writer {
-            return Ok(db.clone());
+            if db.status().close_reason.is_none() {
+                return Ok(db.clone());
+            }
+            self.shut(db).await;
         }
         let db = self.open_writer().await?;
         *writer = Some(Writer(db.clone()));
