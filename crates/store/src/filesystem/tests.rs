@@ -482,6 +482,9 @@ async fn child_that_does_one_of_each_under_a_trace() {
     fs.create("new/000/created", bytes("x")).await.unwrap();
     fs.write_atomic("new/000/written", bytes("x")).await.unwrap();
     fs.delete("new/000/written").await.unwrap();
+    let mut upload = fs.object_store().put_multipart(&"new/000/parts".into()).await.unwrap();
+    upload.put_part("x".into()).await.unwrap();
+    upload.complete().await.unwrap();
     fs.delete_dir("new/000").await.unwrap();
     let log = crate::AppendFile::create_new(&fs.local_file("log/000/1.avro").unwrap(), b"header").unwrap();
     log.write_all_at(b"x", 0).unwrap();
@@ -544,6 +547,10 @@ fn every_write_create_and_delete_is_followed_by_a_sync_of_its_directory() {
         "fsync /new/000",
         // delete
         "unlink /new/000/written",
+        "fsync /new/000",
+        // upload in parts
+        "fsync /new/000/parts#1",
+        "rename /new/000/parts",
         "fsync /new/000",
     ];
     assert_eq!(calls[..expected.len()], expected);
