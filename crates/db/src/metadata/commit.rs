@@ -46,9 +46,7 @@ impl MetadataStore {
                 match read_nonce(root, id, *version, file).await {
                     Ok(nonce) if nonce == record.nonce || known.knows(root.id(), nonce) => {}
                     Ok(nonce) if is_new_home && !is_newer => {
-                        self.change_known(record, |known| {
-                            drop(known.behind.entry(root.id()).or_default().insert(nonce))
-                        });
+                        self.change_known(record, |known| known.behind.entry(root.id()).or_default().insert(nonce));
                     }
                     Ok(_) => return Err(taken(root, &file.path)),
                     Err(error) if is_newer => return Err(error),
@@ -87,7 +85,12 @@ impl MetadataStore {
         }
     }
 
-    fn next_version(&self, mut record: CollectionRecord, version: u64, stand_ins: &[Arc<Root>]) -> CollectionRecord {
+    pub(super) fn next_version(
+        &self,
+        mut record: CollectionRecord,
+        version: u64,
+        stand_ins: &[Arc<Root>],
+    ) -> CollectionRecord {
         let known = self.known_of(&record);
         let mut previous = known.tried;
         if version > 1 {
@@ -110,7 +113,7 @@ impl MetadataStore {
 
     /// The homes that are asked to take a version. One that lags and is not well has had its chance: it is brought up to
     /// date when it is.
-    fn target_homes(&self, record: &CollectionRecord, failed: &BTreeSet<RootId>) -> Vec<Arc<Root>> {
+    pub(super) fn target_homes(&self, record: &CollectionRecord, failed: &BTreeSet<RootId>) -> Vec<Arc<Root>> {
         let mut homes = self.homes(record);
         homes.retain(|root| root.available().is_ok() && !failed.contains(&root.id()));
         let known = self.known_of(record);
@@ -120,7 +123,12 @@ impl MetadataStore {
     }
 
     /// Other metadata roots that take the place of homes that are away; those first that have stood in before.
-    fn choose_stand_ins(&self, record: &CollectionRecord, failed: &BTreeSet<RootId>, count: usize) -> Vec<Arc<Root>> {
+    pub(super) fn choose_stand_ins(
+        &self,
+        record: &CollectionRecord,
+        failed: &BTreeSet<RootId>,
+        count: usize,
+    ) -> Vec<Arc<Root>> {
         let homes: Vec<RootId> = home_ids(record).collect();
         let known = self.known_of(record).stand_ins;
         let mut roots = self.metadata_roots();
@@ -206,9 +214,9 @@ impl MetadataStore {
             .unwrap_or_else(|| Known::of(record))
     }
 
-    pub(super) fn change_known(&self, record: &CollectionRecord, change: impl FnOnce(&mut Known)) {
+    pub(super) fn change_known<R>(&self, record: &CollectionRecord, change: impl FnOnce(&mut Known) -> R) -> R {
         let mut known = self.known.lock();
-        change(known.entry(record.description.id).or_insert_with(|| Known::of(record)));
+        change(known.entry(record.description.id).or_insert_with(|| Known::of(record)))
     }
 }
 

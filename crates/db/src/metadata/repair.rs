@@ -26,7 +26,7 @@ impl MetadataStore {
             match self.repair_home(record, &root).await {
                 Ok(()) => {
                     tracing::info!(root = root.url(), collection = %record.description.id, "metadata copy brought up to date");
-                    self.change_known(record, |known| drop(known.behind.remove(home)));
+                    self.change_known(record, |known| known.behind.remove(home));
                     repaired += 1;
                 }
                 Err(error) => tracing::warn!(%error, "metadata copy not brought up to date"),
@@ -88,7 +88,9 @@ impl MetadataStore {
                 continue;
             };
             match delete_all(record, &root).await {
-                Ok(()) => self.change_known(record, |known| drop(known.stand_ins.remove(&stand_in))),
+                Ok(()) => {
+                    self.change_known(record, |known| known.stand_ins.remove(&stand_in));
+                }
                 Err(error) => tracing::warn!(%error, "metadata copy of a stand-in not deleted"),
             }
         }

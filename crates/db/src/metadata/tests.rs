@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod outages;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
