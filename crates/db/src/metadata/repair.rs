@@ -7,9 +7,20 @@ use super::commit::{is_well, read_nonce, taken};
 use super::{CollectionRecord, MetadataStore, delete_outdated, list, record_path};
 use crate::error::Result;
 use crate::root::{Root, RootId};
+use crate::schema::CollectionId;
 use crate::sealed::seal;
 
 impl MetadataStore {
+    /// Collections with homes that lag, or with copies of stand-ins: those that [`repair_lagging`](Self::repair_lagging) has
+    /// something to do for.
+    pub fn lagging(&self) -> Vec<CollectionId> {
+        let known = self.known.lock();
+        let lagging = known
+            .iter()
+            .filter(|(_, known)| !known.behind.is_empty() || !known.stand_ins.is_empty());
+        lagging.map(|(id, _)| *id).collect()
+    }
+
     /// Brings the homes of a record up to date that missed versions and are well again; then the copies of stand-ins go.
     /// `record` is the version in use. Costs nothing when no home lags. Returns the number of homes that are whole again.
     pub async fn repair_lagging(&self, record: &CollectionRecord) -> usize {
