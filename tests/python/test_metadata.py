@@ -10,7 +10,7 @@ import pytest
 from conftest import send
 
 UPDATES = int(os.environ.get("PROXIMADB_METADATA_UPDATES", "1000"))
-LIVES_MIN = 20
+LIVES_MIN = 40
 VECTORS = {"vectors": {"size": 4, "distance": "Dot"}}
 EVENTUALLY = 30
 
@@ -89,7 +89,7 @@ def test_j2_j3_kill_9_in_a_thousand_updates_leaves_equal_replicas_with_the_old_o
         updater = Updater(server, value)
         updater.start()
         assert updater.some.wait(30), updater.refused
-        time.sleep(rng.uniform(0, 0.4))
+        time.sleep(rng.uniform(0, 0.25))
         server.kill()
         updater.join()
         assert updater.refused is None, updater.refused

@@ -73,6 +73,9 @@ impl MetadataStore {
         loop {
             newest += 1;
             let homes = self.target_homes(&record, &failed);
+            if homes.is_empty() {
+                return Err(self.no_home(&record));
+            }
             let stand_ins = self.choose_stand_ins(&record, &failed, wanted.saturating_sub(homes.len()));
             record = self.next_version(record, newest, &stand_ins);
             self.change_known(&record, |known| known.note_attempt(before, &record));
