@@ -20,7 +20,7 @@ const WATCHED: Duration = Duration::from_millis(300);
 
 struct Fixture {
     directory: TempDir,
-    roots: Roots,
+    roots: Arc<Roots>,
     budget: Arc<MemoryBudget>,
 }
 
@@ -39,7 +39,7 @@ impl Fixture {
             weight: 1.0,
         };
         let roots = Roots::open(StorageComponentType::ALL.into_iter().map(config).collect(), false);
-        let roots = roots.await.unwrap();
+        let roots = Arc::new(roots.await.unwrap());
         Self {
             directory,
             roots,
@@ -47,35 +47,43 @@ impl Fixture {
         }
     }
 
-    fn options(&self) -> ShardOptions {
-        let root = |component| self.roots.of_component(component).remove(0);
+    fn options(&self, id: crate::schema::CollectionId) -> ShardOptions {
+        let place = |component| {
+            let placement = crate::placement::Placement {
+                roots: vec![self.roots.of_component(component).remove(0).id()],
+                strategy: crate::config::DistributionStrategy::Hash,
+                affinity: true,
+                sequence: None,
+                assigned_at_ms: 1,
+                also: Vec::new(),
+                types: BTreeMap::new(),
+                moving: None,
+            };
+            (component, placement)
+        };
+        let placements = StorageComponentType::ALL.into_iter().map(place).collect();
         ShardOptions {
-            wal_root: root(StorageComponentType::Wal),
-            viper_root: root(StorageComponentType::Viper),
-            index_homes: self.index_homes(),
+            homes: Arc::new(Homes::new(id, self.roots.clone(), placements)),
             memory_flush_size_bytes: 1 << 30,
             segment_size_bytes: 1 << 30,
             budget: self.budget.clone(),
         }
     }
 
-    fn index_homes(&self) -> IndexHomes {
-        let placement = serde_json::json!({
-            "roots": [self.roots.of_component(StorageComponentType::Index)[0].id()],
-            "strategy": "RoundRobin", "affinity": true, "assigned_at_ms": 1,
-        });
-        IndexHomes::new(&serde_json::from_value(placement).unwrap(), &self.roots)
-    }
-
     async fn open(&self) -> Result<Arc<Shard>> {
-        Shard::open(description(DIM), "000", self.options()).await
+        Shard::open(description(DIM), "000", self.options(description(DIM).id)).await
     }
 
     /// A shard of another collection.
     async fn open_other(&self, number: u128) -> Arc<Shard> {
         let mut description = description(DIM);
         description.id = crate::schema::CollectionId(uuid::Uuid::from_u128(number));
-        Shard::open(description, "000", self.options()).await.unwrap()
+        {
+            let id = description.id;
+            Shard::open(description, "000", self.options(id))
+        }
+        .await
+        .unwrap()
     }
 
     /// The files of the shard on the root of a component.
@@ -109,7 +117,11 @@ async fn a_segment_that_has_adopted_half_of_its_rows_is_not_compacted() {
         replaces: Vec::new(),
         segment_size_bytes: 1 << 30,
     };
-    let segment = shard.viper.write_segments(rows, &request).await.unwrap().remove(0);
+    let segment = shard
+        .write_segments(rows, &request, data::Spread::Whole)
+        .await
+        .unwrap()
+        .remove(0);
     let origin = |row: &u32| Location {
         source: frozen.source,
         row: kept[*row as usize],
@@ -120,9 +132,9 @@ async fn a_segment_that_has_adopted_half_of_its_rows_is_not_compacted() {
     let next = ledger
         .manifest
         .next((*shard.description()).clone(), frozen.through, segments);
-    shard.manifests.commit(&next).await.unwrap();
+    shard.manifests().unwrap().commit(&next).await.unwrap();
     ledger.manifest = next;
-    let source = shard.state.write().add_segment(segment.meta, Arc::new(segment.data));
+    let source = shard.state.write().add_segment(segment.meta, segment.data);
     shard.state.write().adopt(source, 0..50, &origins);
 
     let mut compaction = {
