@@ -325,6 +325,7 @@ async fn look_after_roots(database: Weak<Database>) {
             Ok(_) => database.readmit().await,
             Err(error) => tracing::error!(%error, "a root came back as something else"),
         }
+        database.repair_records().await;
     }
 }
 
