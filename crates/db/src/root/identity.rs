@@ -10,6 +10,8 @@ use crate::schema::CollectionId;
 
 /// Where the identity is, below the root.
 pub(super) const PATH: &str = "_proximadb/root.json";
+/// File that probes write, in the same directory.
+pub(super) const PROBE: &str = "probe";
 /// The only version of the file so far.
 const FORMAT_VERSION: u32 = 1;
 
@@ -114,7 +116,7 @@ pub(super) async fn initialise(fs: &Filesystem, identity: Identity) -> Result<Id
 
 /// Checks that the root can be written: a small file, replaced each time.
 pub(super) async fn write_probe(fs: &Filesystem) -> Result<(), StoreError> {
-    let path = format!("{RESERVED_DIRECTORY}/probe");
+    let path = format!("{RESERVED_DIRECTORY}/{PROBE}");
     fs.write_atomic(&path, Bytes::from(now_ms().to_string())).await
 }
 

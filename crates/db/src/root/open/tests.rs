@@ -169,7 +169,7 @@ async fn e10_an_unmounted_disk_is_offline_nothing_is_written_and_it_comes_back_w
     );
     let used = HashSet::from([root.id()]);
     assert!(roots.initialise_missing(&used).await.unwrap().is_empty());
-    assert!(roots.probe().await.unwrap().is_empty());
+    assert!(roots.probe().await.is_empty());
     let error = root.write_atomic("x", "x".into()).await.unwrap_err();
     assert!(
         error.to_string().contains(root.url()) && error.to_string().contains("is the disk mounted"),
@@ -179,9 +179,12 @@ async fn e10_an_unmounted_disk_is_offline_nothing_is_written_and_it_comes_back_w
     assert_eq!(state_of(&roots, 0), RootState::Online);
 
     mount(&world, "wal2");
-    let back = roots.probe().await.unwrap();
+    let back = roots.probe().await;
     assert_eq!(back.iter().map(|root| root.id()).collect::<Vec<_>>(), [root.id()]);
     root.write_atomic("x", "x".into()).await.unwrap();
+    assert_eq!(root.state(), RootState::Suspect, "one good probe can be luck");
+    assert!(roots.probe().await.is_empty(), "it is back already");
+    assert_eq!((root.state(), root.reason()), (RootState::Online, None));
     // It is locked again.
     assert!(proximadb_store::RootLock::acquire(&world.path("wal2")).is_err());
 }
@@ -286,7 +289,7 @@ async fn the_first_start_needs_every_root_and_later_ones_do_not() {
     assert!(matches!(state_of(&roots, 1), RootState::Offline { .. }));
     // Seen at last: it has no identity, so it could be anything; a restart decides.
     std::fs::remove_file(world.path("wal2")).unwrap();
-    assert!(roots.probe().await.unwrap().is_empty());
+    assert!(roots.probe().await.is_empty());
     assert!(!world.path("wal2").exists());
     drop(roots);
     let roots = world.open(&["wal1", "wal2"]).await.unwrap();
@@ -348,17 +351,27 @@ async fn k3_a_failure_changes_the_state_of_its_root_only_and_a_probe_heals_it() 
     assert_eq!(root.state(), RootState::Online);
     assert!(matches!(fail(enospc), Error::StorageFull { url, .. } if url == root.url()));
     assert_eq!(root.state(), RootState::ReadOnly);
+    assert!(
+        root.reason().unwrap().contains("a/b: no space left"),
+        "{:?}",
+        root.reason()
+    );
+    assert_eq!(root.last_error().unwrap().message, root.reason().unwrap());
     assert!(!root.accepts_placements());
     assert!(
         root.available().is_ok(),
         "writes are tried, so that space that returns is noticed"
     );
-    roots.probe().await.unwrap();
-    assert_eq!(root.state(), RootState::Online);
+    roots.probe().await;
+    assert_eq!(root.state(), RootState::Suspect);
+    roots.probe().await;
+    assert_eq!((root.state(), root.reason()), (RootState::Online, None));
     assert!(matches!(fail(eio), Error::RootUnavailable { .. }));
     assert_eq!(root.state(), RootState::Suspect);
-    roots.probe().await.unwrap();
-    assert_eq!(root.state(), RootState::Online);
+    roots.probe().await;
+    assert_eq!(root.state(), RootState::Suspect);
+    roots.probe().await;
+    assert_eq!((root.state(), root.reason()), (RootState::Online, None));
     assert_eq!(state_of(&roots, 1), RootState::Online);
 }
 
