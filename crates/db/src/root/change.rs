@@ -130,3 +130,6 @@ impl Candidate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -382,4 +382,4 @@ pub(super) async fn within<T>(deadline: Duration, work: impl Future<Output = T>)
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

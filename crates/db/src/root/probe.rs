@@ -239,3 +239,6 @@ async fn has_space(fs: &Filesystem) -> Result<(), StoreError> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,23 +7,23 @@ use tempfile::TempDir;
 
 use super::*;
 
-struct World {
+pub(in crate::root) struct World {
     dir: TempDir,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(in crate::root) fn new() -> Self {
         Self {
             dir: TempDir::new().unwrap(),
         }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(in crate::root) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// A root whose component is its name up to the first digit.
-    fn config(&self, name: &str) -> RootConfig {
+    pub(in crate::root) fn config(&self, name: &str) -> RootConfig {
         let component = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '/');
         self.config_at(
             component.parse().unwrap(),
@@ -31,7 +31,7 @@ impl World {
         )
     }
 
-    fn config_at(&self, component: StorageComponentType, url: &str) -> RootConfig {
+    pub(in crate::root) fn config_at(&self, component: StorageComponentType, url: &str) -> RootConfig {
         let url = StorageUrl::parse(url).unwrap();
         RootConfig {
             component,
@@ -42,22 +42,22 @@ impl World {
         }
     }
 
-    async fn open(&self, names: &[&str]) -> Result<Roots> {
+    pub(in crate::root) async fn open(&self, names: &[&str]) -> Result<Roots> {
         Roots::open(names.iter().map(|name| self.config(name)).collect(), true).await
     }
 
-    async fn refused(&self, names: &[&str], part: &str) {
+    pub(in crate::root) async fn refused(&self, names: &[&str], part: &str) {
         match self.open(names).await {
             Err(Error::Config(message)) => assert!(message.contains(part), "{message}"),
             other => panic!("{other:?}"),
         }
     }
 
-    fn rename(&self, from: &str, to: &str) {
+    pub(in crate::root) fn rename(&self, from: &str, to: &str) {
         std::fs::rename(self.path(from), self.path(to)).unwrap();
     }
 
-    fn entries(&self, name: &str) -> usize {
+    pub(in crate::root) fn entries(&self, name: &str) -> usize {
         std::fs::read_dir(self.path(name)).unwrap().count()
     }
 }
@@ -72,7 +72,7 @@ fn ids(roots: &Roots) -> Vec<(String, RootId)> {
     ids
 }
 
-fn state_of(roots: &Roots, position: usize) -> RootState {
+pub(in crate::root) fn state_of(roots: &Roots, position: usize) -> RootState {
     roots.all()[position].state()
 }
 
