@@ -69,6 +69,8 @@ pub struct Root {
     lock: Mutex<Option<RootLock>>,
     /// The probe that has not come back yet: there is never a second one beside it.
     probe: Mutex<Option<JoinHandle<Probed>>>,
+    /// The last question for its size, which shows whether a disk that nobody uses answers.
+    watch: Mutex<Option<JoinHandle<()>>>,
     /// Held by the one who lists the root for a report.
     listing: Arc<AsyncMutex<()>>,
 }
@@ -86,6 +88,7 @@ impl Root {
             last_capacity: Mutex::default(),
             lock: Mutex::default(),
             probe: Mutex::default(),
+            watch: Mutex::default(),
             listing: Arc::default(),
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use proximadb_store::{Capacity, Detail, Filesystem, LockError, RootLock, StoreError};
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::identity::{self, Found, Identity};
@@ -43,11 +44,13 @@ struct Task {
 
 impl Roots {
     /// Looks again at every root that is not in order, and takes back those that are what they were. Returns those that
-    /// were offline and can be used now. Ends soon, whatever the roots do.
+    /// were offline and can be used now. Disks that are in order are asked for their size, so that one that hangs or is
+    /// gone is noticed although nobody uses it. Ends soon, whatever the roots do.
     pub async fn probe(&self) -> Vec<Arc<Root>> {
         let doubtful =
             |root: &Arc<Root>| *root.condition.read().health() != RootState::Online || root.fs().silent_for().is_some();
-        let doubtful: Vec<Arc<Root>> = self.all().into_iter().filter(doubtful).collect();
+        let (doubtful, healthy): (Vec<Arc<Root>>, Vec<Arc<Root>>) = self.all().into_iter().partition(doubtful);
+        healthy.iter().for_each(watch);
         let probes = doubtful.iter().map(|root| self.probe_one(root));
         let back: Vec<Arc<Root>> = join_all(probes).await.into_iter().flatten().collect();
         if !back.is_empty()
@@ -166,6 +169,22 @@ impl Roots {
         }
         self.record(!back.is_empty()).await?;
         Ok(back)
+    }
+}
+
+/// Asks a disk for its size unless it is being asked. What that says about the root is noted by the question itself.
+fn watch(root: &Arc<Root>) {
+    if !root.fs().is_local() {
+        return;
+    }
+    let mut watch = root.watch.lock();
+    if watch.as_ref().is_none_or(JoinHandle::is_finished) {
+        let root = root.clone();
+        *watch = Some(tokio::spawn(async move {
+            if let Err(error) = root.capacity().await {
+                tracing::debug!(%error, "a disk does not tell its size");
+            }
+        }));
     }
 }
 

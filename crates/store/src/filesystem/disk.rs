@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{Capacity, Filesystem, check_path};
 use crate::breaker;
-use crate::error::{StoreError, detail};
+use crate::error::{Detail, StoreError, detail};
 use crate::local::create_directories;
 
 impl Filesystem {
@@ -31,7 +31,7 @@ impl Filesystem {
     pub async fn capacity(&self) -> Result<Option<Capacity>, StoreError> {
         let Some(path) = self.base() else { return Ok(None) };
         let look = self.local_io("", move || Ok(rustix::fs::statvfs(&path)?));
-        let stat = self.within("", breaker::deadline(0), look).await?;
+        let stat = self.within("", breaker::deadline(0), look).await.map_err(missing)?;
         Ok(Some(Capacity {
             total_bytes: stat.f_blocks * stat.f_frsize,
             free_bytes: stat.f_bavail * stat.f_frsize,
@@ -81,5 +81,16 @@ impl Filesystem {
         self.blocking(work)
             .await?
             .map_err(|error| StoreError::from_io(self.url(), path, &error))
+    }
+}
+
+/// A missing base says that the disk is not there, and nothing about a file.
+fn missing(error: StoreError) -> StoreError {
+    match error {
+        StoreError::NotFound(detail) => StoreError::Unavailable(Detail {
+            reason: "the directory of the root is missing: is the disk mounted?".to_owned(),
+            ..detail
+        }),
+        other => other,
     }
 }
