@@ -245,3 +245,25 @@ def state_of(pid):
     """State of a process's first thread: Z when the program has ended."""
     with open(f"/proc/{pid}/stat") as stat:
         return stat.read().rsplit(")", 1)[1].split()[0]
+
+
+def test_e10_a_mount_point_without_its_disk_is_not_written(servers, tmpfs, tmp_path):
+    disk = tmpfs("64m", "viper-disk")
+    urls = {c: [f"file://{tmp_path}/rest/{c}"] for c in SECTIONS}
+    urls["viper"] = [f"file://{disk.path}"]
+    server = servers(urls=urls).start()
+    server.ok("PUT", "/collections/c", {"vectors": {"size": DIM, "distance": "Euclid"}})
+    server.ok("PUT", "/collections/c/points?wait=true", {"points": [{"id": 1, "vector": vector(1)}]})
+    disk.unplug()
+    status, answer = server.request("POST", "/collections/c/flush")
+    assert status == 503 and urls["viper"][0] in str(answer), answer
+    assert list(disk.path.iterdir()) == []
+    disk.plug()
+    deadline = time.monotonic() + 30
+    while any(root["state"] != "online" for root in server.ok("GET", "/storage/roots")["roots"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    server.ok("POST", "/collections/c/flush")
+    server.kill()
+    server.start()
+    assert server.ok("POST", "/collections/c/points/count", {})["count"] == 1

@@ -69,14 +69,27 @@ impl Identity {
 
 /// Looks at a root without changing it.
 pub(super) async fn look(fs: &Filesystem) -> Found {
+    let device = fs.device().await.ok().flatten();
     match fs.read(PATH).await {
         Ok(bytes) => match Identity::decode(&bytes) {
-            Ok(identity) => Found::Known(identity),
+            Ok(identity) => {
+                settle(fs, device).await;
+                Found::Known(identity)
+            }
             Err(reason) => Found::Unseen(reason),
         },
         Err(error) if error.is_not_found() => look_for_data(fs).await,
         Err(StoreError::Unavailable(_)) if base_is_missing(fs).await => Found::Blank,
         Err(error) => Found::Unseen(error.detail().reason.clone()),
+    }
+}
+
+/// Remembers where the identity was found, unless a disk was mounted or unmounted while it was read.
+async fn settle(fs: &Filesystem, before: Option<u64>) {
+    if let (Some(before), Ok(Some(now))) = (before, fs.device().await)
+        && before == now
+    {
+        fs.settle(now);
     }
 }
 
@@ -102,12 +115,14 @@ async fn base_is_missing(fs: &Filesystem) -> bool {
 /// Creates base directory and identity. When another process was first, its identity is returned.
 pub(super) async fn initialise(fs: &Filesystem, identity: Identity) -> Result<Identity, String> {
     let created = fs.create_dir_all().await.map_err(|error| error.to_string())?;
+    let device = fs.device().await.map_err(|error| error.to_string())?;
     let outcome = fs
         .create(PATH, identity.encode()?)
         .await
         .map_err(|error| error.to_string())?;
     let action = if created { "created" } else { "exists" };
     tracing::info!(root = %fs.url(), component = %identity.component, directory = action, "root initialised");
+    settle(fs, device).await;
     match outcome {
         Created::Committed => Ok(identity),
         Created::Conflict(other) => Identity::decode(&other),
