@@ -279,12 +279,12 @@ impl Database {
     async fn usage(&self, age_max: Duration) -> Arc<Discovery> {
         let known = {
             let usage = self.usage.lock();
-            (usage.measured.elapsed() <= age_max).then(|| usage.discovery.clone())
+            if usage.measured.elapsed() <= age_max {
+                return usage.discovery.clone();
+            }
+            usage.discovery.clone()
         };
-        if let Some(discovery) = known {
-            return discovery;
-        }
-        let discovery = Arc::new(discovery::discover(&self.roots).await);
+        let discovery = Arc::new(discovery::refresh(&self.roots, &known).await);
         *self.usage.lock() = Usage {
             measured: Instant::now(),
             discovery: discovery.clone(),
@@ -320,10 +320,8 @@ async fn look_after_roots(database: Weak<Database>) {
         }
         probed = Instant::now();
         database.bring_logs_home().await;
-        match database.roots.probe().await {
-            Ok(back) if back.is_empty() => {}
-            Ok(_) => database.readmit().await,
-            Err(error) => tracing::error!(%error, "a root came back as something else"),
+        if !database.roots.probe().await.is_empty() {
+            database.readmit().await;
         }
         database.repair_records().await;
     }

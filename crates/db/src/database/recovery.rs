@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::entry::Entry;
 use super::{Database, now_ms};
@@ -78,7 +77,8 @@ impl Database {
         let Ok(_one_change_at_a_time) = self.change().await else {
             return;
         };
-        let discovery = self.usage(Duration::ZERO).await;
+        // Not the listing of a report, which may show what was known before the root went away.
+        let discovery = discovery::discover(&self.roots).await;
         let LoadedRecords { records, unreadable } = self.metadata.load_all(&discovery).await;
         let in_use: BTreeSet<CollectionId> = self
             .catalog

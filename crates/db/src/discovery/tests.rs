@@ -213,7 +213,7 @@ async fn e10_a_root_that_cannot_be_listed_is_unknown_and_offline_and_the_others_
     assert!(roots.all()[1].available().is_err());
     // Found again when it is back.
     std::fs::rename(dir.path().join("w1.gone"), dir.path().join("w1")).unwrap();
-    let back = roots.probe().await.unwrap().remove(0);
+    let back = roots.probe().await.remove(0);
     assert!(discover_root(back).await.collections.contains_key(&id(2)));
 }
 

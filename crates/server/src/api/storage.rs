@@ -8,7 +8,6 @@ use axum::extract::State;
 use axum::routing::get;
 use proximadb_db::Database;
 use proximadb_db::database::{OperationReport, RootReport};
-use proximadb_db::root::RootState;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -16,7 +15,7 @@ use super::AppState;
 use super::envelope::Answer;
 use super::extract::Query;
 use crate::failure::Failure;
-use crate::wire::storage::{OperationOut, RootOut, stats};
+use crate::wire::storage::{LastErrorOut, OperationOut, RootOut, stats};
 
 /// The components, as `?component=` names them.
 const COMPONENTS: [&str; 5] = ["wal", "viper", "lsm", "index", "metadata"];
@@ -105,10 +104,12 @@ pub async fn roots(database: &Database) -> Vec<RootOut> {
         component: root.component.name().to_owned(),
         index: root.index,
         state: root.state.name().to_owned(),
-        reason: match root.state {
-            RootState::Offline { reason } => Some(reason),
-            _ => None,
-        },
+        reason: root.reason,
+        since_ms: root.since_ms,
+        last_error: root.last_error.map(|error| LastErrorOut {
+            message: error.message,
+            at_ms: error.at_ms,
+        }),
         bytes: root.bytes,
         files: root.files,
         collections: root.collections,

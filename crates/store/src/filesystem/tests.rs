@@ -570,3 +570,32 @@ fn every_write_create_and_delete_is_followed_by_a_sync_of_its_directory() {
     // The open file goes by either of the two names that it has had.
     assert_eq!(last.trim_end_matches("#1"), "fdatasync /log/000/1.avro");
 }
+
+#[tokio::test]
+async fn e10_a_mount_point_without_its_disk_is_neither_written_nor_empty() {
+    let dir = TempDir::new().unwrap();
+    let url = StorageUrl::parse(&format!("file://{}", dir.path().display())).unwrap();
+    let fs = FilesystemFactory::get_filesystem(&url, &BTreeMap::new()).unwrap();
+    let device = fs.device().await.unwrap().unwrap();
+    fs.write_atomic("a/b", "kept".into()).await.unwrap();
+    // As if the disk had been mounted, and were not any more.
+    fs.settle(device + 1);
+    let outcomes = [
+        fs.write_atomic("a/c", "x".into()).await,
+        fs.create("a/d", "x".into()).await.map(drop),
+        fs.delete("a/b").await,
+        fs.delete_dir("a").await.map(drop),
+        fs.list("").await.map(drop),
+        fs.list_names("").await.map(drop),
+        fs.read("gone").await.map(drop),
+        fs.capacity().await.map(drop),
+    ];
+    for outcome in outcomes {
+        let error = outcome.unwrap_err();
+        assert!(error.to_string().contains("is the disk mounted?"), "{error}");
+    }
+    assert!(fs.check_place().is_err());
+    fs.settle(device);
+    let names: Vec<String> = fs.list("").await.unwrap().into_iter().map(|file| file.path).collect();
+    assert_eq!(names, ["a/b"], "nothing was written or deleted");
+}
