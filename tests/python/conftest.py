@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-BINARY = REPOSITORY / "target" / "release" / "proximadb"
+BINARY = pathlib.Path(os.environ.get("PROXIMADB_BINARY", REPOSITORY / "target" / "release" / "proximadb"))
 SAMPLE = REPOSITORY / "data" / "packages-5k.parquet"
 SECTIONS = {
     "wal": ("wal_config", "wal_urls"),

@@ -6,9 +6,9 @@ use std::time::Duration;
 use proximadb_store::Op;
 use serde::Serialize;
 
-use super::Database;
+use super::{Database, SHARD};
 use crate::discovery::Discovery;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::placement::{Assignment, RootUse, StorageAssignment};
 use crate::root::{RootId, RootState, StorageComponentType, Usage};
 use crate::schema::CollectionId;
@@ -65,7 +65,64 @@ pub struct AssignmentReport {
     pub assignment: StorageAssignment,
 }
 
+/// A cluster of similar rows in a segment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ClusterReport {
+    /// Number of the cluster within its segment.
+    pub cluster: usize,
+    /// The vector space whose similarity made it.
+    pub space: String,
+    /// The segment.
+    pub segment: String,
+    /// Its file, relative to the root.
+    pub file: String,
+    /// Identity of the root.
+    pub root_id: RootId,
+    /// URL of the root as configured.
+    pub url: String,
+    /// Rows of the cluster, dead ones included.
+    pub rows: u64,
+}
+
 impl Database {
+    /// The clusters of a collection: which segment, file and root holds each.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; errors of opening the collection.
+    pub async fn cluster_report(&self, name: &str) -> Result<Vec<ClusterReport>> {
+        let collection = self.collection(name).await?;
+        let id = collection.description().id;
+        let usage = self.usage(Duration::ZERO).await;
+        let mut reports = Vec::new();
+        for segment in collection.shard().segments() {
+            let Some(clustering) = &segment.data.clustering else {
+                continue;
+            };
+            let root_id = segment.meta.root_id;
+            let prefix = format!("{id}/{SHARD}/{}.", segment.meta.id);
+            let files = usage.files(root_id, id).map_or(&[][..], |found| &found.files);
+            let Some(file) = files.iter().find(|file| file.path.starts_with(&prefix)) else {
+                // Merged away or moved since the listing.
+                continue;
+            };
+            let url = self
+                .roots
+                .by_id(root_id)
+                .map_or_else(|_| root_id.to_string(), |root| root.url().to_owned());
+            let report = |(cluster, bounds): (usize, &[u32])| ClusterReport {
+                cluster,
+                space: clustering.space.clone(),
+                segment: segment.meta.id.to_string(),
+                file: file.path.clone(),
+                root_id,
+                url: url.clone(),
+                rows: u64::from(bounds[1] - bounds[0]),
+            };
+            reports.extend(clustering.offsets.windows(2).enumerate().map(report));
+        }
+        Ok(reports)
+    }
+
     /// Every configured root. Lists the roots, so that the numbers are those of the disks.
     pub async fn root_reports(&self) -> Vec<RootReport> {
         self.usage(Duration::ZERO).await;

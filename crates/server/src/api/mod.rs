@@ -31,6 +31,7 @@ mod collections;
 mod envelope;
 mod extract;
 mod index;
+mod operate;
 mod points;
 mod query;
 mod service;
@@ -132,6 +133,7 @@ pub fn router(app: AppState) -> Router {
         .merge(index::router())
         .merge(cluster::router())
         .merge(storage::router())
+        .merge(operate::router())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method);
     // The last layer sees a request first.
