@@ -12,6 +12,8 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
+from faults import faultfs, faultfs_binary, tmpfs  # noqa: F401 (fixtures)
+
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("PROXIMADB_BINARY", REPOSITORY / "target" / "release" / "proximadb"))
 SAMPLE = REPOSITORY / "data" / "packages-5k.parquet"

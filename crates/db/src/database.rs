@@ -4,6 +4,7 @@
 //! file and manifest. Dropping: the record says `dropping`, then the files go, then the record. A crash between any two
 //! steps is finished at the next start. Collections are opened when they are first used, so that thousands of idle ones cost nothing.
 
+mod candidates;
 mod entry;
 mod mover;
 mod operate;
@@ -25,11 +26,12 @@ use crate::config::{ComponentConfig, Config};
 use crate::discovery::{self, Discovery};
 use crate::error::{Error, Result};
 use crate::metadata::{CollectionRecord, CollectionState, MetadataStore};
-use crate::placement::{AssignmentService, Candidate, StorageAssignmentConfig};
+use crate::placement::{AssignmentService, Policies};
 use crate::root::{RootConfig, Roots, StorageComponentType};
 use crate::schema::{CollectionDescription, CollectionId, Schema};
 use crate::shard::budget::MemoryBudget;
 
+use candidates::Latencies;
 use entry::Entry;
 pub(crate) use entry::SHARD;
 use mover::Mover;
@@ -54,6 +56,7 @@ pub struct Database {
     budget: Arc<MemoryBudget>,
     catalog: RwLock<BTreeMap<String, Arc<Entry>>>,
     usage: Mutex<Usage>,
+    latencies: Latencies,
     /// Creating and dropping happen one at a time.
     changing: AsyncMutex<()>,
     /// Held shared by changes of records, exclusively at the end.
@@ -78,17 +81,19 @@ impl Database {
         let roots = Arc::new(Roots::open(root_configs(&config)?, true).await?);
         let discovery = Arc::new(discovery::discover(&roots).await);
         let metadata = MetadataStore::new(roots.clone());
+        let policies = Policies::new(&config.storage.policies)?;
         let database = Arc::new(Self {
             budget: MemoryBudget::new(config.storage.wal.global_flush_threshold),
             config,
             roots,
-            assignments: AssignmentService::new(),
+            assignments: AssignmentService::with_policies(policies),
             metadata,
             catalog: RwLock::default(),
             usage: Mutex::new(Usage {
                 measured: Instant::now(),
                 discovery: discovery.clone(),
             }),
+            latencies: Latencies::default(),
             changing: AsyncMutex::default(),
             records: AsyncRwLock::default(),
             mover: Mover::new(MOVE_BYTES_PER_SECOND, MOVES_AT_ONCE),
@@ -120,10 +125,9 @@ impl Database {
             created_at_ms: now_ms(),
         };
         let usage = self.usage(USAGE_AGE_MAX).await;
+        let configs = self.assignment_configs(&description.schema, &usage).await;
         // Dropped on an error below, which takes the placement back: no counter moves without a collection.
-        let reserved = self
-            .assignments
-            .assign_storage_url(id, &self.assignment_configs(&usage), now_ms())?;
+        let reserved = self.assignments.assign_storage_url(id, &configs, now_ms())?;
         let record = self.metadata.create(description, reserved.placements().clone()).await?;
         reserved.record();
         self.log_placement(&record);
@@ -282,30 +286,6 @@ impl Database {
             discovery: discovery.clone(),
         };
         discovery
-    }
-
-    /// How each component of a new collection is to be placed.
-    fn assignment_configs(&self, usage: &Discovery) -> Vec<StorageAssignmentConfig> {
-        let components = component_configs(&self.config);
-        let metadata = &self.config.storage.metadata;
-        let configs = components.map(|(of, component)| StorageAssignmentConfig {
-            component: of,
-            strategy: component.distribution_strategy,
-            affinity: component.collection_affinity,
-            copies: if of == StorageComponentType::Metadata {
-                metadata.backup_replicas as usize
-            } else {
-                1
-            },
-            reserve_bytes: 0,
-            candidates: self
-                .roots
-                .of_component(of)
-                .iter()
-                .map(|root| Candidate::of(root, usage.bytes_on(root.id())))
-                .collect(),
-        });
-        configs.collect()
     }
 
     fn log_placement(&self, record: &CollectionRecord) {

@@ -94,6 +94,8 @@ pub struct Root {
     state: RwLock<RootState>,
     /// Set while the identity file of a known root is missing: it may be initialised again if no collection needs it.
     missing_identity: RwLock<bool>,
+    /// From the identity file; `None` while that was not seen.
+    placement_key: RwLock<Option<String>>,
     usage: Mutex<HashMap<CollectionId, Usage>>,
     lock: Mutex<Option<RootLock>>,
 }
@@ -107,6 +109,7 @@ impl Root {
             fs,
             state: RwLock::new(state),
             missing_identity: RwLock::new(false),
+            placement_key: RwLock::default(),
             usage: Mutex::default(),
             lock: Mutex::default(),
         }
@@ -115,6 +118,11 @@ impl Root {
     /// Identity.
     pub fn id(&self) -> RootId {
         self.id
+    }
+
+    /// What the Hash strategy knows it by. Written when the root was initialised, and never changed.
+    pub fn placement_key(&self) -> String {
+        self.placement_key.read().clone().unwrap_or_else(|| self.id.to_string())
     }
 
     /// The component whose files it holds.

@@ -3,17 +3,16 @@
 //! Owns path rules, the create-if-absent outcome (invariant 3), listings and metering. Does not own identity, placement
 //! or what a file means. Paths are `/`-separated, relative, without `.`, `..` or empty segments.
 
+mod bounded;
 mod create;
 mod delete;
+mod disk;
 mod path;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::Future;
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -22,8 +21,9 @@ use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 
 pub use create::Created;
 
+use crate::breaker::{self, Breaker};
 use crate::error::{StoreError, detail};
-use crate::local::{LocalDisk, create_directories};
+use crate::local::LocalDisk;
 use crate::meter::{Meter, Op};
 use crate::pool::Pool;
 use crate::remote;
@@ -88,6 +88,8 @@ pub struct Capacity {
 #[derive(Clone)]
 pub struct Filesystem {
     inner: Arc<Inner>,
+    /// See [`probing`](Self::probing).
+    probing: bool,
 }
 
 struct Inner {
@@ -96,6 +98,7 @@ struct Inner {
     local: Option<LocalDisk>,
     pool: Arc<Pool>,
     meter: Meter,
+    breaker: Breaker,
 }
 
 impl Filesystem {
@@ -107,7 +110,9 @@ impl Filesystem {
                 local,
                 pool,
                 meter: Meter::default(),
+                breaker: Breaker::default(),
             }),
+            probing: false,
         }
     }
 
@@ -134,33 +139,23 @@ impl Filesystem {
         &self.inner.meter
     }
 
-    /// Creates the base directory when missing, durably; returns whether it did. Buckets have none: `false`.
-    ///
-    /// # Errors
-    /// Any failure of the disk, naming the URL.
-    pub async fn create_dir_all(&self) -> Result<bool, StoreError> {
-        let Some(path) = self.base() else { return Ok(false) };
-        self.local_io("", move || create_directories(&path)).await
-    }
-
     /// Whether the file exists.
     ///
     /// # Errors
     /// When the root could not be looked at.
     pub async fn exists(&self, path: &str) -> Result<bool, StoreError> {
         let location = self.location(path)?;
-        let head = async {
-            self.inner
-                .store
-                .head(&location)
-                .await
-                .map_err(|error| self.error(path, &error))
-        };
+        let head = self.within(path, breaker::deadline(0), self.size(&location, path));
         match self.measured(Op::Read, head, |_| 0).await {
             Ok(_) => Ok(true),
             Err(error) if error.is_not_found() => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    async fn size(&self, location: &Path, path: &str) -> Result<u64, StoreError> {
+        let head = self.inner.store.head(location).await;
+        head.map(|meta| meta.size).map_err(|error| self.error(path, &error))
     }
 
     /// Files below `prefix` at any depth, sorted by path, without leftovers of killed writers. An empty prefix lists all.
@@ -185,7 +180,13 @@ impl Filesystem {
                 .map_err(|error| self.error(prefix, &error));
             metas.try_collect::<Vec<_>>().await
         };
-        let metas = self.measured(Op::List, listing, |_| 0).await?;
+        let metas = self
+            .measured(
+                Op::List,
+                self.within(prefix, breaker::listing_deadline(prefix), listing),
+                |_| 0,
+            )
+            .await?;
         let mut files: Vec<FileInfo> = metas
             .into_iter()
             .map(|meta| FileInfo {
@@ -211,7 +212,9 @@ impl Filesystem {
                 .await
                 .map_err(|error| self.error(prefix, &error))
         };
-        let found = self.measured(Op::List, listing, |_| 0).await?;
+        let found = self
+            .measured(Op::List, self.within(prefix, breaker::deadline(0), listing), |_| 0)
+            .await?;
         let objects = found.objects.iter().map(|meta| &meta.location);
         let mut names: Vec<String> = objects
             .chain(&found.common_prefixes)
@@ -229,14 +232,25 @@ impl Filesystem {
     /// [`StoreError::NotFound`], or when the root could not be looked at.
     pub async fn read(&self, path: &str) -> Result<Bytes, StoreError> {
         let location = self.location(path)?;
+        // A disk reads the file in one go, a bucket tells its size first. How long it may take depends on it.
+        let size = if self.is_local() {
+            let size = self.size(&location, path);
+            self.within(path, breaker::deadline(0), size).await?
+        } else {
+            0
+        };
         let read = async {
-            let found = self
-                .inner
-                .store
-                .get(&location)
-                .await
-                .map_err(|error| self.error(path, &error))?;
-            found.bytes().await.map_err(|error| self.error(path, &error))
+            let get = async {
+                self.inner
+                    .store
+                    .get(&location)
+                    .await
+                    .map_err(|error| self.error(path, &error))
+            };
+            let found = self.within(path, breaker::deadline(size), get).await?;
+            let deadline = breaker::deadline(found.meta.size);
+            let bytes = async { found.bytes().await.map_err(|error| self.error(path, &error)) };
+            self.within(path, deadline, bytes).await
         };
         self.measured(Op::Read, read, |bytes| bytes.len() as u64).await
     }
@@ -264,7 +278,10 @@ impl Filesystem {
             }
             Ok(bytes)
         };
-        self.measured(Op::Read, read, |bytes| bytes.len() as u64).await
+        self.measured(Op::Read, self.within(path, breaker::deadline(length), read), |bytes| {
+            bytes.len() as u64
+        })
+        .await
     }
 
     /// Writes the file, replacing an older one: a reader sees the old or the new bytes, and the new ones are durable
@@ -279,70 +296,11 @@ impl Filesystem {
             let written = self.inner.store.put(&location, PutPayload::from_bytes(bytes)).await;
             written.map_err(|error| self.error(path, &error))
         };
-        self.measured(Op::Write, write, |_| length).await?;
+        self.measured(Op::Write, self.within(path, breaker::deadline(length), write), |_| {
+            length
+        })
+        .await?;
         Ok(())
-    }
-
-    /// Where the file is on this machine, for append files and memory maps; `None` for buckets and illegal paths.
-    pub fn local_file(&self, path: &str) -> Option<PathBuf> {
-        check_path(path).ok()?;
-        Some(self.base()?.join(path))
-    }
-
-    /// Size of the file system below the root; `None` for buckets.
-    ///
-    /// # Errors
-    /// When the root could not be looked at.
-    pub async fn capacity(&self) -> Result<Option<Capacity>, StoreError> {
-        let Some(path) = self.base() else { return Ok(None) };
-        let stat = self.local_io("", move || Ok(rustix::fs::statvfs(&path)?)).await?;
-        Ok(Some(Capacity {
-            total_bytes: stat.f_blocks * stat.f_frsize,
-            free_bytes: stat.f_bavail * stat.f_frsize,
-        }))
-    }
-
-    /// Writes everything that the operating system still holds for the root's file system. What a killed process wrote
-    /// may be visible and not durable; after this it is both. Nothing to do for buckets.
-    ///
-    /// # Errors
-    /// Any failure of the disk.
-    pub async fn sync_all(&self) -> Result<(), StoreError> {
-        let Some(path) = self.base() else { return Ok(()) };
-        self.local_io("", move || Ok(rustix::fs::syncfs(std::fs::File::open(path)?)?))
-            .await
-    }
-
-    /// Runs blocking work on this root's own threads and waits for it. Work beyond their number waits in line.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`] when the work panicked or the root is being closed.
-    pub async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let outcome = self.inner.pool.run(work).await;
-        outcome.map_err(|error| StoreError::Io(detail(self.url(), "", error.to_string())))
-    }
-
-    /// Starts blocking work on this root's own threads; nobody waits.
-    pub fn spawn_blocking(&self, work: impl FnOnce() + Send + 'static) {
-        self.inner.pool.spawn(work);
-    }
-
-    fn base(&self) -> Option<PathBuf> {
-        self.inner.local.as_ref()?;
-        self.url().local_path().map(PathBuf::from)
-    }
-
-    async fn local_io<T: Send + 'static>(
-        &self,
-        path: &str,
-        work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.blocking(work)
-            .await?
-            .map_err(|error| StoreError::from_io(self.url(), path, &error))
     }
 
     fn location(&self, path: &str) -> Result<Path, StoreError> {
@@ -360,21 +318,6 @@ impl Filesystem {
 
     fn error(&self, path: &str, error: &object_store::Error) -> StoreError {
         StoreError::from_object_store(self.url(), path, error)
-    }
-
-    /// Counts an operation. A missing file is an answer, not an error of the root.
-    async fn measured<T>(
-        &self,
-        op: Op,
-        work: impl Future<Output = Result<T, StoreError>>,
-        bytes: impl FnOnce(&T) -> u64,
-    ) -> Result<T, StoreError> {
-        let start = Instant::now();
-        let outcome = work.await;
-        let succeeded = outcome.as_ref().map_or_else(StoreError::is_not_found, |_| true);
-        self.meter()
-            .record(op, start.elapsed(), outcome.as_ref().map_or(0, bytes), succeeded);
-        outcome
     }
 }
 

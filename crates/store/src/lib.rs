@@ -8,6 +8,7 @@
 //! ```
 
 pub mod append;
+mod breaker;
 pub mod error;
 pub mod filesystem;
 pub mod local;
@@ -21,5 +22,5 @@ pub use append::AppendFile;
 pub use error::{Detail, StoreError};
 pub use filesystem::{Capacity, Created, FileInfo, Filesystem, FilesystemFactory, Scan};
 pub use lock::{LockError, RootLock};
-pub use meter::{Meter, Op, OpStats};
+pub use meter::{Histogram, Meter, Op, OpStats};
 pub use url::{Overlap, Scheme, StorageUrl, UrlError};

@@ -49,10 +49,26 @@ const STEPS: u64 = 4;
 /// Buckets reach 2^27 µs, over two minutes; longer ones count in the last.
 const BUCKETS: usize = 27 * STEPS as usize;
 
+/// Upper bounds of the buckets of [`Meter::histogram`] in microseconds, each four times the one before: 64 µs to 67 s.
+/// They are bounds of the fine buckets too.
+const BOUNDS: [u64; 11] = {
+    let mut bounds = [64; 11];
+    let mut index = 1;
+    while index < bounds.len() {
+        bounds[index] = bounds[index - 1] * 4;
+        index += 1;
+    }
+    bounds
+};
+/// Weight of one request in the moving average: about the last twenty count.
+const EWMA_WEIGHT: f64 = 0.1;
+
 /// Measurements of one root.
 #[derive(Debug)]
 pub struct Meter {
     ops: [OpMeter; Op::ALL.len()],
+    /// Bits of an `f64`: milliseconds. Not a number as long as nothing was measured.
+    ewma_ms: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -81,9 +97,23 @@ pub struct OpStats {
     pub p99: Duration,
 }
 
+/// Latencies of one kind of operation, in buckets that never change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Histogram {
+    /// Upper bounds of the buckets, ascending; one more without a bound follows.
+    pub bounds: Vec<Duration>,
+    /// Operations faster than each bound; those of all buckets before are among them.
+    pub cumulative: Vec<u64>,
+    /// All operations.
+    pub count: u64,
+    /// Sum of all latencies.
+    pub sum: Duration,
+}
+
 impl Default for Meter {
     fn default() -> Self {
         Self {
+            ewma_ms: AtomicU64::new(f64::NAN.to_bits()),
             ops: std::array::from_fn(|_| OpMeter {
                 count: AtomicU64::new(0),
                 errors: AtomicU64::new(0),
@@ -106,6 +136,56 @@ impl Meter {
         meter.micros.fetch_add(micros, Relaxed);
         if let Some(bucket) = meter.buckets.get(bucket_of(micros)) {
             bucket.fetch_add(1, Relaxed);
+        }
+        if matches!(op, Op::Read | Op::Write | Op::Create | Op::Sync) {
+            self.average(elapsed.as_secs_f64() * 1e3);
+        }
+    }
+
+    fn average(&self, ms: f64) {
+        let next = |bits| {
+            let average = f64::from_bits(bits);
+            let next = if average.is_nan() {
+                ms
+            } else {
+                average + EWMA_WEIGHT * (ms - average)
+            };
+            Some(next.to_bits())
+        };
+        // Never fails: `next` always has a value.
+        let _ = self.ewma_ms.fetch_update(Relaxed, Relaxed, next);
+    }
+
+    /// Moving average of the latency of reads, writes and syncs in milliseconds, failed ones included; `None` before the
+    /// first.
+    pub fn latency_ewma_ms(&self) -> Option<f64> {
+        Some(f64::from_bits(self.ewma_ms.load(Relaxed))).filter(|ms| !ms.is_nan())
+    }
+
+    /// Latencies of one kind of operation in fixed buckets.
+    pub fn histogram(&self, op: Op) -> Histogram {
+        let Some(meter) = self.ops.get(op as usize) else {
+            unreachable!("Op::ALL lists every operation")
+        };
+        let mut fine = meter
+            .buckets
+            .iter()
+            .map(|bucket| bucket.load(Relaxed))
+            .enumerate()
+            .peekable();
+        let mut count = 0;
+        let mut cumulative = Vec::with_capacity(BOUNDS.len());
+        for bound in BOUNDS {
+            while let Some((_, more)) = fine.next_if(|(index, _)| bound_of(*index) <= bound) {
+                count += more;
+            }
+            cumulative.push(count);
+        }
+        Histogram {
+            bounds: BOUNDS.into_iter().map(Duration::from_micros).collect(),
+            cumulative,
+            count: count + fine.map(|(_, more)| more).sum::<u64>(),
+            sum: Duration::from_micros(meter.micros.load(Relaxed)),
         }
     }
 
@@ -192,5 +272,35 @@ mod tests {
         assert!((99..=125).contains(&stats.p99.as_millis()), "{:?}", stats.p99);
         assert_eq!(meter.stats(Op::Read).count, 0);
         assert_eq!(meter.stats(Op::Read).p99, Duration::ZERO);
+    }
+
+    #[test]
+    fn k2_the_histogram_counts_every_operation_in_fixed_buckets() {
+        let meter = Meter::default();
+        for micros in [1, 63, 64, 1_000, 1_100, 500_000, 300_000_000] {
+            meter.record(Op::Write, Duration::from_micros(micros), 0, true);
+        }
+        let histogram = meter.histogram(Op::Write);
+        assert_eq!(histogram.bounds.first(), Some(&Duration::from_micros(64)));
+        assert_eq!(histogram.bounds.last(), Some(&Duration::from_micros(64 << 20)));
+        assert_eq!(histogram.cumulative, [2, 3, 4, 5, 5, 5, 5, 6, 6, 6, 6]);
+        assert_eq!(
+            (histogram.count, histogram.sum),
+            (7, Duration::from_micros(300_502_228))
+        );
+        assert_eq!(meter.histogram(Op::Read).count, 0);
+    }
+
+    #[test]
+    fn c4_the_moving_average_follows_requests_and_ignores_listings() {
+        let meter = Meter::default();
+        meter.record(Op::List, Duration::from_secs(9), 0, true);
+        assert_eq!(meter.latency_ewma_ms(), None);
+        meter.record(Op::Read, Duration::from_millis(10), 0, true);
+        assert_eq!(meter.latency_ewma_ms(), Some(10.0));
+        for _ in 0..100 {
+            meter.record(Op::Sync, Duration::from_millis(50), 0, true);
+        }
+        assert!((49.0..=50.0).contains(&meter.latency_ewma_ms().unwrap()));
     }
 }

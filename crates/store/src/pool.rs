@@ -1,7 +1,11 @@
 //! Threads of one root. A disk that hangs keeps these and no others.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinHandle};
 
 /// Most threads of one root: enough for parallel syncs of an SSD, few enough that sixteen hanging disks are no danger.
 /// Further work waits in line.
@@ -22,13 +26,14 @@ impl Pool {
         Ok(Self { runtime: Some(runtime) })
     }
 
-    /// Runs `work` on a thread of this pool and waits for it.
+    /// Runs `work` on a thread of this pool and waits for it. When nobody waits any more, work that has not begun is taken
+    /// back: behind threads that hang, it would only pile up.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, JoinError> {
         match &self.runtime {
-            Some(runtime) => runtime.spawn_blocking(in_callers_runtime(work)).await,
+            Some(runtime) => Waiting(runtime.spawn_blocking(in_callers_runtime(work))).await,
             None => unreachable!("the runtime is taken in drop only"),
         }
     }
@@ -38,6 +43,23 @@ impl Pool {
         if let Some(runtime) = &self.runtime {
             runtime.spawn_blocking(in_callers_runtime(work));
         }
+    }
+}
+
+/// The outcome of work; dropped, the work is taken back if it has not begun.
+struct Waiting<T>(JoinHandle<T>);
+
+impl<T> Future for Waiting<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context)
+    }
+}
+
+impl<T> Drop for Waiting<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

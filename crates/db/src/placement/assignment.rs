@@ -46,15 +46,19 @@ pub struct Moving {
 }
 
 impl Placement {
+    /// The roots that were chosen for it, each once, the home first: where it counts as load.
+    pub fn homes(&self) -> Vec<RootId> {
+        distinct(self.roots.iter().chain(self.types.values().flatten()))
+    }
+
+    /// The roots of an index type, in order: the home first, then the further copies.
+    pub fn roots_of(&self, kind: IndexType) -> &[RootId] {
+        self.types.get(&kind).unwrap_or(&self.roots)
+    }
+
     /// Every root that may hold a file of it, each once, the home first.
     pub fn all_roots(&self) -> Vec<RootId> {
-        let mut all: Vec<RootId> = Vec::new();
-        for &root in self.roots.iter().chain(self.types.values().flatten()).chain(&self.also) {
-            if !all.contains(&root) {
-                all.push(root);
-            }
-        }
-        all
+        distinct(self.roots.iter().chain(self.types.values().flatten()).chain(&self.also))
     }
 
     /// The files are to go from one root to another: from now on both may hold some.
@@ -85,6 +89,16 @@ impl Placement {
             self.also.retain(|root| *root != from);
         }
     }
+}
+
+fn distinct<'a>(roots: impl Iterator<Item = &'a RootId>) -> Vec<RootId> {
+    let mut all: Vec<RootId> = Vec::new();
+    for &root in roots {
+        if !all.contains(&root) {
+            all.push(root);
+        }
+    }
+    all
 }
 
 /// The placements of a collection by component: the field of its metadata record.
@@ -169,14 +183,15 @@ pub struct StorageAssignment {
 }
 
 impl StorageAssignment {
-    /// The views of an assignment, one for each root in order; `root_use` answers for a root.
+    /// The views of an assignment, one for each root that may hold a file of it, the home first; `root_use` answers for a
+    /// root.
     pub fn views(
         collection: CollectionId,
         component: StorageComponentType,
         assignment: &Assignment,
         root_use: impl Fn(RootId) -> RootUse,
     ) -> Vec<Self> {
-        let view = |&root_id: &RootId| {
+        let view = |root_id: RootId| {
             let on_root = root_use(root_id);
             Self {
                 resource_id: collection,
@@ -190,7 +205,7 @@ impl StorageAssignment {
                 resource_type: component.into(),
             }
         };
-        assignment.placement.all_roots().iter().map(view).collect()
+        assignment.placement.all_roots().into_iter().map(view).collect()
     }
 }
 
@@ -238,7 +253,8 @@ pub struct AssignmentStats {
 pub struct ComponentStats {
     /// Collections with an assignment.
     pub collections: u64,
-    /// Assigned copies: the sum over `roots`. Equals `collections` where there is one copy each.
+    /// Assigned copies: the sum over `roots`. Equals `collections` where there is one copy each, and one home for all index
+    /// types.
     pub copies: u64,
     /// Copies by root. Roots without any are absent.
     pub roots: BTreeMap<RootId, u64>,

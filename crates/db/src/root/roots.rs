@@ -93,6 +93,7 @@ impl Roots {
                 continue;
             }
             let state = initialise(root.fs(), root.id(), self.cluster_id(), root.component()).await?;
+            *root.placement_key.write() = Some(identity::first_placement_key(&root.config.url));
             self.take_up(&root, state).await?;
             back.push(root);
         }
@@ -126,6 +127,7 @@ impl Roots {
         match found {
             Found::Known(identity) => {
                 let root = self.identified(root, &identity)?;
+                *root.placement_key.write() = Some(identity.placement_key());
                 if was_offline {
                     let state = if self.exclusive {
                         sync(root.fs()).await

@@ -130,7 +130,7 @@ impl Shard {
         let next = || -> Option<SegmentMeta> { self.replaced.lock().last().cloned() };
         while let Some(meta) = next() {
             self.delete_segment(&meta).await?;
-            self.axis.delete(meta.id).await?;
+            self.axis.delete(meta.id).await;
             self.replaced.lock().retain(|other| other.id != meta.id);
         }
         Ok(())

@@ -10,6 +10,7 @@ use futures::future::try_join_all;
 use parking_lot::RwLock;
 use proximadb_store::FileInfo;
 
+use crate::axis::IndexHomes;
 use crate::discovery::belongs_to;
 use crate::error::{Error, Result};
 use crate::placement::{Candidate, Placement, Placements, place_file};
@@ -67,6 +68,17 @@ impl Homes {
         let placement = self.placement(component)?;
         let missing = || Error::Corruption(format!("{} has no {component} root", self.collection));
         self.roots.by_id(*placement.roots.first().ok_or_else(missing)?)
+    }
+
+    /// Where the indexes go. They are derived: a root that is away is no reason to be unavailable.
+    ///
+    /// # Errors
+    /// [`Error::Corruption`] if the record names none.
+    pub(super) fn index(&self) -> Result<IndexHomes> {
+        Ok(IndexHomes::new(
+            &self.placement(StorageComponentType::Index)?,
+            &self.roots,
+        ))
     }
 
     /// The root with this identity.

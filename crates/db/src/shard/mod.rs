@@ -139,7 +139,7 @@ impl Shard {
                 .await?;
         }
         data::delete_orphans(&description, shard, &manifest, &data_files).await?;
-        let axis = Axis::new(homes.home(StorageComponentType::Index)?, directory);
+        let axis = Axis::open(homes.index()?, description.id, shard).await;
         let shard = Arc::new(Self {
             description: RwLock::new(description),
             number: shard.to_owned(),
@@ -235,7 +235,7 @@ impl Shard {
         let _flushing = self.flushing.lock().await;
         let _compacting = self.compacting.lock().await;
         // An index may be on its way into a file; a drop deletes the directory next.
-        let _ledger = self.ledger.lock().await;
+        self.axis.close().await;
         self.wal.close().await;
         let (active, frozen) = self.state.read().memtable_bytes();
         self.options.budget.release(active + frozen);
@@ -266,21 +266,30 @@ impl Shard {
     async fn attach_indexes(self: &Arc<Self>) {
         let segments: Vec<_> = self.state.read().segments().cloned().collect();
         let ids: Vec<SegmentId> = segments.iter().map(|segment| segment.meta.id).collect();
-        if let Err(error) = self.axis.keep_only(&ids).await {
-            tracing::warn!(%error, "indexes of segments that are gone may be left over");
-        }
+        self.axis.keep_only(&ids).await;
         let mut missing = Vec::new();
         for segment in segments.into_iter().filter(|segment| axis::wants_index(&segment.data)) {
-            match self.axis.load(segment.meta.id).await {
-                Ok(Some(indexes)) => self.state.write().set_indexes(segment.source, indexes),
-                Ok(None) => missing.push(segment.source),
-                Err(error) => {
-                    tracing::warn!(%error, segment = %segment.meta.id, "index not loaded; it is built again");
-                    missing.push(segment.source);
-                }
+            match self.axis.load(&segment.meta).await {
+                Some(indexes) => self.state.write().set_indexes(segment.source, indexes),
+                None => missing.push(segment.source),
             }
         }
         self.index_in_background(missing);
+        let shard = self.clone();
+        tokio::spawn(async move { shard.repair_indexes().await });
+    }
+
+    /// Brings back copies of index files that are missing or damaged, and deletes those of segments that are gone.
+    /// Cheap when nothing is missing: one listing of each index root. Returns the number of files written.
+    pub async fn repair_indexes(&self) -> usize {
+        let attached = || {
+            let state = self.state.read();
+            let segments = state.segments();
+            segments
+                .map(|segment| (segment.meta.clone(), segment.indexes.clone()))
+                .collect()
+        };
+        self.axis.repair(&self.description(), attached).await
     }
 
     /// Builds the indexes of these segments, one after the other, while they are searched exactly.
@@ -306,13 +315,8 @@ impl Shard {
             return;
         };
         self.state.write().set_indexes(segment.source, indexes.clone());
-        // Held so that the segment is not replaced, nor the collection dropped, between the look and the write.
-        let _ledger = self.ledger.lock().await;
-        let alive = self.state.read().segments().any(|other| other.source == segment.source);
-        if !alive || self.is_closed() {
-            return;
-        }
-        if let Err(error) = self.axis.save(segment.meta.id, &description, &indexes).await {
+        let wanted = || !self.is_closed() && self.state.read().segments().any(|other| other.source == segment.source);
+        if let Err(error) = self.axis.save(&segment.meta, &description, &indexes, wanted).await {
             tracing::warn!(%error, segment = %segment.meta.id, "index is in memory only; it is built again after a restart");
         }
     }

@@ -71,6 +71,7 @@ impl Shard {
         self.check_open()?;
         match component {
             StorageComponentType::Viper => self.relocate_viper(moving, pace, switch).await,
+            StorageComponentType::Index => self.relocate_indexes(moving, pace, switch).await,
             _ => switch().await,
         }
     }
@@ -89,6 +90,20 @@ impl Shard {
         }
         from.delete_dir(&self.description().id.to_string()).await?;
         from.clear_usage(self.description().id);
+        Ok(())
+    }
+
+    async fn relocate_indexes(&self, moving: Moving, pace: &Pace, switch: Switch<'_>) -> Result<()> {
+        let homes = &self.options.homes;
+        let (from, to) = (homes.root(moving.from)?, homes.root(moving.to)?);
+        while let Some(bytes) = self.axis.move_next(&from, &to).await? {
+            pace.count(bytes, 1);
+            pace.throttle.take(bytes).await;
+        }
+        switch().await?;
+        self.axis.set_homes(homes.index()?).await;
+        self.axis.clear(&from).await?;
+        from.delete_dir(&self.description().id.to_string()).await?;
         Ok(())
     }
 

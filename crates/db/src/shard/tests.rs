@@ -10,7 +10,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::engine::samples::{description, point};
 use crate::engine::viper::WriteRequest;
-use crate::root::{RootConfig, Roots, StorageComponentType};
+use crate::root::{RootConfig, RootState, Roots, StorageComponentType};
+use crate::search::Query;
 use crate::state::Location;
 
 const DIM: usize = 4;
@@ -175,20 +176,29 @@ async fn a_shard_that_cannot_be_opened_holds_no_memory() {
     assert_eq!(fixture.budget.used(), shard.memtable_bytes());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_drop_waits_for_an_index_that_is_being_stored() {
     let fixture = Fixture::new().await;
     let shard = fixture.open().await.unwrap();
-    // The compaction that every opening starts finds nothing to do, and would hold the close up as well.
-    tokio::task::yield_now().await;
-    // As `build_index` holds it from its last look until the file is written.
-    let storing = shard.ledger.lock().await;
+    let (started, wait_for_start) = std::sync::mpsc::channel();
+    let (go_on, wait) = std::sync::mpsc::channel();
+    let storing = {
+        let shard = shard.clone();
+        let attached = move || {
+            started.send(()).unwrap();
+            wait.recv().unwrap();
+            Vec::new()
+        };
+        tokio::spawn(async move { shard.axis.repair(&shard.description(), attached).await })
+    };
+    wait_for_start.recv().unwrap();
     let mut closing = {
         let shard = shard.clone();
         tokio::spawn(async move { shard.close().await })
     };
     assert!(tokio::time::timeout(WATCHED, &mut closing).await.is_err());
-    drop(storing);
+    go_on.send(()).unwrap();
+    storing.await.unwrap();
     closing.await.unwrap();
 }
 
@@ -293,4 +303,48 @@ async fn files_below_a_shard_that_are_not_its_own_are_left_alone() {
     let shard = fixture.open().await.unwrap();
     assert_eq!(shard.count(None).unwrap(), 200);
     assert!(copies.iter().all(|copy| copy.exists()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i7_without_its_index_files_or_its_index_root_a_shard_opens_answers_the_same_and_builds_them_again() {
+    let fixture = Fixture::new().await;
+    let shard = fixture.open().await.unwrap();
+    shard.write(upserts(0..3000)).await.unwrap();
+    shard.flush().await.unwrap();
+    let query = Query {
+        vector: vec![105.0, 103.0, 101.0, 109.0],
+        using: String::new(),
+        limit: 10,
+        filter: None,
+        offset: 0,
+        score_threshold: None,
+        exact: false,
+        hnsw_ef: None,
+        select: Default::default(),
+    };
+    let metric = proximadb_index::Metric::Euclidean;
+    let expected = shard.search(&query, metric).unwrap();
+    let stored = || fixture.files(StorageComponentType::Index);
+    while stored().len() != 1 {
+        tokio::task::yield_now().await;
+    }
+    shard.close().await;
+    std::fs::remove_file(&stored()[0]).unwrap();
+    let root = fixture.roots.of_component(StorageComponentType::Index).remove(0);
+    root.set_state(RootState::Offline {
+        reason: "unplugged".to_owned(),
+    });
+    let shard = fixture.open().await.unwrap();
+    assert_eq!(shard.search(&query, metric).unwrap(), expected);
+    while shard.stats().indexed_vectors == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(stored().is_empty());
+    root.set_state(RootState::Online);
+    while shard.repair_indexes().await == 0 && stored().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(stored().len(), 1);
+    assert_eq!(shard.search(&query, metric).unwrap(), expected);
+    shard.close().await;
 }

@@ -5,6 +5,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 
 use super::Filesystem;
+use crate::breaker;
 use crate::error::{StoreError, detail};
 use crate::meter::Op;
 
@@ -28,8 +29,9 @@ impl Filesystem {
     pub async fn create(&self, path: &str, bytes: Bytes) -> Result<Created, StoreError> {
         let location = self.location(path)?;
         let length = bytes.len() as u64;
-        self.measured(Op::Create, self.create_and_confirm(&location, path, bytes), |_| length)
-            .await
+        let create = self.create_and_confirm(&location, path, bytes);
+        let create = self.within(path, breaker::deadline(length), create);
+        self.measured(Op::Create, create, |_| length).await
     }
 
     async fn create_and_confirm(&self, location: &Path, path: &str, bytes: Bytes) -> Result<Created, StoreError> {

@@ -5,6 +5,7 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 
 use super::Filesystem;
+use crate::breaker;
 use crate::error::StoreError;
 use crate::meter::Op;
 
@@ -42,6 +43,7 @@ impl Filesystem {
                     .await
                     .map_err(|error| self.error(prefix, &error))
             };
+            let removal = self.within(prefix, breaker::tree_deadline(), removal);
             return self.measured(Op::Delete, removal, |_| 0).await;
         }
         let files = self.list(prefix).await?;
@@ -62,6 +64,7 @@ impl Filesystem {
                 }
                 Ok(())
             };
+            let removal = self.within("", breaker::tree_deadline(), removal);
             self.measured(Op::Delete, removal, |()| 0).await?;
         }
         Ok(locations.len() as u64)

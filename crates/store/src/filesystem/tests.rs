@@ -412,7 +412,10 @@ fn child_that_writes_until_it_is_killed() {
     let Ok(dir) = std::env::var(KILL_DIR) else { return };
     let url = StorageUrl::parse(&format!("file://{dir}")).unwrap();
     let fs = FilesystemFactory::get_filesystem(&url, &BTreeMap::new()).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
     for version in 1.. {
         runtime.block_on(async {
             fs.write_atomic(&format!("c/{}", version % 7), versioned(version))
