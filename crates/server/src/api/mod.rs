@@ -93,6 +93,11 @@ impl App {
         })
     }
 
+    /// The database below.
+    pub fn database(&self) -> &Arc<Database> {
+        &self.database
+    }
+
     async fn collection(&self, name: &str) -> Result<Arc<Collection>, Failure> {
         Ok(self.database.collection(name).await?)
     }
@@ -101,7 +106,7 @@ impl App {
     ///
     /// # Errors
     /// Those of the change; 503 while the server stops.
-    async fn change<T: Send + 'static>(
+    pub async fn change<T: Send + 'static>(
         &self,
         change: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Failure> {

@@ -196,16 +196,17 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> Result<(), Failure> {
-    let load = || {
+    let file = cli.config;
+    let load = move || {
         // All of the environment: the configuration also names variables with secrets. What is not Unicode is no variable of ours.
         let variables =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        let config = Config::load(cli.config.as_deref(), variables)?;
+        let config = Config::load(file.as_deref(), variables)?;
         config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         Ok::<_, Error>(config)
     };
     match cli.command {
-        Command::Serve => Ok(crate::serve::run(&load()?)?),
+        Command::Serve => Ok(crate::serve::run(&load()?, load)?),
         Command::Quickstart(args) => quickstart(&args),
         Command::Config(ConfigCommand::Check) => {
             load()?;
