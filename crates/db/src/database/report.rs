@@ -1,12 +1,14 @@
 //! What operators ask: the roots and the assignments, with the files and bytes that lie there right now.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use proximadb_store::Op;
+use proximadb_store::{Histogram, Op};
 use serde::Serialize;
 
 use super::{Database, SHARD};
+use crate::collection::Collection;
 use crate::discovery::Discovery;
 use crate::error::{Error, Result};
 use crate::placement::{Assignment, RootUse, StorageAssignment};
@@ -32,6 +34,8 @@ pub struct RootReport {
     pub files: u64,
     /// Collections with files there.
     pub collections: u64,
+    /// Collections that are assigned to it, with or without files.
+    pub assignments: u64,
     /// Total and free bytes of the file system; `None` for a bucket.
     pub capacity: Option<(u64, u64)>,
     /// Requests since the start, by operation.
@@ -39,7 +43,7 @@ pub struct RootReport {
 }
 
 /// Requests of one kind to one root.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct OperationReport {
     /// Number.
     pub count: u64,
@@ -51,6 +55,8 @@ pub struct OperationReport {
     pub p50: Duration,
     /// 99th percentile of the latency.
     pub p99: Duration,
+    /// All latencies in buckets.
+    pub latency: Histogram,
 }
 
 /// Where one component of one collection lives, with what the assignment belongs to.
@@ -85,6 +91,21 @@ pub struct ClusterReport {
 }
 
 impl Database {
+    /// The collections that are open, by name. Opens none, and does not count as a use.
+    pub async fn open_collections(&self) -> Vec<(String, Arc<Collection>)> {
+        let entries: Vec<_> = self
+            .catalog
+            .read()
+            .iter()
+            .map(|(name, entry)| (name.clone(), entry.clone()))
+            .collect();
+        let mut open = Vec::new();
+        for (name, entry) in entries {
+            open.extend(entry.opened().await.map(|collection| (name, collection)));
+        }
+        open
+    }
+
     /// The clusters of a collection: which segment, file and root holds each.
     ///
     /// # Errors
@@ -126,9 +147,11 @@ impl Database {
     /// Every configured root. Lists the roots, so that the numbers are those of the disks.
     pub async fn root_reports(&self) -> Vec<RootReport> {
         self.usage(Duration::ZERO).await;
+        let assigned = self.assignments.get_assignment_stats().components;
         let mut reports = Vec::new();
         for root in self.roots.all() {
             let usage = root.usage();
+            let of_component = assigned.get(&root.component());
             let capacity = root.capacity().await.ok().flatten();
             let operations = Op::ALL.into_iter().map(|op| {
                 let stats = root.fs().meter().stats(op);
@@ -141,6 +164,7 @@ impl Database {
                         bytes,
                         p50: stats.p50,
                         p99: stats.p99,
+                        latency: root.fs().meter().histogram(op),
                     },
                 )
             });
@@ -153,6 +177,10 @@ impl Database {
                 bytes: usage.bytes,
                 files: usage.files,
                 collections: root.collections() as u64,
+                assignments: of_component
+                    .and_then(|of| of.roots.get(&root.id()))
+                    .copied()
+                    .unwrap_or(0),
                 capacity: capacity.map(|capacity| (capacity.total_bytes, capacity.free_bytes)),
                 operations: operations.collect(),
             });

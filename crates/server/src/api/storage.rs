@@ -97,6 +97,7 @@ pub async fn roots(database: &Database) -> Vec<RootOut> {
         bytes: operation.bytes,
         latency_ms_p50: ms(operation.p50),
         latency_ms_p99: ms(operation.p99),
+        latency: operation.latency,
     };
     let root = |root: RootReport| RootOut {
         id: root.id,
@@ -111,6 +112,7 @@ pub async fn roots(database: &Database) -> Vec<RootOut> {
         bytes: root.bytes,
         files: root.files,
         collections: root.collections,
+        assignments: root.assignments,
         capacity_bytes: root.capacity.map(|(total, _)| total),
         free_bytes: root.capacity.map(|(_, free)| free),
         operations: root

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use proximadb_db::root::StorageComponentType;
+use proximadb_store::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
@@ -29,6 +30,8 @@ pub struct RootOut {
     pub files: u64,
     /// Collections with files here.
     pub collections: u64,
+    /// Collections that are assigned to it, with or without files.
+    pub assignments: u64,
     /// Size of the file system; null for a bucket.
     pub capacity_bytes: Option<u64>,
     /// What is left of it; null for a bucket.
@@ -45,7 +48,7 @@ impl RootOut {
 }
 
 /// Requests of one kind to one root since the start.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct OperationOut {
     /// Number of requests.
     pub count: u64,
@@ -57,6 +60,9 @@ pub struct OperationOut {
     pub latency_ms_p50: f64,
     /// 99th percentile of the latency in milliseconds.
     pub latency_ms_p99: f64,
+    /// All latencies, for the metrics.
+    #[serde(skip)]
+    pub latency: Histogram,
 }
 
 /// Totals of one component.

@@ -311,10 +311,11 @@ fn metrics_have_series_of_requests_collections_and_roots() {
         "proximadb_root_up",
         "proximadb_root_bytes",
         "proximadb_root_operations_total",
-        "proximadb_root_latency_p99_seconds",
+        "proximadb_root_latency_seconds_bucket",
     ] {
         assert!(
-            text.contains(&format!("# TYPE {family} ")) && text.contains(&format!("{family}{{root=")),
+            text.contains(&format!("# TYPE {} ", family.trim_end_matches("_bucket")))
+                && text.contains(&format!("{family}{{root=")),
             "{family}\n{text}"
         );
     }
