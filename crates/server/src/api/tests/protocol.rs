@@ -283,7 +283,7 @@ fn storage_routes_say_where_everything_lives() {
         server
             .get("/storage/assignments?component=tape")
             .error(400)
-            .contains("wal, viper, lsm, index, metadata")
+            .contains("wal, viper, lsm, index or metadata")
     );
     assert_eq!(server.get("/storage/assignments?collection=x").status, 404);
     let stats = server.ok("GET", "/storage/stats", &Value::Null);
