@@ -13,7 +13,7 @@ import pytest
 from conftest import send
 
 # The components whose moves are tested: wal, viper, index, metadata, lsm.
-MOVING = ["viper"]
+MOVING = os.environ.get("PROXIMADB_MOVING", "viper").split(",")
 KILLS = int(os.environ.get("PROXIMADB_DRAIN_KILLS", "5"))
 SEED = int(os.environ.get("PROXIMADB_DRAIN_SEED", random.randrange(1 << 32)))
 LARGE = os.environ.get("PROXIMADB_LARGE") == "1"
