@@ -322,13 +322,6 @@ pub(super) const KEYS: &[Key] = &[
         "Share of new collections that the roots below this prefix get from the Hash strategy, relative to 1 for every other root",
     ),
     key(
-        "storage.roots.<url prefix>.tags.<tag>",
-        Kind::Text,
-        Default::Unset,
-        "placement",
-        "A label of the roots below this prefix, such as region, tier, cost or device",
-    ),
-    key(
         "storage.roots.<url prefix>.cost_per_gb_month",
         Kind::Cost,
         Default::Unset,
@@ -348,6 +341,13 @@ pub(super) const KEYS: &[Key] = &[
         Default::Unset,
         "placement",
         "The same as tags.device: what the roots below this prefix share, for policies; else found from the file system",
+    ),
+    key(
+        "storage.roots.<url prefix>.tags.<tag>",
+        Kind::Text,
+        Default::Unset,
+        "placement",
+        "A label of the roots below this prefix, such as region, tier, cost or device",
     ),
     key(
         "storage.credentials.<url prefix>.<option>",

@@ -66,7 +66,7 @@ pub(super) fn prefixes(
                 let replaced = config.tags.insert((*tag).to_owned(), text(setting).to_owned());
                 if replaced.is_some() {
                     return Err(Error::Config(format!(
-                        "{} and tags.{tag} of the same prefix are the same setting: keep one",
+                        "{}: `{tag}` and `tags.{tag}` of `{prefix}` are the same setting: keep one",
                         setting.origin.from
                     )));
                 }

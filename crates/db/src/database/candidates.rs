@@ -36,7 +36,8 @@ impl Database {
         configs.collect()
     }
 
-    fn candidates(
+    /// The roots of a component as placement sees them now; devices as [`devices`](Self::devices) found them.
+    pub(super) fn candidates(
         &self,
         component: StorageComponentType,
         usage: &Discovery,
@@ -58,7 +59,7 @@ impl Database {
     }
 
     /// The devices of the roots that take collections, where a policy asks for them.
-    async fn devices(&self) -> HashMap<RootId, String> {
+    pub(super) async fn devices(&self) -> HashMap<RootId, String> {
         if self.assignments.policies().is_empty() {
             return HashMap::new();
         }

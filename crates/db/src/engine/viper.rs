@@ -51,7 +51,7 @@ pub struct Written {
     /// For the manifest.
     pub meta: SegmentMeta,
     /// Its rows as they are in the file.
-    pub data: SegmentData,
+    pub data: Arc<SegmentData>,
     /// Where they were in the rows given (`order[row] = old row`).
     pub order: Vec<u32>,
 }
@@ -163,7 +163,7 @@ impl Viper {
             Ok::<_, Error>((
                 Written {
                     meta: meta(&footer, &data, &bytes, root_id),
-                    data,
+                    data: Arc::new(data),
                     order,
                 },
                 bytes,
@@ -328,7 +328,7 @@ fn meta(footer: &SegmentFooter, data: &SegmentData, bytes: &Bytes, root_id: Root
 }
 
 /// Runs work that keeps a core busy where it holds up nobody's requests.
-async fn cpu<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+pub(crate) async fn cpu<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| Error::Internal(format!("a segment's encoding or decoding: {error}")))

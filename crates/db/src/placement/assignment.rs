@@ -183,29 +183,31 @@ pub struct StorageAssignment {
 }
 
 impl StorageAssignment {
-    /// The views of an assignment, one for each root that may hold a file of it, the home first; `root_use` answers for a
-    /// root.
+    /// The views of an assignment, one for each of its roots in order, and then one for each further root that holds files
+    /// of it (striped, or of an index type); `root_use` answers for a root.
     pub fn views(
         collection: CollectionId,
         component: StorageComponentType,
         assignment: &Assignment,
         root_use: impl Fn(RootId) -> RootUse,
     ) -> Vec<Self> {
+        let placement = &assignment.placement;
         let view = |root_id: RootId| {
             let on_root = root_use(root_id);
-            Self {
+            let shown = placement.roots.contains(&root_id) || on_root.file_count > 0;
+            shown.then(|| Self {
                 resource_id: collection,
                 storage_url: on_root.url,
                 root_id,
                 directory_index: on_root.directory_index,
-                assigned_at: assignment.placement.assigned_at_ms,
+                assigned_at: placement.assigned_at_ms,
                 last_accessed: assignment.last_accessed_ms,
                 file_count: on_root.file_count,
                 total_size_bytes: on_root.total_size_bytes,
                 resource_type: component.into(),
-            }
+            })
         };
-        assignment.placement.all_roots().into_iter().map(view).collect()
+        placement.all_roots().into_iter().filter_map(view).collect()
     }
 }
 

@@ -23,9 +23,10 @@ const TIERS: [(&str, f64); 9] = [
     ("nvme", 0.125),
 ];
 
-/// List prices in US dollars for the first GB and month in a region of the United States, as the providers published them
-/// in 2025 (S3 Standard, Cloud Storage Standard, Azure Blob hot LRS; a block device of the general SSD class for `file`).
-/// Only a last resort for an order: whoever pays something else says so with `cost_per_gb_month`.
+/// List prices in US dollars for the first GB and month in a region of the United States, 2026: S3 Standard, Cloud Storage
+/// Standard and Azure Blob hot LRS as compared at finout.io/blog/cloud-storage-pricing-comparison (seen 2026-11-21), and
+/// for `file` the 0.08 of EBS gp3, AWS's general SSD volume. Only a last resort for an order: whoever pays something else
+/// says so with `cost_per_gb_month`.
 const SCHEMES: [(&str, f64); 4] = [("s3", 0.023), ("gcs", 0.020), ("adls", 0.018), ("file", 0.08)];
 
 /// The cheapest roots, balanced; then the dearer ones.

@@ -85,8 +85,8 @@ impl<'a> Want<'a> {
         if !config.by_index_type() {
             return Ok(vec![self.order(permitted)]);
         }
-        // By identity: a place in the list changes, and then the types would mix. Roots that are down are dealt out too.
-        permitted.sort_by_key(|candidate| candidate.root_id);
+        // By hash key: a place in the list changes, and then the types would mix. Roots that are down are dealt out too.
+        permitted.sort_by(|a, b| (&a.hash_key, a.root_id).cmp(&(&b.hash_key, b.root_id)));
         let roots = permitted.len();
         let of_type = |dealt: usize| {
             let member =
@@ -204,7 +204,8 @@ impl<'a> Search<'a> {
                 BTreeMap::new()
             };
             let mut also = Vec::new();
-            for candidate in preferences.iter().flatten().filter(|_| want.config.spreads()) {
+            let spread = preferences.iter().flatten().filter(|_| want.config.spreads());
+            for candidate in spread {
                 let device = device_of(candidate);
                 let new = candidate.writable && !roots.contains(&candidate.root_id);
                 if new && self.policies.violated(component, &device, &self.devices).is_none() {

@@ -135,7 +135,8 @@ impl AssignmentService {
     /// # Errors
     /// [`Error::RootUnavailable`] when a component to be placed has no writable root, or none that keeps the policies,
     /// [`Error::Config`] when it has none at all or fewer roots than copies, [`Error::InvalidInput`] when its strategy
-    /// permits too few for this collection. Nothing is reserved then.
+    /// permits too few for this collection. Nothing is reserved then. Policies bind collections that are new; one that is
+    /// recovered gets what it lacks even where they cannot be kept any more.
     pub fn assign_storage_url(
         &self,
         collection: CollectionId,
@@ -159,7 +160,11 @@ impl AssignmentService {
             }
         }
         let newly_assigned = !wants.is_empty();
-        let choices = plan(&wants, settled, &self.policies)?;
+        let choices = match plan(&wants, settled, &self.policies) {
+            // Its files are there: a policy of today must not keep a collection from being recovered.
+            Err(_) if !placements.is_empty() => plan(&wants, Devices::new(), &Policies::default())?,
+            planned => planned?,
+        };
         for (want, choice) in wants.into_iter().zip(choices) {
             let placement = state.reserve(collection, want.config, choice, now_ms);
             placements.insert(want.config.component, placement);

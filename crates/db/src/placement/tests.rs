@@ -1,5 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod policies;
+mod spread;
+mod strategies;
+
 use std::collections::BTreeSet;
 use std::sync::Barrier;
 

@@ -82,10 +82,10 @@ impl Shard {
     }
 
     pub(super) async fn finish(self: &Arc<Self>, ledger: &mut Ledger) -> Result<()> {
-        let Some((manifest, _)) = &ledger.unfinished else {
+        let Some((manifest, commit)) = &ledger.unfinished else {
             return Ok(());
         };
-        self.manifests()?.commit(manifest).await?;
+        self.persist(manifest, commit).await?;
         let Some((manifest, commit)) = ledger.unfinished.take() else {
             return Ok(());
         };

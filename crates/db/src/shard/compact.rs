@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Shard;
 use super::commit::{Commit, Takeover};
 use super::data::Spread;
+use super::engine::Engine;
 use super::flush::panicked;
 use crate::engine::compaction::{self, Candidate};
 use crate::engine::segment::SegmentId;
@@ -27,6 +28,9 @@ impl Shard {
     pub async fn compact(self: &Arc<Self>) -> Result<()> {
         let _one_at_a_time = self.compacting.lock().await;
         self.delete_replaced().await?;
+        if let Engine::Lsm(lsm) = &self.engine {
+            lsm.read().await.compact().await?;
+        }
         match self.inputs(compaction::choose_all).await? {
             Some(inputs) => self.merge(inputs, Spread::Wide).await,
             None => Ok(()),
@@ -48,6 +52,9 @@ impl Shard {
 
     async fn compact_by_policy(self: &Arc<Self>) -> Result<()> {
         self.delete_replaced().await?;
+        if let Engine::Lsm(lsm) = &self.engine {
+            lsm.read().await.maintain().await?;
+        }
         while let Some(inputs) = self.inputs(compaction::choose).await? {
             self.merge(inputs, Spread::Whole).await?;
         }
@@ -116,7 +123,7 @@ impl Shard {
             let origins = segment.order.iter().map(|&row| origins[row as usize]).collect();
             NewSegment {
                 meta: segment.meta,
-                data: Arc::new(segment.data),
+                data: segment.data,
                 origins,
             }
         });

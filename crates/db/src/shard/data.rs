@@ -8,10 +8,12 @@ use std::sync::Arc;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
 use super::Shard;
+use super::engine::{Engine, in_memory};
 use super::homes::{Homes, Located};
+use crate::engine::cluster::sort_by_cluster;
 use crate::engine::manifest::{Manifest, ManifestStore, SegmentMeta, version_of};
 use crate::engine::segment::SegmentData;
-use crate::engine::viper::{Viper, WriteRequest, Written};
+use crate::engine::viper::{Viper, WriteRequest, Written, cpu, segment_of};
 use crate::error::{Error, Result};
 use crate::root::{Root, StorageComponentType};
 use crate::schema::CollectionDescription;
@@ -31,30 +33,40 @@ pub(super) enum Spread {
 }
 
 /// What the files of a shard say that it consists of.
-pub(super) struct Found {
-    pub manifest: Manifest,
-    /// False if every manifest was lost and this one was made from the segments.
-    pub is_stored: bool,
+pub(super) enum Found {
+    /// The newest manifest over all roots.
+    Stored(Manifest),
+    /// Every manifest was lost: one made from what the segments say of themselves.
+    Rebuilt(Manifest),
+    /// Neither manifests nor segments.
+    Nothing,
 }
 
 impl Found {
-    /// The newest manifest over all roots, or one made from the segments; `None` if there is neither.
+    /// Whether there is a manifest or a segment.
+    pub(super) fn exists(files: &[Located]) -> bool {
+        let ours =
+            |located: &Located| version_of(&located.file.path).is_some() || segment_of(&located.file.path).is_some();
+        files.iter().any(ours)
+    }
+
+    /// Reads the newest manifest, or the segments if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Corruption`] for damaged files; errors of the roots.
     pub(super) async fn load(
         homes: &Homes,
         description: &CollectionDescription,
         shard: &str,
         files: &[Located],
-    ) -> Result<Option<Self>> {
+    ) -> Result<Self> {
         let versions = files
             .iter()
             .filter_map(|located| Some((version_of(&located.file.path)?, located)));
         if let Some((_, newest)) = versions.max_by_key(|(version, _)| *version) {
             let store = ManifestStore::new(newest.root.clone(), description.id, shard);
             let manifest = store.latest(std::slice::from_ref(&newest.file)).await?;
-            return Ok(manifest.map(|manifest| Self {
-                manifest,
-                is_stored: true,
-            }));
+            return Ok(manifest.map_or(Self::Nothing, Self::Stored));
         }
         let mut segments = Vec::new();
         for root in homes.all(StorageComponentType::Viper)? {
@@ -63,13 +75,9 @@ impl Found {
             segments.extend(Viper::new(root, description.id, shard).inspect(&on_root).await?);
         }
         if segments.is_empty() {
-            return Ok(None);
+            return Ok(Self::Nothing);
         }
-        let manifest = Manifest::rebuild(description.id, shard, &segments)?;
-        Ok(Some(Self {
-            manifest,
-            is_stored: false,
-        }))
+        Manifest::rebuild(description.id, shard, &segments).map(Self::Rebuilt)
     }
 }
 
@@ -145,6 +153,9 @@ impl Shard {
         spread: Spread,
     ) -> Result<Vec<Written>> {
         let homes = &self.options.homes;
+        if let Engine::Lsm(_) = self.engine {
+            return self.rows_in_memory(rows, request).await;
+        }
         let lanes = match spread {
             Spread::Wide => homes.lanes(StorageComponentType::Viper)?.len(),
             Spread::Whole => 1,
@@ -165,11 +176,29 @@ impl Shard {
         futures::stream::iter(writes).buffered(lanes).try_collect().await
     }
 
+    /// Rows of an LSM as one segment, sorted like any other. The commit writes them.
+    async fn rows_in_memory(&self, rows: SegmentData, request: &WriteRequest) -> Result<Vec<Written>> {
+        if rows.seq_range().is_none() {
+            return Ok(Vec::new());
+        }
+        let root_id = self.options.homes.home(StorageComponentType::Lsm)?.id();
+        let (description, replaces) = (request.description.clone(), request.replaces.clone());
+        let sorting = move || {
+            let (data, order) = sort_by_cluster(&description.schema, &rows);
+            let (meta, data) = in_memory(data, root_id, replaces);
+            Written { meta, data, order }
+        };
+        Ok(vec![cpu(sorting).await?])
+    }
+
     /// Deletes a segment that no manifest names, on every root where a move may have put it.
     ///
     /// # Errors
     /// Errors of the roots; try again later.
     pub(super) async fn delete_segment(&self, meta: &SegmentMeta) -> Result<()> {
+        if let Engine::Lsm(_) = self.engine {
+            return Ok(());
+        }
         for root in self.options.homes.all(StorageComponentType::Viper)? {
             self.viper(root).delete_segment(meta).await?;
         }

@@ -130,7 +130,7 @@ impl Shard {
                 .collect();
             NewSegment {
                 meta: segment.meta,
-                data: Arc::new(segment.data),
+                data: segment.data,
                 origins,
             }
         });

@@ -11,6 +11,7 @@
 pub mod budget;
 mod homes;
 mod data;
+mod engine;
 mod commit;
 mod flush;
 mod compact;
@@ -24,7 +25,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Mutex as AsyncMutex, RwLock as AsyncRwLock};
 
 use crate::axis::{self, Axis};
-use crate::engine::manifest::{Manifest, ManifestStore, SegmentMeta};
+use crate::engine::manifest::SegmentMeta;
 use crate::engine::segment::SegmentId;
 use crate::error::{Error, Result};
 use crate::memtable::memory_bytes;
@@ -36,7 +37,7 @@ use crate::wal::{Wal, WalFile, WalOptions, WalStart, WalStats};
 use crate::state::{SegmentSource, SourceId, State};
 use budget::MemoryBudget;
 use commit::Ledger;
-use data::Found;
+use engine::{Engine, Flushed};
 pub use homes::Homes;
 use homes::Located;
 pub use relocate::Pace;
@@ -73,6 +74,7 @@ pub struct Shard {
     options: ShardOptions,
     state: Arc<RwLock<State>>,
     wal: Wal,
+    engine: Engine,
     ledger: AsyncMutex<Ledger>,
     /// Segments that no manifest names any more and whose files are still there.
     replaced: Mutex<Vec<SegmentMeta>>,
@@ -97,54 +99,27 @@ impl Shard {
         let description = Arc::new(description);
         let homes = options.homes.clone();
         let wal_files = homes.list(StorageComponentType::Wal, &directory).await?;
-        let data_files = homes.list(StorageComponentType::Viper, &directory).await?;
         let log_begins = wal_files
             .iter()
             .filter_map(|located| crate::wal::first_seq(&located.file.path))
             .min();
-        let found = Found::load(&homes, &description, shard, &data_files).await?;
-        check_log_meets_manifest(&directory, &homes, found.is_some(), log_begins)?;
-        let (manifest, is_stored) = match found {
-            Some(Found {
-                manifest,
-                is_stored: true,
-            }) => (manifest, true),
-            // What a rebuilt manifest says may have holes; the log still has all that it does not cover.
-            Some(Found { manifest, .. }) => {
-                let flushed_seq = log_begins.map_or(manifest.flushed_seq, |first| first.saturating_sub(1));
-                (
-                    Manifest {
-                        flushed_seq,
-                        ..manifest
-                    },
-                    false,
-                )
-            }
-            None => (
-                Manifest::empty((*description).clone(), shard).next((*description).clone(), 0, Vec::new()),
-                false,
-            ),
-        };
-        let segments = data::read_segments(&homes, &description, shard, &manifest.segments).await?;
+        let Flushed {
+            manifest,
+            segments,
+            rest,
+        } = Flushed::find(&homes, &description, shard, log_begins).await?;
         let schema = Arc::new(description.schema.clone());
         let state = Arc::new(RwLock::new(State::load(schema, manifest.flushed_seq, segments)));
-
         let after = manifest.flushed_seq;
         let wal = open_wal(&description, &directory, &options, &wal_files, after, &state).await?;
-        if !is_stored {
-            // The log's first file exists by now, so a manifest without a log is always a loss, never a beginning.
-            let home = homes.home(StorageComponentType::Viper)?;
-            ManifestStore::new(home, description.id, shard)
-                .commit(&manifest)
-                .await?;
-        }
-        data::delete_orphans(&description, shard, &manifest, &data_files).await?;
+        let engine = Flushed::settle(&manifest, rest, &homes, &description, shard).await?;
         let axis = Axis::open(homes.index()?, description.id, shard).await;
         let shard = Arc::new(Self {
             description: RwLock::new(description),
             number: shard.to_owned(),
             state,
             wal,
+            engine,
             ledger: AsyncMutex::new(Ledger {
                 manifest,
                 unfinished: None,
@@ -237,6 +212,9 @@ impl Shard {
         // An index may be on its way into a file; a drop deletes the directory next.
         self.axis.close().await;
         self.wal.close().await;
+        if let Engine::Lsm(lsm) = &self.engine {
+            lsm.read().await.close().await;
+        }
         let (active, frozen) = self.state.read().memtable_bytes();
         self.options.budget.release(active + frozen);
     }
@@ -360,23 +338,6 @@ async fn open_wal(
 
 fn to_json(description: &CollectionDescription) -> Result<String> {
     serde_json::to_string(description).map_err(|error| Error::Internal(format!("description: {error}")))
-}
-
-/// Refuses a shard that has lost its log, or its flushed data, as a whole. Holes inside the log are the replay's to find.
-fn check_log_meets_manifest(directory: &str, homes: &Homes, has_data: bool, log_begins: Option<Seq>) -> Result<()> {
-    let url = |component| homes.home(component).map(|root| root.url().to_owned());
-    let lost = match (has_data, log_begins) {
-        (true, None) => format!(
-            "the log of shard {directory} is missing on {}",
-            url(StorageComponentType::Wal)?
-        ),
-        (false, Some(first)) if first > 1 => {
-            let viper = url(StorageComponentType::Viper)?;
-            format!("the segments and manifests of shard {directory} are missing on {viper}")
-        }
-        _ => return Ok(()),
-    };
-    Err(Error::Corruption(format!("{lost}; restore it, or drop the collection")))
 }
 
 #[cfg(test)]

@@ -13,10 +13,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::BoxFuture;
 
+use tokio::sync::RwLock;
+
 use super::Shard;
 use super::commit::{Commit, Takeover};
+use super::engine::Engine;
+use crate::engine::lsm::Lsm;
 use crate::engine::manifest::{ManifestStore, SegmentMeta};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::placement::Moving;
 use crate::root::{Root, StorageComponentType};
 use crate::throttle::Throttle;
@@ -70,8 +74,14 @@ impl Shard {
         let _one_at_a_time = self.relocating.lock().await;
         self.check_open()?;
         match component {
-            StorageComponentType::Viper => self.relocate_viper(moving, pace, switch).await,
+            StorageComponentType::Viper if matches!(self.engine, Engine::Viper) => {
+                self.relocate_viper(moving, pace, switch).await
+            }
             StorageComponentType::Index => self.relocate_indexes(moving, pace, switch).await,
+            StorageComponentType::Lsm => match &self.engine {
+                Engine::Lsm(lsm) => self.relocate_tree(lsm, moving, pace, switch).await,
+                Engine::Viper => switch().await,
+            },
             _ => switch().await,
         }
     }
@@ -90,6 +100,32 @@ impl Shard {
         }
         from.delete_dir(&self.description().id.to_string()).await?;
         from.clear_usage(self.description().id);
+        Ok(())
+    }
+
+    /// The files of a tree are never changed, so most of them are copied while commits go on.
+    async fn relocate_tree(&self, lsm: &RwLock<Lsm>, moving: Moving, pace: &Pace, switch: Switch<'_>) -> Result<()> {
+        let homes = &self.options.homes;
+        let (from, to) = (homes.root(moving.from)?, homes.root(moving.to)?);
+        let description = self.description();
+        let directory = format!("{}/{}", description.id, self.number);
+        if lsm.read().await.root().id() == from.id() {
+            mirror(&from, &to, &directory, pace).await?;
+        }
+        {
+            let _flushing = self.flushing.lock().await;
+            let _compacting = self.compacting.lock().await;
+            let mut lsm = lsm.write().await;
+            if lsm.root().id() == from.id() {
+                lsm.close().await;
+                mirror(&from, &to, &directory, pace).await?;
+                let copy = Lsm::open(to.clone(), description.id, &self.number, &description).await?;
+                // From here on nothing is committed on the old root, whatever becomes of the record.
+                *lsm = copy;
+            }
+            switch().await?;
+        }
+        from.delete_dir(&description.id.to_string()).await?;
         Ok(())
     }
 
@@ -190,4 +226,32 @@ impl Shard {
         }
         switch().await
     }
+}
+
+/// Makes a directory on `to` the same as on `from`: copies the files that are missing there, each verified by reading it
+/// back, and deletes those that `from` does not have. Files of one name are the same: they are written once.
+async fn mirror(from: &Root, to: &Root, directory: &str, pace: &Pace) -> Result<()> {
+    let (originals, copies) = (from.list(directory).await?, to.list(directory).await?);
+    for file in originals.iter().filter(|file| !copies.contains(file)) {
+        pace.throttle.take(file.size).await;
+        // Deleted since it was listed: replaced by a merge.
+        let Some(bytes) = from.read_if_exists(&file.path).await? else {
+            continue;
+        };
+        to.write_atomic(&file.path, bytes.clone()).await?;
+        if to.read(&file.path).await? != bytes {
+            let (url, path) = (to.url(), &file.path);
+            return Err(Error::Corruption(format!(
+                "{url}/{path}: the copy that was just written reads back differently"
+            )));
+        }
+        pace.count(file.size, 1);
+    }
+    for file in copies
+        .iter()
+        .filter(|file| !originals.iter().any(|other| other.path == file.path))
+    {
+        to.delete(&file.path).await?;
+    }
+    Ok(())
 }

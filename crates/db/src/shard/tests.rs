@@ -134,7 +134,7 @@ async fn a_segment_that_has_adopted_half_of_its_rows_is_not_compacted() {
         .next((*shard.description()).clone(), frozen.through, segments);
     shard.manifests().unwrap().commit(&next).await.unwrap();
     ledger.manifest = next;
-    let source = shard.state.write().add_segment(segment.meta, Arc::new(segment.data));
+    let source = shard.state.write().add_segment(segment.meta, segment.data);
     shard.state.write().adopt(source, 0..50, &origins);
 
     let mut compaction = {

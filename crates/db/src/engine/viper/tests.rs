@@ -190,11 +190,7 @@ async fn g5_compaction_of_rows_that_compress_well_comes_to_an_end() {
         large.payload.insert("text".to_owned(), "x".repeat(30_000).into());
         builder.push(seq, &large).unwrap();
         let written = fixture.viper.write_segments(builder.build(), &request).await.unwrap();
-        segments.extend(
-            written
-                .into_iter()
-                .map(|written| (written.meta, Arc::new(written.data))),
-        );
+        segments.extend(written.into_iter().map(|written| (written.meta, written.data)));
         let mut merges = 0;
         let all_live = |meta: &SegmentMeta| Candidate {
             meta: meta.clone(),
@@ -219,11 +215,7 @@ async fn g5_compaction_of_rows_that_compress_well_comes_to_an_end() {
                 ..request.clone()
             };
             let written = fixture.viper.write_segments(merged, &request).await.unwrap();
-            segments.extend(
-                written
-                    .into_iter()
-                    .map(|written| (written.meta, Arc::new(written.data))),
-            );
+            segments.extend(written.into_iter().map(|written| (written.meta, written.data)));
         }
     }
     assert!(segments.len() < 60, "{} segments", segments.len());
@@ -401,11 +393,8 @@ impl Model {
 
     async fn write(&mut self, data: SegmentData, request: WriteRequest) {
         let written = self.fixture.viper.write_segments(data, &request).await.unwrap();
-        self.segments.extend(
-            written
-                .into_iter()
-                .map(|written| (written.meta, Arc::new(written.data))),
-        );
+        self.segments
+            .extend(written.into_iter().map(|written| (written.meta, written.data)));
     }
 
     /// The newest entry of each id: a sequence number, and the segment and row unless it is a tombstone.
