@@ -9,6 +9,8 @@ pub mod metrics;
 
 pub mod api;
 
+pub mod reload;
+
 pub mod serve;
 
 pub mod cli;

@@ -1,4 +1,5 @@
-//! The ProximaDB binary: reads the command line and logs to stderr.
+//! The ProximaDB binary: reads the command line and logs to stderr, as text or, with `PROXIMADB_LOG_FORMAT=json`, as one
+//! JSON object a line.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -10,10 +11,14 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     // Before anything is loaded: loading a configuration may warn. RUST_LOG chooses what is shown.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+        .with_ansi(std::io::stderr().is_terminal());
+    if std::env::var_os("PROXIMADB_LOG_FORMAT").is_some_and(|format| format == "json") {
+        log.json().init();
+    } else {
+        log.init();
+    }
     run(Cli::parse())
 }

@@ -1,16 +1,21 @@
-//! Counts and times of requests, and the text form in which Prometheus reads them and the state of the roots.
+//! Counts and times of requests, and the text in which Prometheus reads them and the state of collections and roots.
 //!
 //! Series are looked up under a read lock and counted with atomics, so requests do not wait for each other.
 
+mod collection;
+mod storage;
+mod text;
+
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::RwLock;
 
-use crate::wire::storage::{OperationOut, RootOut};
+pub use collection::CollectionSample;
+pub use storage::StorageSample;
+use text::Text;
 
 /// Upper bounds of the duration histogram, in seconds.
 const BOUNDS_S: [f64; 12] = [
@@ -78,164 +83,33 @@ impl Requests {
             "Time from the head of a request to its answer",
         );
         for ((method, route, status), series) in &series {
-            let status = status.to_string();
-            let method = ("method", *method);
-            let endpoint = ("endpoint", route.as_str());
-            let status = ("status", status.as_str());
+            let labels = [
+                ("method", *method),
+                ("endpoint", route),
+                ("status", &status.to_string()),
+            ];
             let mut below = 0;
-            for (bound, bucket) in BOUNDS_S.iter().zip(&series.buckets) {
+            let buckets = BOUNDS_S.iter().zip(&series.buckets).map(|(bound, bucket)| {
                 below += bucket.load(Relaxed);
-                let bound = bound.to_string();
-                let labels = [method, endpoint, status, ("le", bound.as_str())];
-                text.sample("rest_responses_duration_seconds_bucket", &labels, below as f64);
-            }
-            let count = series.count.load(Relaxed) as f64;
-            let all = [method, endpoint, status, ("le", "+Inf")];
-            let labels = [method, endpoint, status];
-            text.sample("rest_responses_duration_seconds_bucket", &all, count);
-            let seconds = series.micros.load(Relaxed) as f64 / 1e6;
-            text.sample("rest_responses_duration_seconds_sum", &labels, seconds);
-            text.sample("rest_responses_duration_seconds_count", &labels, count);
+                (*bound, below)
+            });
+            let (count, seconds) = (series.count.load(Relaxed), series.micros.load(Relaxed) as f64 / 1e6);
+            text.histogram("rest_responses_duration_seconds", &labels, buckets, count, seconds);
         }
     }
 }
 
-/// One collection, as far as metrics go.
-#[derive(Debug)]
-pub struct CollectionSample {
-    /// Its name.
-    pub name: String,
-    /// Live points.
-    pub points: u64,
-    /// Segments.
-    pub segments: u64,
-    /// Bytes of its files.
-    pub bytes: u64,
-}
-
 /// Everything in the Prometheus text format, version 0.0.4.
-pub fn render(requests: &Requests, collections: &[CollectionSample], roots: &[RootOut]) -> String {
-    let mut text = Text(String::new());
+pub fn render(requests: &Requests, collections: &[CollectionSample], storage: &StorageSample) -> String {
+    let mut text = Text::default();
     text.family("app_info", "gauge", "Name and version of the server");
     text.sample(
         "app_info",
         &[("name", "proximadb"), ("version", env!("CARGO_PKG_VERSION"))],
         1.0,
     );
-    text.family("collections_total", "gauge", "Number of collections");
-    text.sample("collections_total", &[], collections.len() as f64);
-    let of_collection: [Family<CollectionSample, u64>; 3] = [
-        ("collection_points", "Points of the collection", |sample| sample.points),
-        (
-            "proximadb_collection_segments",
-            "Segments of the collection",
-            |sample| sample.segments,
-        ),
-        (
-            "proximadb_collection_bytes",
-            "Bytes of the collection's files",
-            |sample| sample.bytes,
-        ),
-    ];
-    for (name, help, value) in of_collection {
-        text.family(name, "gauge", help);
-        for sample in collections {
-            text.sample(name, &[("collection", &sample.name)], value(sample) as f64);
-        }
-    }
-    write_roots(&mut text, roots);
+    collection::write(&mut text, collections);
+    storage::write(&mut text, storage);
     requests.write(&mut text);
     text.0
-}
-
-fn write_roots(text: &mut Text, roots: &[RootOut]) {
-    let gauges: [Family<RootOut, Option<u64>>; 6] = [
-        ("proximadb_root_up", "1 if the root is online", |root| {
-            Some(u64::from(root.state == "online"))
-        }),
-        ("proximadb_root_bytes", "Bytes of collections on the root", |root| {
-            Some(root.bytes)
-        }),
-        ("proximadb_root_files", "Files of collections on the root", |root| {
-            Some(root.files)
-        }),
-        (
-            "proximadb_root_collections",
-            "Collections with files on the root",
-            |root| Some(root.collections),
-        ),
-        (
-            "proximadb_root_capacity_bytes",
-            "Size of the root's file system",
-            |root| root.capacity_bytes,
-        ),
-        (
-            "proximadb_root_free_bytes",
-            "Free space of the root's file system",
-            |root| root.free_bytes,
-        ),
-    ];
-    for (name, help, value) in gauges {
-        text.family(name, "gauge", help);
-        for root in roots {
-            if let Some(value) = value(root) {
-                text.sample(name, &root_labels(root), value as f64);
-            }
-        }
-    }
-    let operations: [Family<OperationOut, f64>; 5] = [
-        ("proximadb_root_operations_total", "Requests to the root", |of| {
-            of.count as f64
-        }),
-        ("proximadb_root_errors_total", "Failed requests to the root", |of| {
-            of.errors as f64
-        }),
-        (
-            "proximadb_root_moved_bytes_total",
-            "Bytes moved to or from the root",
-            |of| of.bytes as f64,
-        ),
-        ("proximadb_root_latency_p50_seconds", "Median latency", |of| {
-            of.latency_ms_p50 / 1e3
-        }),
-        (
-            "proximadb_root_latency_p99_seconds",
-            "99th percentile of the latency",
-            |of| of.latency_ms_p99 / 1e3,
-        ),
-    ];
-    for (name, help, value) in operations {
-        let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
-        text.family(name, kind, help);
-        for root in roots {
-            for (operation, counts) in &root.operations {
-                let [id, component, url] = root_labels(root);
-                text.sample(name, &[id, component, url, ("operation", operation)], value(counts));
-            }
-        }
-    }
-}
-
-fn root_labels(root: &RootOut) -> [(&str, &str); 3] {
-    [("root", &root.id), ("component", &root.component), ("url", &root.url)]
-}
-
-/// The text being written.
-struct Text(String);
-
-impl Text {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        // Writing to a String cannot fail; so below.
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
-    }
-
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
-        self.0.push_str(name);
-        for (position, (label, value)) in labels.iter().enumerate() {
-            let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let _ = write!(self.0, "{}{label}=\"{value}\"", if position == 0 { '{' } else { ',' });
-        }
-        let close = if labels.is_empty() { "" } else { "}" };
-        let _ = writeln!(self.0, "{close} {value}");
-    }
 }

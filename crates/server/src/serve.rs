@@ -13,18 +13,28 @@ use proximadb_db::config::Config;
 use proximadb_db::{Database, Error};
 
 use crate::api::{App, AppState, Settings, router};
+use crate::reload;
 
 /// How long requests may finish after the signal. Changes that were accepted are completed.
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long closing the database may take. Nothing is lost without it, and a disk that hangs would hold it up for good.
 const CLOSE: Duration = Duration::from_secs(30);
 
-/// Opens the database of `config` and serves it until a signal comes.
+/// Opens the database of `config` and serves it until a signal comes; at SIGHUP `load` reads the configuration again.
 ///
 /// # Errors
 /// [`Error::Config`] for a configuration that cannot be served; errors of the roots; [`Error::Internal`] if the address is taken.
-pub fn run(config: &Config) -> Result<(), Error> {
-    block_on(async { open(config).await?.until(signalled().map_err(internal)?).await })
+pub fn run(
+    config: &Config,
+    load: impl Fn() -> Result<Config, Error> + Clone + Send + Sync + 'static,
+) -> Result<(), Error> {
+    block_on(async {
+        let server = open(config).await?;
+        let reloading = tokio::spawn(reload::at_hangup(server.app.clone(), config, load)?);
+        let result = server.until(signalled().map_err(internal)?).await;
+        reloading.abort();
+        result
+    })
 }
 
 /// The same, with `tour` running beside the server once it answers. `exit`: stop when the tour is over.

@@ -75,7 +75,8 @@ impl Entry {
         }
     }
 
-    async fn opened(&self) -> Option<Arc<Collection>> {
+    /// The collection, if it is open.
+    pub(super) async fn opened(&self) -> Option<Arc<Collection>> {
         match &*self.opened.lock().await {
             Opened::Open(collection) => Some(collection.clone()),
             Opened::NotYet | Opened::Ended(_) => None,

@@ -14,7 +14,10 @@ use crate::error::{Error, Result};
 use crate::moves::{PlannedMove, Unit, plan_drain, plan_rebalance};
 use crate::placement::Placement;
 use crate::root::{Root, RootId, RootState, StorageComponentType, Usage};
+use crate::schema::CollectionId;
 
+/// Names that a message lists before it only counts.
+const NAMES_SHOWN: usize = 10;
 /// What a collection weighs on a root beside its bytes, so that thousands of small ones are spread as well.
 const COLLECTION_BYTES: u64 = 1 << 20;
 
@@ -125,6 +128,42 @@ impl Database {
     pub async fn resume_root(&self, id: RootId) -> Result<()> {
         self.known_root(id)?.set_state(RootState::Online);
         Ok(())
+    }
+
+    /// Takes a further root into service while the database runs; tags and weight are those that the configuration has for
+    /// its URL. After a restart the configuration has to name it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] or [`Error::InvalidInput`] for a URL that cannot be a root of `component`; errors of the roots.
+    pub async fn add_root(&self, component: StorageComponentType, url: &str) -> Result<RootId> {
+        Err(Error::Internal(format!(
+            "adding {component} root {url}: not merged yet"
+        )))
+    }
+
+    /// Takes an empty root out of service for good.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown root, [`Error::InvalidInput`] with the residents while anything lives on it.
+    pub async fn remove_root(&self, id: RootId) -> Result<()> {
+        let root = self.known_root(id)?;
+        let residents = self.residents(&root);
+        if !residents.is_empty() {
+            return Err(Error::InvalidInput(format!(
+                "root {} still holds {} files of {} collections: {}; drain it first",
+                root.url(),
+                root.component(),
+                residents.len(),
+                shortened(&residents)
+            )));
+        }
+        Err(Error::Internal(format!("removing root {}: not merged yet", root.url())))
+    }
+
+    /// The name of a collection.
+    pub fn collection_name(&self, id: CollectionId) -> Option<String> {
+        self.entry_of(id)
+            .map(|entry| entry.record.read().description.name.clone())
     }
 
     fn known_root(&self, id: RootId) -> Result<Arc<Root>> {
@@ -248,4 +287,11 @@ impl Database {
             .filter(|root| root.accepts_placements());
         accepting.map(load).collect()
     }
+}
+
+/// The first names of a list, for a message.
+fn shortened(names: &[String]) -> String {
+    let shown = &names[..names.len().min(NAMES_SHOWN)];
+    let rest = if shown.len() < names.len() { ", …" } else { "" };
+    format!("{}{rest}", shown.join(", "))
 }

@@ -1,14 +1,16 @@
 //! What operators ask: the roots and the assignments, with the files and bytes that lie there right now.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use proximadb_store::Op;
+use proximadb_store::{Histogram, Op};
 use serde::Serialize;
 
-use super::Database;
+use super::{Database, SHARD};
+use crate::collection::Collection;
 use crate::discovery::Discovery;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::placement::{Assignment, RootUse, StorageAssignment};
 use crate::root::{LastError, RootId, RootState, StorageComponentType, Usage};
 use crate::schema::CollectionId;
@@ -38,6 +40,8 @@ pub struct RootReport {
     pub files: u64,
     /// Collections with files there.
     pub collections: u64,
+    /// Collections that are assigned to it, with or without files.
+    pub assignments: u64,
     /// Total and free bytes of the file system as last seen; `None` for a bucket.
     pub capacity: Option<(u64, u64)>,
     /// Requests since the start, by operation.
@@ -45,7 +49,7 @@ pub struct RootReport {
 }
 
 /// Requests of one kind to one root.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct OperationReport {
     /// Number.
     pub count: u64,
@@ -57,6 +61,8 @@ pub struct OperationReport {
     pub p50: Duration,
     /// 99th percentile of the latency.
     pub p99: Duration,
+    /// All latencies in buckets.
+    pub latency: Histogram,
 }
 
 /// Where one component of one collection lives, with what the assignment belongs to.
@@ -71,14 +77,88 @@ pub struct AssignmentReport {
     pub assignment: StorageAssignment,
 }
 
+/// A cluster of similar rows in a segment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ClusterReport {
+    /// Number of the cluster within its segment.
+    pub cluster: usize,
+    /// The vector space whose similarity made it.
+    pub space: String,
+    /// The segment.
+    pub segment: String,
+    /// Its file, relative to the root.
+    pub file: String,
+    /// Identity of the root.
+    pub root_id: RootId,
+    /// URL of the root as configured.
+    pub url: String,
+    /// Rows of the cluster, dead ones included.
+    pub rows: u64,
+}
+
 impl Database {
+    /// The collections that are open, by name. Opens none, and does not count as a use.
+    pub async fn open_collections(&self) -> Vec<(String, Arc<Collection>)> {
+        let entries: Vec<_> = self
+            .catalog
+            .read()
+            .iter()
+            .map(|(name, entry)| (name.clone(), entry.clone()))
+            .collect();
+        let mut open = Vec::new();
+        for (name, entry) in entries {
+            open.extend(entry.opened().await.map(|collection| (name, collection)));
+        }
+        open
+    }
+
+    /// The clusters of a collection: which segment, file and root holds each.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; errors of opening the collection.
+    pub async fn cluster_report(&self, name: &str) -> Result<Vec<ClusterReport>> {
+        let collection = self.collection(name).await?;
+        let id = collection.description().id;
+        let usage = self.usage(Duration::ZERO).await;
+        let mut reports = Vec::new();
+        for segment in collection.shard().segments() {
+            let Some(clustering) = &segment.data.clustering else {
+                continue;
+            };
+            let root_id = segment.meta.root_id;
+            let prefix = format!("{id}/{SHARD}/{}.", segment.meta.id);
+            let files = usage.files(root_id, id).map_or(&[][..], |found| &found.files);
+            let Some(file) = files.iter().find(|file| file.path.starts_with(&prefix)) else {
+                // Merged away or moved since the listing.
+                continue;
+            };
+            let url = self
+                .roots
+                .by_id(root_id)
+                .map_or_else(|_| root_id.to_string(), |root| root.url().to_owned());
+            let report = |(cluster, bounds): (usize, &[u32])| ClusterReport {
+                cluster,
+                space: clustering.space.clone(),
+                segment: segment.meta.id.to_string(),
+                file: file.path.clone(),
+                root_id,
+                url: url.clone(),
+                rows: u64::from(bounds[1] - bounds[0]),
+            };
+            reports.extend(clustering.offsets.windows(2).enumerate().map(report));
+        }
+        Ok(reports)
+    }
+
     /// Every configured root. Lists the roots, so that the numbers are those of the disks; a root that does not answer soon is
     /// shown with the last known ones.
     pub async fn root_reports(&self) -> Vec<RootReport> {
         self.usage(Duration::ZERO).await;
+        let assigned = self.assignments.get_assignment_stats().components;
         let mut reports = Vec::new();
         for root in self.roots.all() {
             let usage = root.usage();
+            let of_component = assigned.get(&root.component());
             let operations = Op::ALL.into_iter().map(|op| {
                 let stats = root.fs().meter().stats(op);
                 let (count, errors, bytes) = (stats.count, stats.errors, stats.bytes);
@@ -90,6 +170,7 @@ impl Database {
                         bytes,
                         p50: stats.p50,
                         p99: stats.p99,
+                        latency: root.fs().meter().histogram(op),
                     },
                 )
             });
@@ -105,6 +186,10 @@ impl Database {
                 bytes: usage.bytes,
                 files: usage.files,
                 collections: root.collections() as u64,
+                assignments: of_component
+                    .and_then(|of| of.roots.get(&root.id()))
+                    .copied()
+                    .unwrap_or(0),
                 capacity: root
                     .last_capacity()
                     .map(|capacity| (capacity.total_bytes, capacity.free_bytes)),

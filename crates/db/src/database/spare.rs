@@ -36,10 +36,13 @@ impl Database {
         let assigned = self.assignments.get_assignment_stats();
         let logs = |root: &Root| {
             let of_component = assigned.components.get(&StorageComponentType::Wal);
-            of_component.and_then(|stats| stats.roots.get(&root.id()).copied()).unwrap_or(0)
+            of_component
+                .and_then(|stats| stats.roots.get(&root.id()).copied())
+                .unwrap_or(0)
         };
         let candidates = self.roots.of_component(StorageComponentType::Wal).into_iter();
-        let candidates = candidates.filter(|root| root.id() != failed && root.accepts_placements() && root.fs().is_local());
+        let candidates =
+            candidates.filter(|root| root.id() != failed && root.accepts_placements() && root.fs().is_local());
         let Some(root) = candidates.min_by_key(|root| (logs(root), root.index())) else {
             return Err(error);
         };
@@ -64,7 +67,9 @@ impl Database {
         let entries: Vec<Arc<Entry>> = self.catalog.read().values().cloned().collect();
         for entry in entries {
             let record = entry.record.read().clone();
-            let Some(placement) = record.placement.get(&StorageComponentType::Wal) else { continue };
+            let Some(placement) = record.placement.get(&StorageComponentType::Wal) else {
+                continue;
+            };
             if !placement.affinity || placement.moving.is_some() || placement.also.is_empty() {
                 continue;
             }
@@ -75,7 +80,11 @@ impl Database {
     }
 
     async fn bring_log_home(self: &Arc<Self>, entry: &Arc<Entry>, placement: &Placement) -> Result<()> {
-        let home = placement.roots.first().map(|home| self.roots.by_id(*home)).transpose()?;
+        let home = placement
+            .roots
+            .first()
+            .map(|home| self.roots.by_id(*home))
+            .transpose()?;
         if !home.is_some_and(|home| home.accepts_placements()) {
             return Ok(());
         }
@@ -92,7 +101,9 @@ impl Database {
         };
         let forget = move |record: &mut CollectionRecord| {
             let placement = log_placement(record)?;
-            placement.also.retain(|root| in_use.contains(root) || promised.contains(root));
+            placement
+                .also
+                .retain(|root| in_use.contains(root) || promised.contains(root));
             Ok(())
         };
         let wanted = entry.record.read().placement.get(&StorageComponentType::Wal).cloned();

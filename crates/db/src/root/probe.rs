@@ -165,6 +165,7 @@ impl Roots {
                 continue;
             }
             let state = initialise(root.fs(), root.id(), self.cluster_id(), root.component()).await?;
+            *root.placement_key.write() = Some(identity::first_placement_key(&root.config.url));
             self.take_up(&root, state).await?;
             back.push(root);
         }

@@ -11,7 +11,7 @@ use crate::filter::Filter;
 use crate::payload;
 use crate::point::{NamedVectors, PointId, Seq};
 use crate::search::{self, Candidate, PayloadSelector, Query, Record, ScoredPoint, Selection, VectorSelector};
-use crate::state::{Location, SourceId, State};
+use crate::state::{Location, SegmentSource, SourceId, State};
 use proximadb_index::Metric;
 
 /// What a shard holds, in numbers.
@@ -30,6 +30,11 @@ pub struct ShardStats {
 }
 
 impl Shard {
+    /// The segments, as searches see them.
+    pub(crate) fn segments(&self) -> Vec<SegmentSource> {
+        self.state.read().segments().cloned().collect()
+    }
+
     /// The points nearest to the query, best first.
     ///
     /// # Errors

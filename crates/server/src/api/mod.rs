@@ -31,6 +31,7 @@ mod collections;
 mod envelope;
 mod extract;
 mod index;
+mod operate;
 mod points;
 mod query;
 mod service;
@@ -92,6 +93,11 @@ impl App {
         })
     }
 
+    /// The database below.
+    pub fn database(&self) -> &Arc<Database> {
+        &self.database
+    }
+
     async fn collection(&self, name: &str) -> Result<Arc<Collection>, Failure> {
         Ok(self.database.collection(name).await?)
     }
@@ -100,7 +106,7 @@ impl App {
     ///
     /// # Errors
     /// Those of the change; 503 while the server stops.
-    async fn change<T: Send + 'static>(
+    pub async fn change<T: Send + 'static>(
         &self,
         change: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Failure> {
@@ -132,6 +138,7 @@ pub fn router(app: AppState) -> Router {
         .merge(index::router())
         .merge(cluster::router())
         .merge(storage::router())
+        .merge(operate::router())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method);
     // The last layer sees a request first.

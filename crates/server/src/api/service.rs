@@ -1,17 +1,20 @@
 //! `/`, health probes, telemetry and metrics.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use proximadb_db::{Collection, Error};
 use serde_json::json;
 
 use super::envelope::Answer;
-use super::{AppState, QDRANT_API_VERSION, storage};
+use super::{AppState, QDRANT_API_VERSION, operate, storage};
 use crate::failure::Failure;
-use crate::metrics::{CollectionSample, render};
+use crate::metrics::{CollectionSample, StorageSample, render};
 
 pub fn router() -> Router<AppState> {
     Router::new()
@@ -61,20 +64,34 @@ async fn telemetry(State(app): State<AppState>) -> Result<Answer, Failure> {
 }
 
 async fn metrics(State(app): State<AppState>) -> impl IntoResponse {
-    let mut samples = Vec::new();
-    for name in app.database.collection_names() {
-        // A collection on a lost root has no numbers; the root's own series say why.
-        let collection = app.database.collection(&name).await;
-        if let Ok(info) = collection.and_then(|collection| collection.info()) {
-            let (points, segments, bytes) = (info.points, info.segments, info.bytes);
-            samples.push(CollectionSample {
-                name,
-                points,
-                segments,
-                bytes,
-            });
-        }
-    }
-    let text = render(&app.requests, &samples, &storage::roots(&app.database).await);
+    let open = app.database.open_collections().await.into_iter();
+    // A collection with a damaged row has no numbers; its requests say why.
+    let samples: Vec<CollectionSample> = open.filter_map(|(name, open)| sample(name, &open).ok()).collect();
+    let storage = StorageSample {
+        collections: app.database.collection_names().len() as u64,
+        memtable_bytes: app.database.memtable_bytes(),
+        roots: storage::roots(&app.database).await,
+        moves: operate::moves(&app.database),
+    };
+    let text = render(&app.requests, &samples, &storage);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+fn sample(name: String, collection: &Collection) -> Result<CollectionSample, Error> {
+    let (info, wal, flushes) = (collection.info()?, collection.wal_stats(), collection.flushes());
+    Ok(CollectionSample {
+        name,
+        points: info.points,
+        segments: info.segments,
+        bytes: info.bytes,
+        memtable_bytes: info.memtable_bytes,
+        wal_entries: wal.appended_entries,
+        wal_bytes: wal.appended_bytes,
+        wal_commits: wal.commits,
+        flushes: [
+            ("size", flushes.by_size.load(Relaxed)),
+            ("memory", flushes.by_memory.load(Relaxed)),
+            ("request", flushes.by_request.load(Relaxed)),
+        ],
+    })
 }

@@ -1,5 +1,5 @@
-//! ProximaDB's own: roots, assignments and totals. [`roots`] and [`assignments`] are the only places that know the
-//! database's types; everything else, metrics too, works on their answers.
+//! ProximaDB's own: roots, assignments, clusters and totals. [`roots`] is the only place that turns the database's report
+//! of a root into an answer; everything else, metrics too, works on its answers.
 
 use std::time::Duration;
 
@@ -8,23 +8,27 @@ use axum::extract::State;
 use axum::routing::get;
 use proximadb_db::Database;
 use proximadb_db::database::{OperationReport, RootReport};
+use proximadb_db::root::StorageComponentType;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::AppState;
 use super::envelope::Answer;
-use super::extract::Query;
+use super::extract::{Path, Query};
 use crate::failure::Failure;
 use crate::wire::storage::{LastErrorOut, OperationOut, RootOut, stats};
-
-/// The components, as `?component=` names them.
-const COMPONENTS: [&str; 5] = ["wal", "viper", "lsm", "index", "metadata"];
 
 pub fn router() -> Router<AppState> {
     Router::new()
         .route("/storage/roots", get(list_roots))
         .route("/storage/assignments", get(list_assignments))
         .route("/storage/stats", get(totals))
+        .route("/collections/{name}/clusters", get(clusters))
+}
+
+/// Which segment, file and root holds each cluster of a collection.
+async fn clusters(State(app): State<AppState>, Path(name): Path<String>) -> Result<Answer, Failure> {
+    Answer::new(&json!({ "clusters": app.database.cluster_report(&name).await? }))
 }
 
 async fn list_roots(State(app): State<AppState>) -> Result<Answer, Failure> {
@@ -36,6 +40,12 @@ pub async fn list(database: &Database) -> Value {
     json!({ "roots": roots(database).await })
 }
 
+/// The component of `?component=`.
+pub fn component(name: &str) -> Result<StorageComponentType, Failure> {
+    name.parse()
+        .map_err(|reason| Failure::parameters(format_args!("component: {reason}")))
+}
+
 #[derive(Debug, Deserialize)]
 struct Wanted {
     collection: Option<String>,
@@ -43,14 +53,7 @@ struct Wanted {
 }
 
 async fn list_assignments(State(app): State<AppState>, Query(wanted): Query<Wanted>) -> Result<Answer, Failure> {
-    if let Some(component) = wanted
-        .component
-        .as_deref()
-        .filter(|component| !COMPONENTS.contains(component))
-    {
-        let reason = format_args!("component {component:?} is none of {}", COMPONENTS.join(", "));
-        return Err(Failure::parameters(reason));
-    }
+    let component = wanted.component.as_deref().map(component).transpose()?;
     if let Some(name) = &wanted.collection {
         app.collection(name).await?;
     }
@@ -60,10 +63,7 @@ async fn list_assignments(State(app): State<AppState>, Query(wanted): Query<Want
             .collection
             .as_ref()
             .is_none_or(|name| *name == assignment.collection)
-            && wanted
-                .component
-                .as_ref()
-                .is_none_or(|component| component == assignment.component.name())
+            && component.is_none_or(|component| component == assignment.component)
     });
     Answer::new(&json!({ "assignments": found }))
 }
@@ -97,6 +97,7 @@ pub async fn roots(database: &Database) -> Vec<RootOut> {
         bytes: operation.bytes,
         latency_ms_p50: ms(operation.p50),
         latency_ms_p99: ms(operation.p99),
+        latency: operation.latency,
     };
     let root = |root: RootReport| RootOut {
         id: root.id,
@@ -113,6 +114,7 @@ pub async fn roots(database: &Database) -> Vec<RootOut> {
         bytes: root.bytes,
         files: root.files,
         collections: root.collections,
+        assignments: root.assignments,
         capacity_bytes: root.capacity.map(|(total, _)| total),
         free_bytes: root.capacity.map(|(_, free)| free),
         operations: root

@@ -1,6 +1,7 @@
 //! The API over real connections: one server a test, on a free loopback port.
 
 mod bad_input;
+mod operate;
 mod protocol;
 mod session;
 

@@ -39,6 +39,18 @@ impl Client {
         self.answer(path, request.call())
     }
 
+    /// `DELETE path`; returns the answer's `result`.
+    ///
+    /// # Errors
+    /// A sentence with the URL and the server's reason.
+    pub fn delete(&self, path: &str) -> Result<Value, String> {
+        let mut request = self.agent.delete(self.url(path));
+        if let Some(key) = &self.api_key {
+            request = request.header("api-key", key);
+        }
+        self.answer(path, request.call())
+    }
+
     /// `POST path` with a JSON body; returns the answer's `result`.
     ///
     /// # Errors

@@ -1,9 +1,11 @@
 //! The command line: what a command is called, what it takes, and what its exit code means.
 
+mod assign;
 pub mod client;
 pub mod formats;
 pub mod offline;
 pub mod quickstart;
+mod storage;
 pub mod table;
 pub mod transfer;
 
@@ -15,8 +17,10 @@ use proximadb_db::Error;
 use proximadb_db::config::Config;
 use serde_json::{Value, json};
 
+use assign::AssignCommand;
 use client::Client;
 use formats::Columns;
+use storage::StorageCommand;
 use transfer::Target;
 
 /// Something failed while the command ran.
@@ -55,9 +59,17 @@ enum Command {
     Import(ImportArgs),
     /// Write all points of a collection of a running server to a file (.parquet, .jsonl, .npy, .fvecs).
     Export(ExportArgs),
-    /// What is where: roots, assignments, totals, and a check of every file.
+    /// What is where, and what to do about it: roots, assignments, totals, moves, and a check of every file.
     #[command(subcommand)]
     Storage(StorageCommand),
+    /// Where each component of each collection lives.
+    #[command(subcommand)]
+    Assign(AssignCommand),
+    /// The same as `storage verify`.
+    Verify,
+    /// What VIPER segments hold.
+    #[command(subcommand)]
+    Viper(ViperCommand),
     /// What the write-ahead log holds; reads the files, so the server must be stopped.
     #[command(subcommand)]
     Wal(WalCommand),
@@ -125,20 +137,13 @@ struct ExportArgs {
     server: ServerArgs,
 }
 
-#[derive(Subcommand, Clone, Copy)]
-enum StorageCommand {
-    /// Every root with its state, usage and latency.
-    Roots,
-    /// Where each component of each collection lives.
-    Assignments,
-    /// Totals per component and root.
-    Stats,
-    /// Check every file against its checksum, its manifest and its placement; the server must be stopped.
-    ///
-    /// Changes nothing. Exit code 3 if anything is damaged or missing, or could not be read. Duplicates (files of a
-    /// collection outside of its home), orphans (files that nothing names) and strays (files of no known kind) are
-    /// warnings: exit code 0.
-    Verify,
+#[derive(Subcommand)]
+enum ViperCommand {
+    /// The clusters of a collection of a running server: segment, file, root and rows of each.
+    Clusters {
+        /// The collection.
+        collection: String,
+    },
 }
 
 #[derive(Subcommand)]
@@ -191,16 +196,17 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> Result<(), Failure> {
-    let load = || {
+    let file = cli.config;
+    let load = move || {
         // All of the environment: the configuration also names variables with secrets. What is not Unicode is no variable of ours.
         let variables =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        let config = Config::load(cli.config.as_deref(), variables)?;
+        let config = Config::load(file.as_deref(), variables)?;
         config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         Ok::<_, Error>(config)
     };
     match cli.command {
-        Command::Serve => Ok(crate::serve::run(&load()?)?),
+        Command::Serve => Ok(crate::serve::run(&load()?, load)?),
         Command::Quickstart(args) => quickstart(&args),
         Command::Config(ConfigCommand::Check) => {
             load()?;
@@ -228,7 +234,10 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             print(cli.json, &done.to_json(), text);
             Ok(())
         }
-        Command::Storage(command) => storage(&load()?, command, cli.json),
+        Command::Storage(command) => storage::run(&load()?, command, cli.json),
+        Command::Assign(command) => assign::run(&load()?, command, cli.json),
+        Command::Verify => storage::run(&load()?, StorageCommand::Verify, cli.json),
+        Command::Viper(ViperCommand::Clusters { collection }) => storage::clusters(&load()?, &collection, cli.json),
         Command::Wal(WalCommand::Stats) => {
             let report = offline::wal_stats(&load()?)?;
             print(cli.json, &report, || table::print(&report["logs"]));
@@ -257,32 +266,6 @@ fn import(args: &ImportArgs, as_json: bool) -> Result<(), Failure> {
             done.rate()
         );
     });
-    Ok(())
-}
-
-/// Asks the running server if there is one, else reads the files; `verify` always reads the files.
-fn storage(config: &Config, command: StorageCommand, as_json: bool) -> Result<(), Failure> {
-    let (path, rows) = match command {
-        StorageCommand::Verify => return verify(config, as_json),
-        StorageCommand::Roots => ("/storage/roots", "roots"),
-        StorageCommand::Assignments => ("/storage/assignments", "assignments"),
-        StorageCommand::Stats => ("/storage/stats", "components"),
-    };
-    let report = match Client::new(&format!("http://{}", config.server.listen)).get(path) {
-        Ok(report) => report,
-        Err(_) => offline::report(config, path)?,
-    };
-    print(as_json, &report, || table::print(&report[rows]));
-    Ok(())
-}
-
-fn verify(config: &Config, as_json: bool) -> Result<(), Failure> {
-    let verification = offline::verify(config)?;
-    let report = offline::verification_json(config, &verification);
-    print(as_json, &report, || print!("{}", offline::verification_text(&report)));
-    if verification.damaged() > 0 {
-        return Err(Failure::Damaged);
-    }
     Ok(())
 }
 

@@ -9,17 +9,25 @@ pub fn print(rows: &Value) {
         Value::Object(named) => named.iter().map(|(name, row)| (Some(name.as_str()), row)).collect(),
         _ => Vec::new(),
     };
-    let lines: Vec<Vec<String>> = rows.iter().map(|(name, row)| line(*name, row)).collect();
-    let Some((_, first)) = rows.first() else {
+    let Some((first_name, _)) = rows.first() else {
         println!("(nothing)");
         return;
     };
-    let mut header: Vec<String> = if rows[0].0.is_some() {
-        vec!["name".to_owned()]
-    } else {
-        Vec::new()
-    };
-    header.extend(columns(first).map(|(key, _)| key.clone()));
+    let mut columns: Vec<&str> = Vec::new();
+    for (_, row) in &rows {
+        for (key, value) in row.as_object().into_iter().flatten() {
+            if !value.is_object() && !columns.contains(&key.as_str()) {
+                columns.push(key);
+            }
+        }
+    }
+    let name = first_name.map(|_| "name");
+    let header: Vec<String> = name
+        .into_iter()
+        .chain(columns.iter().copied())
+        .map(str::to_owned)
+        .collect();
+    let lines: Vec<Vec<String>> = rows.iter().map(|(name, row)| line(*name, row, &columns)).collect();
     let width = |at: usize| {
         lines
             .iter()
@@ -39,18 +47,9 @@ pub fn print(rows: &Value) {
     }
 }
 
-fn columns(row: &Value) -> impl Iterator<Item = (&String, &Value)> {
-    row.as_object()
-        .into_iter()
-        .flatten()
-        .filter(|(_, value)| !value.is_object())
-}
-
-fn line(name: Option<&str>, row: &Value) -> Vec<String> {
-    name.map(str::to_owned)
-        .into_iter()
-        .chain(columns(row).map(|(_, value)| text(value)))
-        .collect()
+fn line(name: Option<&str>, row: &Value, columns: &[&str]) -> Vec<String> {
+    let cells = columns.iter().map(|column| text(&row[*column]));
+    name.map(str::to_owned).into_iter().chain(cells).collect()
 }
 
 /// A value without JSON's quotes; `-` for none.

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use proximadb_db::root::StorageComponentType;
+use proximadb_store::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
 
 /// One root.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -30,6 +34,8 @@ pub struct RootOut {
     pub files: u64,
     /// Collections with files here.
     pub collections: u64,
+    /// Collections that are assigned to it, with or without files.
+    pub assignments: u64,
     /// Size of the file system; null for a bucket.
     pub capacity_bytes: Option<u64>,
     /// What is left of it; null for a bucket.
@@ -55,7 +61,7 @@ impl RootOut {
 }
 
 /// Requests of one kind to one root since the start.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct OperationOut {
     /// Number of requests.
     pub count: u64,
@@ -67,6 +73,9 @@ pub struct OperationOut {
     pub latency_ms_p50: f64,
     /// 99th percentile of the latency in milliseconds.
     pub latency_ms_p99: f64,
+    /// All latencies, for the metrics.
+    #[serde(skip)]
+    pub latency: Histogram,
 }
 
 /// Totals of one component.
@@ -104,4 +113,160 @@ pub fn stats(roots: &[RootOut]) -> BTreeMap<String, ComponentStats> {
         }
     }
     components
+}
+
+/// Body of `POST /storage/roots`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddRoot {
+    component: String,
+    /// Where it is.
+    pub url: String,
+}
+
+impl AddRoot {
+    /// The component whose files it is to hold.
+    ///
+    /// # Errors
+    /// 400 that names the field.
+    pub fn component(&self) -> Result<StorageComponentType, Failure> {
+        component(&self.component)
+    }
+}
+
+/// Body of `POST /storage/moves`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartMove {
+    /// Name of the collection.
+    pub collection: String,
+    component: String,
+    /// Id or URL of the root that it goes to.
+    pub to: String,
+    /// Id or URL of the root that it leaves; its home if absent.
+    pub from: Option<String>,
+}
+
+impl StartMove {
+    /// The component that moves.
+    ///
+    /// # Errors
+    /// 400 that names the field.
+    pub fn component(&self) -> Result<StorageComponentType, Failure> {
+        component(&self.component)
+    }
+}
+
+fn component(name: &str) -> Result<StorageComponentType, Failure> {
+    name.parse()
+        .map_err(|reason| Failure::input(format_args!("component: {reason}")))
+}
+
+/// One step of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlannedMoveOut {
+    /// Name of the collection.
+    pub collection: String,
+    /// Component.
+    pub component: &'static str,
+    /// Id of the root that it leaves.
+    pub from: String,
+    /// Id of the root that it goes to.
+    pub to: String,
+    /// URL of the root that it leaves.
+    pub from_url: String,
+    /// URL of the root that it goes to.
+    pub to_url: String,
+    /// Bytes to move.
+    pub bytes: u64,
+    /// Files to move.
+    pub files: u64,
+    /// About how many requests that takes.
+    pub requests: u64,
+}
+
+/// Answer of `POST /storage/rebalance`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlanOut {
+    /// Whether it was only planned.
+    pub dry_run: bool,
+    /// The steps.
+    pub moves: Vec<PlannedMoveOut>,
+    /// Bytes of all steps.
+    pub bytes: u64,
+    /// Files of all steps.
+    pub files: u64,
+    /// Requests of all steps.
+    pub requests: u64,
+}
+
+impl PlanOut {
+    /// A plan with its totals.
+    pub fn new(dry_run: bool, moves: Vec<PlannedMoveOut>) -> Self {
+        let sum = |of: fn(&PlannedMoveOut) -> u64| moves.iter().map(of).sum();
+        Self {
+            dry_run,
+            bytes: sum(|step| step.bytes),
+            files: sum(|step| step.files),
+            requests: sum(|step| step.requests),
+            moves,
+        }
+    }
+}
+
+/// A move with its progress.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MoveOut {
+    /// What was planned.
+    #[serde(flatten)]
+    pub planned: PlannedMoveOut,
+    /// `queued`, `running`, `waiting` (it failed and is tried again), `done` or `ended` (the collection was dropped).
+    pub state: String,
+    /// Bytes that are on the new root.
+    pub moved_bytes: u64,
+    /// Their files.
+    pub moved_files: u64,
+    /// Why the last attempt failed.
+    pub error: Option<String>,
+    /// When it was begun or found, ms since 1970 UTC.
+    pub begun_at_ms: u64,
+}
+
+impl MoveOut {
+    fn is_over(&self) -> bool {
+        matches!(self.state.as_str(), "done" | "ended")
+    }
+}
+
+/// Answer of `GET /storage/moves`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MovesOut {
+    /// The moves since the start, those under way first.
+    pub moves: Vec<MoveOut>,
+    /// How many wait for their turn.
+    pub queued: u64,
+    /// How many are being carried out.
+    pub running: u64,
+    /// How many failed and are tried again.
+    pub waiting: u64,
+    /// How many are done.
+    pub done: u64,
+    /// Bytes that those under way have still to move.
+    pub bytes_left: u64,
+}
+
+impl MovesOut {
+    /// Moves with their counts.
+    pub fn new(moves: Vec<MoveOut>) -> Self {
+        let count = |state: &str| moves.iter().filter(|step| step.state == state).count() as u64;
+        let left = |step: &MoveOut| step.planned.bytes.saturating_sub(step.moved_bytes);
+        Self {
+            queued: count("queued"),
+            running: count("running"),
+            waiting: count("waiting"),
+            done: count("done"),
+            bytes_left: moves.iter().filter(|step| !step.is_over()).map(left).sum(),
+            moves,
+        }
+    }
 }

@@ -283,7 +283,7 @@ fn storage_routes_say_where_everything_lives() {
         server
             .get("/storage/assignments?component=tape")
             .error(400)
-            .contains("wal, viper, lsm, index, metadata")
+            .contains("wal, viper, lsm, index or metadata")
     );
     assert_eq!(server.get("/storage/assignments?collection=x").status, 404);
     let stats = server.ok("GET", "/storage/stats", &Value::Null);
@@ -311,10 +311,11 @@ fn metrics_have_series_of_requests_collections_and_roots() {
         "proximadb_root_up",
         "proximadb_root_bytes",
         "proximadb_root_operations_total",
-        "proximadb_root_latency_p99_seconds",
+        "proximadb_root_latency_seconds_bucket",
     ] {
         assert!(
-            text.contains(&format!("# TYPE {family} ")) && text.contains(&format!("{family}{{root=")),
+            text.contains(&format!("# TYPE {} ", family.trim_end_matches("_bucket")))
+                && text.contains(&format!("{family}{{root=")),
             "{family}\n{text}"
         );
     }
