@@ -28,7 +28,7 @@ async fn open(directory: &Path, settings: &[(&str, &str)]) -> Arc<Database> {
         .unwrap()
 }
 
-async fn create(database: &Database, name: &str) -> Arc<Collection> {
+async fn create(database: &Arc<Database>, name: &str) -> Arc<Collection> {
     let schema = json!({ "vectors": { "": { "size": DIM, "distance": "Euclid" } } });
     let schema: Schema = serde_json::from_value(schema).unwrap();
     database.create_collection(name, schema).await.unwrap();
