@@ -1,26 +1,47 @@
 //! AXIS: the vector indexes of segments, as files on the index roots.
 //!
-//! Owns which segments get an index, how it is built, and its file. Everything here is derived: a lost, damaged or
-//! stale file is built again from the segment, and until then the segment is searched exactly.
-//!
-//! File `<index root>/<collection id>/<shard>/<segment id>.ivf`, one for all vector spaces of the segment:
+//! Owns which segments get an index, how it is built, and its files: which roots hold copies of them, and bringing copies
+//! back that are lost. Everything here is derived: a file that is lost, damaged or stale is copied from another root or built
+//! again from the segment, and until then the segment is searched exactly. So no failure of an index root is one of
+//! the shard.
 //!
 //! ```text
-//! "PXAXIS01" | header length: u32 | header: JSON | index of space 0 | index of space 1 | … | CRC-32 of all before: u32
+//! <index root>/<collection id>/<shard>/<segment id>.<ivf | hnsw>      one file of a segment for each type of index
+//!
+//! open     one listing of every root: who holds what
+//! load     the first good copy; bad ones are noted
+//! save     to every home of the type at once; done when one has it
+//! repair   one listing of every root, then what is missing or bad is written from a good copy, or from memory
+//! move     file after file to the new root, read back and compared; then it is the home; then the old root is cleared
 //! ```
+//!
+//! All changes of files happen under one lock, and whether a segment is still there is asked under it: so the files of a
+//! segment that is gone are never written again.
 
-use std::collections::BTreeMap;
+mod file;
+mod homes;
+mod moves;
+mod places;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::future::join_all;
 use proximadb_index::{Ivf, VectorIndex};
-use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex as AsyncMutex;
 
+use crate::engine::manifest::SegmentMeta;
 use crate::engine::segment::{SegmentData, SegmentId};
 use crate::error::{Error, Result};
-use crate::root::Root;
-use crate::schema::{CollectionDescription, Schema};
-use crate::sealed::crc32;
+use crate::root::{IndexType, Root, RootId, RootState};
+use crate::schema::{CollectionDescription, CollectionId, Schema};
+
+pub use file::{check, parse_name};
+pub use homes::IndexHomes;
+use places::{Copy, FileKey, Places, list};
 
 /// Vector indexes of one segment by vector space. Cheap to clone.
 pub type SegmentIndexes = Arc<BTreeMap<String, Box<dyn VectorIndex>>>;
@@ -28,22 +49,11 @@ pub type SegmentIndexes = Arc<BTreeMap<String, Box<dyn VectorIndex>>>;
 /// Segments with fewer rows are scanned: that is as fast as probing an index, and exact.
 const ROWS_MIN: usize = 2_048;
 
-const MAGIC: &[u8; 8] = b"PXAXIS01";
-
-/// What an index file says of itself.
-#[derive(Debug, Serialize, Deserialize)]
-struct Header {
-    collection: CollectionDescription,
-    shard: String,
-    segment: SegmentId,
-    /// Vector space and length in bytes of its index, in order.
-    spaces: Vec<(String, u64)>,
-}
-
 /// The index files of one shard.
 pub struct Axis {
-    root: Arc<Root>,
+    collection: CollectionId,
     directory: String,
+    places: AsyncMutex<Places>,
 }
 
 /// Whether a segment is large enough to be indexed.
@@ -65,125 +75,254 @@ pub fn build(data: &SegmentData, schema: &Schema) -> SegmentIndexes {
 }
 
 impl Axis {
-    /// The index files below `directory` (`<collection id>/<shard>`) of an index root.
-    pub fn new(root: Arc<Root>, directory: String) -> Self {
-        Self { root, directory }
-    }
-
-    /// Stores the indexes of a segment durably.
-    ///
-    /// # Errors
-    /// [`Error::RootUnavailable`] or [`Error::StorageFull`] of the index root; the segment stays searchable.
-    pub async fn save(&self, segment: SegmentId, of: &CollectionDescription, indexes: &SegmentIndexes) -> Result<()> {
-        let encoded: Vec<(String, Vec<u8>)> = indexes
-            .iter()
-            .map(|(name, index)| (name.clone(), index.encode()))
-            .collect();
-        let header = Header {
-            collection: of.clone(),
-            shard: self.directory.rsplit('/').next().unwrap_or_default().to_owned(),
-            segment,
-            spaces: encoded
-                .iter()
-                .map(|(name, bytes)| (name.clone(), bytes.len() as u64))
-                .collect(),
+    /// The index files of a shard, after one listing of every root. Roots that cannot be listed are looked at again by
+    /// [`repair`](Self::repair).
+    pub async fn open(homes: IndexHomes, collection: CollectionId, shard: &str) -> Self {
+        let mut places = Places {
+            homes,
+            files: BTreeMap::new(),
+            closed: false,
         };
-        let header = serde_json::to_vec(&header).map_err(|e| Error::Internal(format!("index header: {e}")))?;
-        let mut file = MAGIC.to_vec();
-        file.extend((header.len() as u32).to_le_bytes());
-        file.extend(header);
-        for (_, bytes) in encoded {
-            file.extend(bytes);
-        }
-        file.extend(crc32(&file).to_le_bytes());
-        self.root.write_atomic(&self.path(segment), file.into()).await
-    }
-
-    /// Loads the indexes of a segment. `None` if there is no file for it or the file cannot be used, which is logged.
-    ///
-    /// # Errors
-    /// [`Error::RootUnavailable`] if the index root cannot be read.
-    pub async fn load(&self, segment: SegmentId) -> Result<Option<SegmentIndexes>> {
-        let Some(file) = self.root.read_if_exists(&self.path(segment)).await? else {
-            return Ok(None);
-        };
-        match decode(&file, &self.directory, segment) {
-            Ok(indexes) => Ok(Some(indexes)),
-            Err(reason) => {
-                tracing::warn!(
-                    root = self.root.url(),
-                    file = self.path(segment),
-                    reason,
-                    "index file is damaged; it is built again"
-                );
-                Ok(None)
-            }
+        let directory = format!("{collection}/{shard}");
+        list(&mut places, collection, &directory).await;
+        Self {
+            collection,
+            directory,
+            places: AsyncMutex::new(places),
         }
     }
 
-    /// Deletes the index file of a segment; a missing one is fine.
-    ///
-    /// # Errors
-    /// [`Error::RootUnavailable`] if the index root cannot be written.
-    pub async fn delete(&self, segment: SegmentId) -> Result<()> {
-        self.root.delete(&self.path(segment)).await
+    /// Takes over where files belong, as a changed record says.
+    pub async fn set_homes(&self, homes: IndexHomes) {
+        self.places.lock().await.homes = homes;
     }
 
-    /// Deletes the index files of all other segments: a crash may have come between the deletion of a segment and that of
-    /// its index.
+    /// Stores the indexes of a segment, if it is still `wanted` when its turn comes. Done when one root has each file; further
+    /// copies follow by [`repair`](Self::repair).
     ///
     /// # Errors
-    /// [`Error::RootUnavailable`] if the index root cannot be read or written.
-    pub async fn keep_only(&self, segments: &[SegmentId]) -> Result<()> {
-        for file in self.root.list(&self.directory).await? {
-            let name = file
-                .path
-                .strip_prefix(&self.directory)
-                .and_then(|rest| rest.strip_prefix('/'));
-            let segment = name.and_then(|name| name.strip_suffix(".ivf")?.parse().ok());
-            if segment.is_some_and(|segment| !segments.contains(&segment)) {
-                self.root.delete(&file.path).await?;
+    /// [`Error::RootUnavailable`] or [`Error::StorageFull`] of the index roots; the segment stays searchable.
+    pub async fn save(
+        &self,
+        segment: &SegmentMeta,
+        of: &CollectionDescription,
+        indexes: &SegmentIndexes,
+        wanted: impl FnOnce() -> bool + Send,
+    ) -> Result<()> {
+        let files = file::encode(&self.directory, segment, of, indexes)?;
+        let mut places = self.places.lock().await;
+        if places.closed || !wanted() {
+            return Ok(());
+        }
+        for (of, bytes) in files {
+            let key = (segment.id, of);
+            let targets = self.lacking(&places, key, &BTreeSet::new());
+            let saved = self.write(&mut places, key, &targets, &bytes).await;
+            // What was saved before has other content.
+            let copies = places.files.get(&key).into_iter().flatten().map(|(root, _)| *root);
+            let others: Vec<RootId> = copies
+                .filter(|root| targets.iter().all(|target| target.id() != *root))
+                .collect();
+            for root in others {
+                self.delete_copy(&mut places, key, root).await;
             }
+            saved?;
         }
         Ok(())
     }
 
-    fn path(&self, segment: SegmentId) -> String {
-        format!("{}/{segment}.ivf", self.directory)
+    /// Loads the indexes of a segment from the first good copies. `None` if there are none that can be used; the reasons
+    /// are logged.
+    pub async fn load(&self, segment: &SegmentMeta) -> Option<SegmentIndexes> {
+        let mut places = self.places.lock().await;
+        let keys = places.files.keys().filter(|(id, _)| *id == segment.id);
+        let types: BTreeSet<IndexType> = keys.map(|(_, of)| *of).collect();
+        let (mut indexes, mut wanted) = (BTreeMap::new(), BTreeSet::new());
+        for of in &types {
+            let (_, content) = self.read(&mut places, (segment.id, *of), Some(segment)).await?;
+            indexes.extend(content.indexes);
+            wanted.extend(content.types);
+        }
+        (!types.is_empty() && wanted.is_subset(&types)).then(|| Arc::new(indexes))
     }
-}
 
-/// Whether the bytes are the index file of a segment below `directory` (`<collection id>/<shard>`).
-///
-/// # Errors
-/// What is wrong with them.
-pub fn check(file: &Bytes, directory: &str, segment: SegmentId) -> Result<(), String> {
-    decode(file, directory, segment).map(|_| ())
-}
+    /// Deletes the index files of a segment wherever they are. What cannot be deleted now is deleted by a later
+    /// [`repair`](Self::repair).
+    pub async fn delete(&self, segment: SegmentId) {
+        let mut places = self.places.lock().await;
+        self.retain(&mut places, |other| other != segment).await;
+    }
 
-fn decode(file: &Bytes, directory: &str, segment: SegmentId) -> Result<SegmentIndexes, String> {
-    let (body, stored) = file.split_last_chunk::<4>().ok_or("shorter than its checksum")?;
-    if crc32(body) != u32::from_le_bytes(*stored) {
-        return Err("checksum does not match".to_owned());
+    /// Deletes the index files of all other segments: a crash may have come between the deletion of a segment and that of
+    /// its index.
+    pub async fn keep_only(&self, segments: &[SegmentId]) {
+        let mut places = self.places.lock().await;
+        self.retain(&mut places, |segment| segments.contains(&segment)).await;
     }
-    let rest = body.strip_prefix(MAGIC).ok_or("not an index file of a known version")?;
-    let (length, rest) = rest.split_first_chunk::<4>().ok_or("cut in its header")?;
-    let (header, mut rest) = rest
-        .split_at_checked(u32::from_le_bytes(*length) as usize)
-        .ok_or("cut in its header")?;
-    let header: Header = serde_json::from_slice(header).map_err(|e| e.to_string())?;
-    if header.segment != segment {
-        return Err(format!("belongs to segment {}", header.segment));
+
+    /// Brings back copies that are missing or bad, and deletes the files of segments that are gone. `attached` gives the
+    /// segments of the shard with their indexes. Returns the number of files written.
+    pub async fn repair(
+        &self,
+        of: &CollectionDescription,
+        attached: impl FnOnce() -> Vec<(SegmentMeta, SegmentIndexes)> + Send,
+    ) -> usize {
+        let mut places = self.places.lock().await;
+        if places.closed {
+            return 0;
+        }
+        let attached = attached();
+        list(&mut places, self.collection, &self.directory).await;
+        let ids: BTreeSet<SegmentId> = attached.iter().map(|(segment, _)| segment.id).collect();
+        self.retain(&mut places, |segment| ids.contains(&segment)).await;
+        let mut written = 0;
+        for (segment, indexes) in &attached {
+            match self.repair_segment(&mut places, of, segment, indexes).await {
+                Ok(files) => written += files,
+                Err(error) => tracing::warn!(%error, segment = %segment.id, "index files not repaired"),
+            }
+        }
+        written
     }
-    let place = format!("{}/{}", header.collection.id, header.shard);
-    if place != directory {
-        return Err(format!("belongs to {place}"));
+
+    async fn repair_segment(
+        &self,
+        places: &mut Places,
+        of: &CollectionDescription,
+        segment: &SegmentMeta,
+        indexes: &SegmentIndexes,
+    ) -> Result<usize> {
+        let mut written = 0;
+        for kind in file::types(indexes) {
+            let key = (segment.id, kind);
+            let mut targets = self.lacking(places, key, &places.holders(key));
+            // Others would refuse the file, each time anew.
+            targets.retain(|root| matches!(root.state(), RootState::Online | RootState::Draining));
+            if targets.is_empty() {
+                continue;
+            }
+            let bytes = match self.read(places, key, Some(segment)).await {
+                Some((bytes, _)) => bytes,
+                None => match file::encode(&self.directory, segment, of, indexes)?.remove(&kind) {
+                    Some(bytes) => bytes,
+                    None => continue,
+                },
+            };
+            self.write(places, key, &targets, &bytes).await?;
+            tracing::info!(segment = %segment.id, kind = kind.name(), copies = targets.len(), "index file repaired");
+            written += targets.len();
+        }
+        Ok(written)
     }
-    let mut indexes = BTreeMap::new();
-    for (name, length) in header.spaces {
-        let (bytes, after) = rest.split_at_checked(length as usize).ok_or("cut in an index")?;
-        indexes.insert(name, proximadb_index::decode(bytes).map_err(|e| e.to_string())?);
-        rest = after;
+
+    /// Waits for the file that is being written; none is written or repaired afterwards.
+    pub async fn close(&self) {
+        self.places.lock().await.closed = true;
     }
-    Ok(Arc::new(indexes))
+
+    fn path(&self, (segment, of): FileKey) -> String {
+        format!("{}/{}", self.directory, file::name(segment, of))
+    }
+
+    /// The roots that should hold a copy besides those that do.
+    fn lacking(&self, places: &Places, key: FileKey, holders: &BTreeSet<RootId>) -> Vec<Arc<Root>> {
+        let (file, number) = (file::name(key.0, key.1), places.files.len() as u64);
+        places.homes.lacking(key.1, self.collection, &file, number, holders)
+    }
+
+    /// The first good copy of a file; copies that are not good are noted.
+    async fn read(
+        &self,
+        places: &mut Places,
+        key: FileKey,
+        segment: Option<&SegmentMeta>,
+    ) -> Option<(Bytes, file::Content)> {
+        let path = self.path(key);
+        let mut roots = places.homes.of(key.1).to_vec();
+        roots.extend(places.homes.all());
+        let mut tried = BTreeSet::new();
+        for root in roots {
+            let copy = places.files.get(&key).and_then(|copies| copies.get(&root.id()));
+            if copy.is_none_or(|copy| copy.bad) || !tried.insert(root.id()) {
+                continue;
+            }
+            match root.read_if_exists(&path).await {
+                Ok(Some(bytes)) => match file::decode(&bytes, &path, segment) {
+                    Ok(content) => return Some((bytes, content)),
+                    Err(reason) => {
+                        tracing::warn!(
+                            root = root.url(),
+                            path,
+                            reason,
+                            "index file cannot be used; it is replaced"
+                        );
+                        places.mark_bad(key, root.id());
+                    }
+                },
+                Ok(None) => drop(places.forget(key, root.id())),
+                Err(error) => tracing::warn!(%error, "index file not read"),
+            }
+        }
+        None
+    }
+
+    /// Writes a file to all of these roots at once.
+    ///
+    /// # Errors
+    /// That of a root if none of them has it now.
+    async fn write(&self, places: &mut Places, key: FileKey, targets: &[Arc<Root>], bytes: &Bytes) -> Result<()> {
+        let path = self.path(key);
+        let writes = targets.iter().map(|root| root.write_atomic(&path, bytes.clone()));
+        let (mut stored, mut failure) = (false, None);
+        for (root, outcome) in targets.iter().zip(join_all(writes).await) {
+            match outcome {
+                Ok(()) => {
+                    stored = true;
+                    if let Some(before) = places.forget(key, root.id()) {
+                        root.remove_usage(self.collection, before.bytes, 1);
+                    }
+                    let bytes = bytes.len() as u64;
+                    root.add_usage(self.collection, bytes, 1);
+                    places.note(key, root.id(), Copy { bytes, bad: false });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "index file not written to one of its roots");
+                    failure = Some(error);
+                }
+            }
+        }
+        if stored {
+            return Ok(());
+        }
+        Err(failure.unwrap_or_else(|| Error::RootUnavailable {
+            url: path,
+            reason: "none of its index roots is configured and writable".to_owned(),
+        }))
+    }
+
+    /// Deletes the files of all segments that are not wanted.
+    async fn retain(&self, places: &mut Places, wanted: impl Fn(SegmentId) -> bool) {
+        let files = places.files.iter().filter(|((segment, _), _)| !wanted(*segment));
+        let gone: Vec<(FileKey, RootId)> = files
+            .flat_map(|(key, copies)| copies.keys().map(|root| (*key, *root)))
+            .collect();
+        for (key, root) in gone {
+            self.delete_copy(places, key, root).await;
+        }
+    }
+
+    async fn delete_copy(&self, places: &mut Places, key: FileKey, root: RootId) {
+        let Some(root) = places.homes.all().into_iter().find(|other| other.id() == root) else {
+            places.forget(key, root);
+            return;
+        };
+        match root.delete(&self.path(key)).await {
+            Ok(()) => {
+                if let Some(copy) = places.forget(key, root.id()) {
+                    root.remove_usage(self.collection, copy.bytes, 1);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "index file of a segment that is gone not deleted"),
+        }
+    }
 }

@@ -286,6 +286,11 @@ impl Collection {
         self.shard.compact().await
     }
 
+    /// The shard that holds its points.
+    pub(crate) fn shard(&self) -> &Arc<Shard> {
+        &self.shard
+    }
+
     /// Stops its background work and closes its log.
     pub(crate) async fn close(&self) {
         self.shard.close().await;

@@ -11,6 +11,8 @@
 
 mod effective;
 mod keys;
+mod policies;
+mod prefix;
 mod show;
 mod source;
 mod strategy;
@@ -18,6 +20,7 @@ mod strategy;
 mod tests;
 mod urls;
 mod value;
+mod wal_format;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,8 +29,11 @@ use std::path::Path;
 
 pub use effective::Setting;
 use effective::Settings;
+pub use policies::PolicyConfig;
+pub use prefix::UrlConfig;
 pub use source::{Origin, OriginKind};
 pub use strategy::{DistributionStrategy, UnknownStrategy};
+pub use wal_format::{UnknownWalFormat, WalFormat};
 
 use toml::Value;
 
@@ -69,6 +75,10 @@ pub struct StorageConfig {
     pub index: IndexConfig,
     /// `[storage.collection_metadata_config]`.
     pub metadata: CollectionMetadataConfig,
+    /// `[storage.moves]`.
+    pub moves: MovesConfig,
+    /// `[storage.placement.policies]`.
+    pub policies: PolicyConfig,
     /// What is configured for the URLs below a prefix.
     prefixes: BTreeMap<String, UrlConfig>,
 }
@@ -89,6 +99,8 @@ pub struct ComponentConfig {
 pub struct WalConfig {
     /// The roots.
     pub component: ComponentConfig,
+    /// How new log files are encoded.
+    pub format: WalFormat,
     /// Bytes of unflushed points at which a collection is flushed.
     pub memory_flush_size_bytes: u64,
     /// Bytes of unflushed points over all collections at which the largest are flushed.
@@ -122,6 +134,8 @@ pub struct IndexConfig {
     pub component: ComponentConfig,
     /// Whether indexes are placed by collection and index type, and not by collection alone.
     pub index_type_affinity: bool,
+    /// Copies of each index as configured; 0 and 1 both mean one copy. At most the number of URLs.
+    pub backup_replicas: u64,
     /// Memory for bytes read from remote roots, in MB of 1,048,576 bytes.
     pub cache_size_mb: u64,
 }
@@ -137,15 +151,13 @@ pub struct CollectionMetadataConfig {
     pub cache_size_mb: u64,
 }
 
-/// What is configured for one URL in `[storage.roots]` and `[storage.credentials]`.
-#[derive(Clone, PartialEq)]
-pub struct UrlConfig {
-    /// Options for opening the bucket, with the values of their environment variables: secrets.
-    pub options: BTreeMap<String, String>,
-    /// Labels of the root.
-    pub tags: BTreeMap<String, String>,
-    /// Share of new collections under the Hash strategy, relative to the other roots. Above 0.
-    pub weight: f64,
+/// `[storage.moves]`: the budget of moves, drains and rebalancing.
+#[derive(Debug, Clone)]
+pub struct MovesConfig {
+    /// Bytes copied per second by all of them together; 0: no limit.
+    pub max_bytes_per_second: u64,
+    /// Most collections that are moved at a time.
+    pub parallel: u64,
 }
 
 /// A text that appears in no log, error or dump.
@@ -207,6 +219,7 @@ impl StorageConfig {
         let storage = Self {
             wal: WalConfig {
                 component: ComponentConfig::new(settings, "storage.wal_config", "wal_urls")?,
+                format: settings.value("storage.wal_config.format")?,
                 memory_flush_size_bytes: settings.value("storage.wal_config.memory_flush_size_bytes")?,
                 global_flush_threshold: settings.value("storage.wal_config.global_flush_threshold")?,
             },
@@ -222,6 +235,7 @@ impl StorageConfig {
             index: IndexConfig {
                 component: ComponentConfig::new(settings, "storage.index_config", "index_urls")?,
                 index_type_affinity: settings.value("storage.index_config.index_type_affinity")?,
+                backup_replicas: settings.value("storage.index_config.backup_replicas")?,
                 cache_size_mb: settings.value("storage.index_config.cache_size_mb")?,
             },
             metadata: CollectionMetadataConfig {
@@ -229,7 +243,15 @@ impl StorageConfig {
                 backup_replicas: settings.value("storage.collection_metadata_config.backup_replicas")?,
                 cache_size_mb: settings.value("storage.collection_metadata_config.cache_size_mb")?,
             },
-            prefixes: prefixes(settings, variables)?,
+            moves: MovesConfig {
+                max_bytes_per_second: settings.value("storage.moves.max_bytes_per_second")?,
+                parallel: settings.value("storage.moves.parallel")?,
+            },
+            policies: PolicyConfig {
+                same_device: settings.value("storage.placement.policies.same_device")?,
+                different_device: settings.value("storage.placement.policies.different_device")?,
+            },
+            prefixes: prefix::prefixes(settings, variables)?,
         };
         storage.check()?;
         Ok(storage)
@@ -246,7 +268,7 @@ impl StorageConfig {
         ]
     }
 
-    /// Options, tags and weight of a URL: those of the longest prefix that covers it, else none and weight 1.
+    /// Options, tags, weight and price of a URL: those of the longest prefix that covers it, else none and weight 1.
     pub fn for_url(&self, url: &str) -> UrlConfig {
         let covering = self.prefixes.iter().filter(|(prefix, _)| urls::covers(prefix, url));
         let longest = covering.max_by_key(|(prefix, _)| prefix.len());
@@ -259,12 +281,15 @@ impl StorageConfig {
             .components()
             .map(|(name, component)| (name, component.urls.as_slice()));
         urls::check_apart(&lists)?;
-        let (copies, roots) = (self.metadata.backup_replicas, self.metadata.component.urls.len());
-        if copies > 1 && copies > roots as u64 {
-            return Err(Error::Config(format!(
-                "backup_replicas = {copies} needs {copies} metadata URLs, but storage.collection_metadata_config has {roots}"
-            )));
-        }
+        let (metadata, index) = (&self.metadata, &self.index);
+        check_copies(
+            "metadata",
+            "collection_metadata_config",
+            metadata.backup_replicas,
+            &metadata.component,
+        )?;
+        check_copies("index", "index_config", index.backup_replicas, &index.component)?;
+        self.policies.check()?;
         let all = || self.components().into_iter().flat_map(|(_, component)| &component.urls);
         match self
             .prefixes
@@ -289,25 +314,15 @@ impl ComponentConfig {
     }
 }
 
-impl Default for UrlConfig {
-    fn default() -> Self {
-        Self {
-            options: BTreeMap::new(),
-            tags: BTreeMap::new(),
-            weight: 1.0,
-        }
+/// Refuses more copies than roots: each copy is on a root of its own.
+fn check_copies(what: &str, section: &str, copies: u64, component: &ComponentConfig) -> Result<()> {
+    let roots = component.urls.len();
+    if copies > 1 && copies > roots as u64 {
+        return Err(Error::Config(format!(
+            "backup_replicas = {copies} needs {copies} {what} URLs, but storage.{section} has {roots}"
+        )));
     }
-}
-
-impl fmt::Debug for UrlConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let options: Vec<&String> = self.options.keys().collect();
-        f.debug_struct("UrlConfig")
-            .field("options", &options)
-            .field("tags", &self.tags)
-            .field("weight", &self.weight)
-            .finish()
-    }
+    Ok(())
 }
 
 impl Secret {
@@ -346,37 +361,4 @@ fn secret(place: &str, name: &str, variables: &BTreeMap<String, String>) -> Resu
             "{place} names an environment variable that is empty or not set"
         ))
     })
-}
-
-/// The tables of `[storage.roots]` and `[storage.credentials]`, by URL prefix.
-fn prefixes(settings: &Settings, variables: &BTreeMap<String, String>) -> Result<BTreeMap<String, UrlConfig>> {
-    let mut prefixes: BTreeMap<String, UrlConfig> = BTreeMap::new();
-    for setting in settings.all() {
-        let Some(value) = &setting.value else { continue };
-        let segments: Vec<&str> = setting.path.iter().map(String::as_str).collect();
-        match segments.as_slice() {
-            ["storage", "roots", prefix, "weight"] => {
-                let weight = value.as_float().or(value.as_integer().map(|number| number as f64));
-                prefixes.entry((*prefix).to_owned()).or_default().weight = weight.unwrap_or(1.0);
-            }
-            ["storage", "roots", prefix, "tags", tag] => {
-                let text = value.as_str().unwrap_or_default().to_owned();
-                prefixes
-                    .entry((*prefix).to_owned())
-                    .or_default()
-                    .tags
-                    .insert((*tag).to_owned(), text);
-            }
-            ["storage", "credentials", prefix, option] => {
-                let text = secret(&setting.origin.from, value.as_str().unwrap_or_default(), variables)?;
-                prefixes
-                    .entry((*prefix).to_owned())
-                    .or_default()
-                    .options
-                    .insert((*option).to_owned(), text);
-            }
-            _ => {}
-        }
-    }
-    Ok(prefixes)
 }

@@ -4,7 +4,10 @@
 //! file and manifest. Dropping: the record says `dropping`, then the files go, then the record. A crash between any two
 //! steps is finished at the next start. Collections are opened when they are first used, so that thousands of idle ones cost nothing.
 
+mod candidates;
 mod entry;
+mod mover;
+mod operate;
 mod recovery;
 mod report;
 
@@ -15,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
 use proximadb_store::StorageUrl;
-use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard, RwLock as AsyncRwLock};
 use uuid::Uuid;
 
 use crate::collection::Collection;
@@ -23,17 +26,24 @@ use crate::config::{ComponentConfig, Config};
 use crate::discovery::{self, Discovery};
 use crate::error::{Error, Result};
 use crate::metadata::{CollectionRecord, CollectionState, MetadataStore};
-use crate::placement::{AssignmentService, Candidate, StorageAssignmentConfig};
-use crate::root::{Root, RootConfig, Roots, StorageComponentType};
+use crate::placement::{AssignmentService, Policies};
+use crate::root::{RootConfig, Roots, StorageComponentType};
 use crate::schema::{CollectionDescription, CollectionId, Schema};
 use crate::shard::budget::MemoryBudget;
 
+use candidates::Latencies;
 use entry::Entry;
 pub(crate) use entry::SHARD;
+use mover::Mover;
+pub use mover::{MoveReport, MoveState};
 pub use report::{AssignmentReport, OperationReport, RootReport};
 
 /// How often roots that are not online are looked at: a disk that was mounted again serves within this time.
+const MOVE_BYTES_PER_SECOND: u64 = 64 << 20;
+const MOVES_AT_ONCE: usize = 2;
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+/// How often further moves off drained roots are begun.
+const UPKEEP_INTERVAL: Duration = Duration::from_millis(200);
 /// How old the measured usage of the roots may be when a new collection is placed by it.
 const USAGE_AGE_MAX: Duration = Duration::from_secs(10);
 
@@ -46,8 +56,12 @@ pub struct Database {
     budget: Arc<MemoryBudget>,
     catalog: RwLock<BTreeMap<String, Arc<Entry>>>,
     usage: Mutex<Usage>,
-    /// Creating, dropping and changing schemas happen one at a time.
+    latencies: Latencies,
+    /// Creating and dropping happen one at a time.
     changing: AsyncMutex<()>,
+    /// Held shared by changes of records, exclusively at the end.
+    records: AsyncRwLock<()>,
+    mover: Mover,
     closed: AtomicBool,
 }
 
@@ -67,22 +81,27 @@ impl Database {
         let roots = Arc::new(Roots::open(root_configs(&config)?, true).await?);
         let discovery = Arc::new(discovery::discover(&roots).await);
         let metadata = MetadataStore::new(roots.clone());
+        let policies = Policies::new(&config.storage.policies)?;
         let database = Arc::new(Self {
             budget: MemoryBudget::new(config.storage.wal.global_flush_threshold),
             config,
             roots,
-            assignments: AssignmentService::new(),
+            assignments: AssignmentService::with_policies(policies),
             metadata,
             catalog: RwLock::default(),
             usage: Mutex::new(Usage {
                 measured: Instant::now(),
                 discovery: discovery.clone(),
             }),
+            latencies: Latencies::default(),
             changing: AsyncMutex::default(),
+            records: AsyncRwLock::default(),
+            mover: Mover::new(MOVE_BYTES_PER_SECOND, MOVES_AT_ONCE),
             closed: AtomicBool::new(false),
         });
         database.recover(&discovery).await?;
-        tokio::spawn(probe_roots(Arc::downgrade(&database)));
+        database.resume_moves();
+        tokio::spawn(look_after_roots(Arc::downgrade(&database)));
         Ok(database)
     }
 }
@@ -106,10 +125,9 @@ impl Database {
             created_at_ms: now_ms(),
         };
         let usage = self.usage(USAGE_AGE_MAX).await;
+        let configs = self.assignment_configs(&description.schema, &usage).await;
         // Dropped on an error below, which takes the placement back: no counter moves without a collection.
-        let reserved = self
-            .assignments
-            .assign_storage_url(id, &self.assignment_configs(&usage), now_ms())?;
+        let reserved = self.assignments.assign_storage_url(id, &configs, now_ms())?;
         let record = self.metadata.create(description, reserved.placements().clone()).await?;
         reserved.record();
         self.log_placement(&record);
@@ -129,14 +147,15 @@ impl Database {
     /// # Errors
     /// [`Error::NotFound`]; errors of the metadata roots, and then nothing changed.
     pub async fn update_schema(&self, name: &str, change: impl FnOnce(&mut Schema) + Send) -> Result<()> {
-        let _one_change_at_a_time = self.change().await?;
         let entry = self.entry(name)?;
-        let mut record = entry.record.read().clone();
-        change(&mut record.description.schema);
-        let record = self.metadata.update(record).await?;
-        let description = Arc::new(record.description.clone());
-        *entry.record.write() = record;
-        entry.set_description(description).await
+        let change = |record: &mut CollectionRecord| {
+            change(&mut record.description.schema);
+            Ok(())
+        };
+        self.change_record(&entry, change).await?;
+        // The newest, whoever changed it last.
+        let description = entry.record.read().description.clone();
+        entry.set_description(Arc::new(description)).await
     }
 
     /// Drops a collection with all of its files. False if there is none of that name.
@@ -152,9 +171,11 @@ impl Database {
     }
 
     async fn drop_entry(&self, name: &str, entry: &Entry) -> Result<()> {
-        let mut record = entry.record.read().clone();
-        record.state = CollectionState::Dropping;
-        let record = self.metadata.update(record).await?;
+        let end = |record: &mut CollectionRecord| {
+            record.state = CollectionState::Dropping;
+            Ok(())
+        };
+        let record = self.change_record(entry, end).await?;
         self.catalog.write().remove(name);
         entry.end(missing(name)).await;
         self.finish_drop(&record).await?;
@@ -201,6 +222,7 @@ impl Database {
     pub async fn close(&self) {
         let _one_change_at_a_time = self.changing.lock().await;
         self.closed.store(true, Ordering::Release);
+        let _no_change_of_records = self.records.write().await;
         let entries: Vec<Arc<Entry>> = self.catalog.read().values().cloned().collect();
         for entry in entries {
             entry.end(closed()).await;
@@ -223,7 +245,7 @@ impl Database {
 
     fn insert(&self, record: CollectionRecord, unavailable: Option<Error>) -> Arc<Entry> {
         let name = record.description.name.clone();
-        let entry = Arc::new(Entry::new(record, unavailable));
+        let entry = Arc::new(Entry::new(record, self.roots.clone(), unavailable));
         let id = entry.record.read().description.id;
         let hidden = self.catalog.write().insert(name.clone(), entry.clone());
         if let Some(other) = hidden
@@ -234,6 +256,19 @@ impl Database {
             tracing::error!(collection = name, %id, hidden = %other, "two collections have one name; drop this one to see the other after a restart");
         }
         entry
+    }
+
+    fn entry_of(&self, id: CollectionId) -> Option<Arc<Entry>> {
+        let catalog = self.catalog.read();
+        catalog
+            .values()
+            .find(|entry| entry.record.read().description.id == id)
+            .cloned()
+    }
+
+    /// What was on the roots when they were last listed.
+    fn known_usage(&self) -> Arc<Discovery> {
+        self.usage.lock().discovery.clone()
     }
 
     /// What is on the roots, listed again if the last listing is older than `age_max`.
@@ -253,30 +288,6 @@ impl Database {
         discovery
     }
 
-    /// How each component of a new collection is to be placed.
-    fn assignment_configs(&self, usage: &Discovery) -> Vec<StorageAssignmentConfig> {
-        let components = component_configs(&self.config);
-        let metadata = &self.config.storage.metadata;
-        let configs = components.map(|(of, component)| StorageAssignmentConfig {
-            component: of,
-            strategy: component.distribution_strategy,
-            affinity: component.collection_affinity,
-            copies: if of == StorageComponentType::Metadata {
-                metadata.backup_replicas as usize
-            } else {
-                1
-            },
-            reserve_bytes: 0,
-            candidates: self
-                .roots
-                .of_component(of)
-                .iter()
-                .map(|root| candidate(root, usage))
-                .collect(),
-        });
-        configs.collect()
-    }
-
     fn log_placement(&self, record: &CollectionRecord) {
         for (component, placement) in &record.placement {
             let urls: Vec<String> = placement
@@ -290,30 +301,23 @@ impl Database {
     }
 }
 
-/// Looks again at roots that are not online, for as long as the database lives.
-async fn probe_roots(database: Weak<Database>) {
+/// Looks after the roots for as long as the database lives: those that are not online, and those that are drained.
+async fn look_after_roots(database: Weak<Database>) {
+    let mut probed = Instant::now();
     loop {
-        tokio::time::sleep(PROBE_INTERVAL).await;
+        tokio::time::sleep(UPKEEP_INTERVAL).await;
         let Some(database) = database.upgrade() else { return };
         if database.closed.load(Ordering::Acquire) {
             return;
         }
+        database.go_on_draining().await;
+        if probed.elapsed() < PROBE_INTERVAL {
+            continue;
+        }
+        probed = Instant::now();
         if !database.roots.probe().await.is_empty() {
             database.readmit().await;
         }
-    }
-}
-
-fn candidate(root: &Root, usage: &Discovery) -> Candidate {
-    Candidate {
-        root_id: root.id(),
-        url: root.url().to_owned(),
-        index: root.index(),
-        tags: root.tags().clone(),
-        weight: root.weight(),
-        collections: 0,
-        bytes: usage.bytes_on(root.id()),
-        writable: root.accepts_placements(),
     }
 }
 

@@ -6,6 +6,7 @@
 //! ```text
 //! <root>/<collection id>/<shard>/<file>.<extension of the component>
 //! <viper root>/<collection id>/<shard>/manifest/<version>.json
+//! <lsm root>/<collection id>/<shard>/{compacted/*.sst, manifest/*.manifest, compactions/*.compactions}
 //! <metadata root>/<collection id>/<version>.json
 //! ```
 
@@ -305,6 +306,12 @@ fn has_place(component: StorageComponentType, path: &str) -> bool {
         (StorageComponentType::Metadata, _) => return false,
         (_, [shard, name]) if is_shard(shard) => (name, component.extensions()),
         (StorageComponentType::Viper, [shard, "manifest", name]) if is_shard(shard) => (name, &["json"][..]),
+        (StorageComponentType::Lsm, [shard, directory, name]) if is_shard(shard) => match *directory {
+            "compacted" => (name, component.extensions()),
+            "manifest" => (name, &["manifest"][..]),
+            "compactions" => (name, &["compactions"][..]),
+            _ => return false,
+        },
         _ => return false,
     };
     name.rsplit_once('.')

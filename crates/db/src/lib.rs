@@ -7,6 +7,7 @@ pub mod schema;
 pub mod payload;
 pub mod filter;
 pub mod config;
+mod throttle;
 pub mod root;
 pub mod placement;
 pub mod discovery;
@@ -19,6 +20,7 @@ pub mod state;
 pub mod search;
 pub mod shard;
 pub mod collection;
+pub mod moves;
 pub mod database;
 pub mod verify;
 

@@ -64,6 +64,8 @@ pub struct Root {
     condition: RwLock<Condition>,
     /// Set while the identity file of a known root is missing: it may be initialised again if no collection needs it.
     missing_identity: RwLock<bool>,
+    /// From the identity file; `None` while that was not seen.
+    placement_key: RwLock<Option<String>>,
     usage: Mutex<HashMap<CollectionId, Usage>>,
     last_capacity: Mutex<Option<Capacity>>,
     lock: Mutex<Option<RootLock>>,
@@ -84,6 +86,7 @@ impl Root {
             fs,
             condition: RwLock::new(Condition::new(state)),
             missing_identity: RwLock::new(false),
+            placement_key: RwLock::default(),
             usage: Mutex::default(),
             last_capacity: Mutex::default(),
             lock: Mutex::default(),
@@ -96,6 +99,11 @@ impl Root {
     /// Identity.
     pub fn id(&self) -> RootId {
         self.id
+    }
+
+    /// What the Hash strategy knows it by. Written when the root was initialised, and never changed.
+    pub fn placement_key(&self) -> String {
+        self.placement_key.read().clone().unwrap_or_else(|| self.id.to_string())
     }
 
     /// The component whose files it holds.

@@ -106,6 +106,13 @@ pub struct Schema {
     pub settings: serde_json::Map<String, serde_json::Value>,
 }
 
+impl Schema {
+    /// The region that the collection is to stay in: `metadata.proximadb.region`.
+    pub fn region(&self) -> Option<&str> {
+        self.settings.get("metadata")?.get("proximadb")?.get("region")?.as_str()
+    }
+}
+
 /// Identity and schema of a collection: what a self-describing file carries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CollectionDescription {

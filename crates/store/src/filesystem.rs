@@ -7,6 +7,7 @@ mod bounded;
 mod create;
 mod delete;
 mod disk;
+mod metered;
 mod path;
 
 use std::collections::BTreeMap;

@@ -11,6 +11,7 @@
 //! `object_store::local` is not used: it never syncs deletes, may acknowledge a file whose new directory another thread
 //! has not yet synced, and reads on the threads of whoever asks.
 
+mod multipart;
 mod object;
 
 use std::collections::BTreeSet;
@@ -160,7 +161,7 @@ impl Disk {
         let range = match &options.range {
             Some(range) => range
                 .as_range(meta.size)
-                .map_err(|error| io::Error::new(ErrorKind::InvalidInput, error.to_string()))?,
+                .map_err(|error| io::Error::new(ErrorKind::UnexpectedEof, error.to_string()))?,
             None => 0..meta.size,
         };
         if options.head {

@@ -105,6 +105,7 @@ impl Settings {
                 let roots: Vec<String> = self.value(METADATA_URLS)?;
                 Some(Value::Integer(if roots.len() >= 2 { 2 } else { 1 }))
             }
+            Default::NoGroups => Some(Value::Array(Vec::new())),
             Default::Unset => None,
         };
         let origin = Origin {

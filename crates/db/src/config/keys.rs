@@ -1,7 +1,7 @@
 //! The one table of configuration keys. Loading, defaults, the errors about unknown keys, `config show` and
 //! docs/config.md all come from it, so none of them can know a key that the others do not.
 
-use super::DistributionStrategy;
+use super::{DistributionStrategy, WalFormat};
 
 /// One configuration key.
 #[derive(Debug)]
@@ -50,6 +50,12 @@ pub(super) enum Kind {
     },
     /// A positive, finite number.
     Weight,
+    /// A finite number from 0.
+    Cost,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// Groups of components: a list of lists of their names.
+    Groups,
     Strategy,
     /// URLs of roots. `what` names the component in messages, as in "No WAL URLs configured".
     Urls {
@@ -70,6 +76,8 @@ pub(super) enum Default {
     Directory(&'static str),
     /// 2 with two or more metadata URLs, else 1: a single root cannot hold a second copy.
     Replicas,
+    /// An empty list.
+    NoGroups,
     /// No value.
     Unset,
 }
@@ -190,6 +198,13 @@ pub(super) const KEYS: &[Key] = &[
     ),
     affinity("storage.wal_config.collection_affinity"),
     key(
+        "storage.wal_config.format",
+        Kind::Word(&[WalFormat::Avro.name(), WalFormat::Bincode.name()]),
+        Default::Text(WalFormat::Avro.name()),
+        "wal",
+        "How new log files are encoded, and their extension; files of the other format are still read",
+    ),
+    key(
         "storage.wal_config.memory_flush_size_bytes",
         SIZE_BYTES,
         Default::Integer(1_048_576),
@@ -244,6 +259,13 @@ pub(super) const KEYS: &[Key] = &[
         "placement",
         "true: indexes are placed by collection and index type, types of one kind together; false: by collection alone",
     ),
+    key(
+        "storage.index_config.backup_replicas",
+        Kind::Integer { min: 0, max: 64 },
+        Default::Integer(1),
+        "placement",
+        "Copies of each index, each on another index root; 0 and 1 both mean one copy",
+    ),
     cache("storage.index_config.cache_size_mb"),
     urls(
         "storage.collection_metadata_config.metadata_urls",
@@ -265,6 +287,34 @@ pub(super) const KEYS: &[Key] = &[
     ),
     cache("storage.collection_metadata_config.cache_size_mb"),
     key(
+        "storage.moves.max_bytes_per_second",
+        Kind::Integer { min: 0, max: i64::MAX },
+        Default::Integer(67_108_864),
+        "moves",
+        "Bytes that moves, drains and rebalancing together copy in a second; 0: no limit",
+    ),
+    key(
+        "storage.moves.parallel",
+        Kind::Integer { min: 1, max: 64 },
+        Default::Integer(2),
+        "moves",
+        "Most collections that are moved at the same time",
+    ),
+    key(
+        "storage.placement.policies.same_device",
+        Kind::Groups,
+        Default::NoGroups,
+        "placement",
+        "Groups of components that live on one device for each collection, as in [[\"wal\", \"viper\"]]",
+    ),
+    key(
+        "storage.placement.policies.different_device",
+        Kind::Groups,
+        Default::NoGroups,
+        "placement",
+        "Groups of components that live on different devices for each collection, as in [[\"wal\", \"index\"]]",
+    ),
+    key(
         "storage.roots.<url prefix>.weight",
         Kind::Weight,
         Default::Unset,
@@ -272,11 +322,32 @@ pub(super) const KEYS: &[Key] = &[
         "Share of new collections that the roots below this prefix get from the Hash strategy, relative to 1 for every other root",
     ),
     key(
+        "storage.roots.<url prefix>.cost_per_gb_month",
+        Kind::Cost,
+        Default::Unset,
+        "placement",
+        "Price of a GB for a month on the roots below this prefix, for the CostOptimized strategy",
+    ),
+    key(
+        "storage.roots.<url prefix>.region",
+        Kind::Text,
+        Default::Unset,
+        "placement",
+        "The same as tags.region: where the roots below this prefix are, for the RegionAffinityBased strategy",
+    ),
+    key(
+        "storage.roots.<url prefix>.device",
+        Kind::Text,
+        Default::Unset,
+        "placement",
+        "The same as tags.device: what the roots below this prefix share, for policies; else found from the file system",
+    ),
+    key(
         "storage.roots.<url prefix>.tags.<tag>",
         Kind::Text,
         Default::Unset,
         "placement",
-        "A label of the roots below this prefix, such as region, tier or device",
+        "A label of the roots below this prefix, such as region, tier, cost or device",
     ),
     key(
         "storage.credentials.<url prefix>.<option>",

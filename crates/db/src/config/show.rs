@@ -1,5 +1,6 @@
 //! The effective configuration for a reader: as TOML that loads to the same values, and as JSON.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use serde_json::{Map, json};
@@ -14,7 +15,7 @@ impl Config {
     pub fn show(&self) -> String {
         let mut text = String::new();
         let mut section = String::new();
-        for setting in self.settings() {
+        for setting in by_table(self.settings()) {
             let (table, name) = setting.path.split_at(setting.path.len() - 1);
             let (table, name) = (render(table), render(name));
             if table != section {
@@ -40,6 +41,16 @@ impl Config {
             .map(|setting| (setting.key.clone(), entry(setting)));
         serde_json::Value::Object(entries.collect::<Map<_, _>>())
     }
+}
+
+/// The settings with those of one table together: TOML opens a table once. Tables and keys keep their order.
+fn by_table(settings: &[Setting]) -> Vec<&Setting> {
+    let table = |setting: &Setting| setting.path.split_last().map(|(_, table)| table.to_vec());
+    let mut tables: Vec<_> = settings.iter().map(table).collect();
+    let mut seen = BTreeSet::new();
+    tables.retain(|table| seen.insert(table.clone()));
+    let members = |wanted| settings.iter().filter(move |setting| table(setting) == wanted);
+    tables.into_iter().flat_map(members).collect()
 }
 
 fn entry(setting: &Setting) -> serde_json::Value {

@@ -10,15 +10,28 @@ use serde::{Deserialize, Serialize};
 pub enum DistributionStrategy {
     /// The next root in sequence, by a durable counter for each component.
     RoundRobin,
-    /// Weighted rendezvous hashing over the identities of the roots.
+    /// Weighted rendezvous hashing over the hash keys of the roots.
     Hash,
     /// The root with the fewest collections and bytes.
     LoadBalanced,
+    /// The root that answers fastest.
+    PerformanceBased,
+    /// The cheapest root.
+    CostOptimized,
+    /// Only roots of the collection's region.
+    RegionAffinityBased,
 }
 
 impl DistributionStrategy {
     /// Every strategy, in the order of the documentation.
-    pub const ALL: [Self; 3] = [Self::RoundRobin, Self::Hash, Self::LoadBalanced];
+    pub const ALL: [Self; 6] = [
+        Self::RoundRobin,
+        Self::Hash,
+        Self::LoadBalanced,
+        Self::PerformanceBased,
+        Self::CostOptimized,
+        Self::RegionAffinityBased,
+    ];
 
     /// The exact name used in configurations, records and metrics.
     pub const fn name(self) -> &'static str {
@@ -26,6 +39,9 @@ impl DistributionStrategy {
             Self::RoundRobin => "RoundRobin",
             Self::Hash => "Hash",
             Self::LoadBalanced => "LoadBalanced",
+            Self::PerformanceBased => "PerformanceBased",
+            Self::CostOptimized => "CostOptimized",
+            Self::RegionAffinityBased => "RegionAffinityBased",
         }
     }
 }
@@ -46,7 +62,8 @@ pub struct UnknownStrategy {
 impl UnknownStrategy {
     fn choices() -> String {
         let names = DistributionStrategy::ALL.map(DistributionStrategy::name);
-        names.join(", ")
+        let (common, further) = names.split_at(3);
+        format!("{} (further: {})", common.join(", "), further.join(", "))
     }
 }
 

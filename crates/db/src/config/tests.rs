@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 //! Feature rows A1 to A18, as far as loading a configuration decides them.
 
+mod placement_keys;
 mod readers;
 mod reference;
 mod rows;

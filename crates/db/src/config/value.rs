@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 
 use toml::Value;
 
-use super::DistributionStrategy;
 use super::keys::{Form, Kind};
+use super::{DistributionStrategy, policies};
 
 impl Kind {
     /// Accepts a value of this kind, or says what was expected.
@@ -17,6 +17,10 @@ impl Kind {
             (Self::Integer { min, max }, Value::Integer(number)) if (min..=max).contains(number) => Ok(()),
             (Self::Weight, Value::Float(number)) if *number > 0.0 && number.is_finite() => Ok(()),
             (Self::Weight, Value::Integer(number)) if *number > 0 => Ok(()),
+            (Self::Cost, Value::Float(number)) if *number >= 0.0 && number.is_finite() => Ok(()),
+            (Self::Cost, Value::Integer(number)) if *number >= 0 => Ok(()),
+            (Self::Word(words), Value::String(text)) if words.contains(&text.as_str()) => Ok(()),
+            (Self::Groups, value) if policies::is_groups(value) => Ok(()),
             (Self::Address, Value::String(text)) if text.parse::<SocketAddr>().is_ok() => Ok(()),
             (Self::Variable, Value::String(text)) if is_variable_name(text) => Ok(()),
             (Self::Strategy, Value::String(text)) => text
@@ -38,9 +42,12 @@ impl Kind {
         match self {
             Self::Boolean => text.parse().map_or_else(|_| as_text(), Value::Boolean),
             Self::Integer { .. } => text.parse().map_or_else(|_| as_text(), Value::Integer),
-            Self::Weight => text.parse().map_or_else(|_| as_text(), Value::Float),
+            Self::Weight | Self::Cost => text.parse().map_or_else(|_| as_text(), Value::Float),
+            Self::Groups => toml_value(text),
             Self::Urls { .. } if form == Form::Same => parse_list(text),
-            Self::Address | Self::Variable | Self::Text | Self::Strategy | Self::Urls { .. } => as_text(),
+            Self::Address | Self::Variable | Self::Text | Self::Word(_) | Self::Strategy | Self::Urls { .. } => {
+                as_text()
+            }
         }
     }
 
@@ -54,6 +61,9 @@ impl Kind {
             Self::Integer { min, max: i64::MAX } => format!("a whole number of at least {min}"),
             Self::Integer { min, max } => format!("a whole number from {min} to {max}"),
             Self::Weight => "a number above 0".to_owned(),
+            Self::Cost => "a number of at least 0".to_owned(),
+            Self::Word(words) => format!("one of {}", words.join(", ")),
+            Self::Groups => "a list of groups, each with two or more of wal, viper, lsm, index, metadata".to_owned(),
             Self::Strategy => "the name of a strategy".to_owned(),
             Self::Urls { .. } => "a list of URLs".to_owned(),
         }
@@ -69,10 +79,15 @@ fn is_variable_name(text: &str) -> bool {
 /// A list in an environment variable: a TOML array, or URLs with commas between them.
 fn parse_list(text: &str) -> Value {
     if text.trim_start().starts_with('[') {
-        let document = format!("list = {text}").parse::<toml::Table>();
-        let list = document.ok().and_then(|mut table| table.remove("list"));
-        return list.unwrap_or_else(|| Value::String(text.to_owned()));
+        return toml_value(text);
     }
     let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
     Value::Array(items.map(|item| Value::String(item.to_owned())).collect())
+}
+
+/// A TOML value, or the text itself when it is none.
+fn toml_value(text: &str) -> Value {
+    let document = format!("value = {text}").parse::<toml::Table>();
+    let value = document.ok().and_then(|mut table| table.remove("value"));
+    value.unwrap_or_else(|| Value::String(text.to_owned()))
 }

@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::RwLock;
 use tokio::sync::Mutex as AsyncMutex;
 
-use super::{Database, now_ms};
+use super::{Database, closed, missing, now_ms};
 use crate::collection::Collection;
 use crate::error::{Error, Result};
-use crate::metadata::CollectionRecord;
+use crate::metadata::{CollectionRecord, CollectionState};
 use crate::placement::Assignment;
-use crate::root::{Root, StorageComponentType};
+use crate::root::{Roots, StorageComponentType};
 use crate::schema::CollectionDescription;
-use crate::shard::{Shard, ShardOptions};
+use crate::shard::{Homes, Shard, ShardOptions};
 
 /// The only shard of a collection, until there are several.
 pub(crate) const SHARD: &str = "000";
@@ -24,6 +24,10 @@ pub(crate) const SHARD: &str = "000";
 /// One collection of the catalog, open or not.
 pub(super) struct Entry {
     pub(super) record: RwLock<CollectionRecord>,
+    /// Where its files are, as the record says it; shared with the open shard.
+    homes: Arc<Homes>,
+    /// One change of the record at a time.
+    updating: AsyncMutex<()>,
     opened: AsyncMutex<Opened>,
     /// When it was last used, ms since 1970 UTC.
     touched_ms: AtomicU64,
@@ -39,9 +43,12 @@ enum Opened {
 }
 
 impl Entry {
-    pub(super) fn new(record: CollectionRecord, unavailable: Option<Error>) -> Self {
+    pub(super) fn new(record: CollectionRecord, roots: Arc<Roots>, unavailable: Option<Error>) -> Self {
+        let homes = Homes::new(record.description.id, roots, record.placement.clone());
         Self {
             record: RwLock::new(record),
+            homes: Arc::new(homes),
+            updating: AsyncMutex::default(),
             opened: AsyncMutex::new(Opened::NotYet),
             touched_ms: AtomicU64::new(0),
             unavailable,
@@ -106,11 +113,8 @@ impl Database {
         if let Some(reason) = &entry.unavailable {
             return Err(reason.clone());
         }
-        let record = entry.record.read().clone();
         let options = ShardOptions {
-            wal_root: self.home(&record, StorageComponentType::Wal)?,
-            viper_root: self.home(&record, StorageComponentType::Viper)?,
-            index_root: self.home(&record, StorageComponentType::Index)?,
+            homes: entry.homes.clone(),
             memory_flush_size_bytes: self.config.storage.wal.memory_flush_size_bytes,
             segment_size_bytes: self.config.storage.viper.segment_size_mb << 20,
             budget: self.budget.clone(),
@@ -124,14 +128,33 @@ impl Database {
             .map_err(|error| Error::Internal(format!("opening a collection failed: {error}")))?
     }
 
-    fn home(&self, record: &CollectionRecord, component: StorageComponentType) -> Result<Arc<Root>> {
-        let home = record
-            .placement
-            .get(&component)
-            .and_then(|placement| placement.roots.first());
-        let id = home.ok_or_else(|| Error::Corruption(format!("{} has no {component} root", record.description.id)))?;
-        let root = self.roots.by_id(*id)?;
-        root.available()?;
-        Ok(root)
+    /// Changes the record of a collection durably, one change at a time, and then what is known of it in memory.
+    ///
+    /// # Errors
+    /// Those of `change`; [`Error::NotFound`] while it is dropped; errors of the metadata roots: nothing changed then.
+    pub(super) async fn change_record(
+        &self,
+        entry: &Entry,
+        change: impl FnOnce(&mut CollectionRecord) -> Result<()> + Send,
+    ) -> Result<CollectionRecord> {
+        let _until_closed = self.records.read().await;
+        if self.closed.load(Ordering::Acquire) {
+            return Err(closed());
+        }
+        let _one_change_at_a_time = entry.updating.lock().await;
+        let mut record = entry.record.read().clone();
+        if record.state == CollectionState::Dropping {
+            return Err(missing(&record.description.name));
+        }
+        let before = record.placement.clone();
+        change(&mut record)?;
+        let record = self.metadata.update(record).await?;
+        if record.placement != before {
+            self.assignments
+                .record_assignment(record.description.id, record.placement.clone());
+            entry.homes.set(record.placement.clone());
+        }
+        *entry.record.write() = record.clone();
+        Ok(record)
     }
 }

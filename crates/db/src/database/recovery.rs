@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::{Database, now_ms};
 use crate::discovery::{self, Discovery};
-use crate::engine::manifest::Manifest;
+use crate::engine::manifest::{Manifest, version_of};
+use crate::engine::parquet::decode;
 use crate::error::{Error, Result};
 use crate::metadata::{CollectionRecord, CollectionState, LoadedRecords};
 use crate::placement::{Placement, Placements};
@@ -131,8 +132,8 @@ impl Database {
             .iter()
             .filter(|(c, _)| **c != StorageComponentType::Metadata)
         {
-            for home in &placement.roots {
-                let deleted = self.roots.by_id(*home)?.delete_dir(&id.to_string()).await?;
+            for home in placement.all_roots() {
+                let deleted = self.roots.by_id(home)?.delete_dir(&id.to_string()).await?;
                 tracing::info!(collection = %id, %component, files = deleted, "files of a dropped collection deleted");
             }
         }
@@ -188,7 +189,7 @@ impl Database {
             self.insert(CollectionRecord::new(description, homes), unavailable);
             return Ok(());
         }
-        let configs = self.assignment_configs(discovery);
+        let configs = self.assignment_configs(&description.schema, discovery).await;
         let reserved = self.assignments.assign_storage_url(id, &configs, now_ms())?;
         let record = self.metadata.create(description, reserved.placements().clone()).await?;
         reserved.record();
@@ -207,8 +208,8 @@ impl Database {
             .collect()
     }
 
-    /// Where the files of a component lie. Files on two roots without a record to decide are reported; the root with more bytes wins
-    /// and nothing is deleted.
+    /// Where the files of a component lie. On several roots (striping, a move, a copy by hand) all of them count: the one with
+    /// most bytes is the home, and what occurs twice is the same file or the same operation.
     fn found_home(
         &self,
         id: CollectionId,
@@ -222,9 +223,9 @@ impl Database {
             .collect();
         places.sort_by_key(|(bytes, root)| (std::cmp::Reverse(*bytes), root.id()));
         if let [(_, chosen), (_, other), ..] = &places[..] {
-            tracing::error!(collection = %id, %component, chosen = chosen.url(), other = other.url(), "files on two roots and no record");
+            tracing::warn!(collection = %id, %component, chosen = chosen.url(), other = other.url(), "files on several roots and no record");
         }
-        let (_, root) = places.first()?;
+        let ((_, root), others) = places.split_first()?;
         let (_, config) = super::component_configs(&self.config).find(|(of, _)| *of == component)?;
         Some(Placement {
             roots: vec![root.id()],
@@ -232,20 +233,22 @@ impl Database {
             affinity: config.collection_affinity,
             sequence: None,
             assigned_at_ms: now_ms(),
-            also: Vec::new(),
+            also: others.iter().map(|(_, root)| root.id()).collect(),
             types: BTreeMap::new(),
             moving: None,
         })
     }
 
-    /// What the newest log file or manifest says the collection is.
+    /// What the collection's own files say that it is: the newest log file, manifest or segment that can be read.
     async fn describe(&self, id: CollectionId, discovery: &Discovery) -> Result<CollectionDescription> {
         for component in SELF_DESCRIBING {
             for (root, _, files) in discovery.of_component(component).filter(|(_, found, _)| *found == id) {
                 for file in files.iter().rev() {
-                    let described = match component {
-                        StorageComponentType::Wal => crate::wal::describe(&file.path, &root.read(&file.path).await?),
-                        _ => describe_by_manifest(&root.read(&file.path).await?),
+                    let described = match root.read(&file.path).await {
+                        Ok(bytes) if component == StorageComponentType::Wal => crate::wal::describe(&file.path, &bytes),
+                        Ok(bytes) if version_of(&file.path).is_some() => describe_by_manifest(&bytes),
+                        Ok(bytes) => describe_by_segment(bytes),
+                        Err(error) => Err(error),
                     };
                     match described {
                         Ok(description) if description.id == id => return Ok(description),
@@ -269,15 +272,21 @@ fn describe_by_manifest(bytes: &[u8]) -> Result<CollectionDescription> {
         .map_err(|error| Error::Corruption(error.to_string()))
 }
 
+fn describe_by_segment(bytes: bytes::Bytes) -> Result<CollectionDescription> {
+    decode(&bytes)
+        .map(|(footer, _)| footer.description)
+        .map_err(|error| Error::Corruption(error.0))
+}
+
 fn homes(record: &CollectionRecord) -> impl Iterator<Item = RootId> {
-    record.placement.values().flat_map(|placement| placement.roots.clone())
+    record.placement.values().flat_map(Placement::all_roots)
 }
 
 /// Logs files of a collection on roots that are not its homes: an operator moved or copied them, or a drop was cut short.
 fn report_strays(record: &CollectionRecord, discovery: &Discovery) {
     for (component, placement) in &record.placement {
         for (root, id, files) in discovery.of_component(*component) {
-            if id == record.description.id && !placement.roots.contains(&root.id()) {
+            if id == record.description.id && !placement.all_roots().contains(&root.id()) {
                 tracing::error!(collection = %id, %component, root = root.url(), files = files.len(), "files outside of the collection's home; the record decides, they are not used");
             }
         }

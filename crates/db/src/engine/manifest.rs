@@ -36,6 +36,9 @@ pub struct SegmentMeta {
     pub id: SegmentId,
     /// The root that holds its file.
     pub root_id: RootId,
+    /// Another root with a complete copy, while the segment moves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<RootId>,
     /// Rows, dead ones included.
     pub rows: u64,
     /// Tombstones.
@@ -106,7 +109,11 @@ impl Manifest {
     ///
     /// A compaction's inputs are left out when its outputs are complete: all there, or a missing one itself replaced,
     /// or an input already deleted (that happens after the commit only). Otherwise both stay: they hold the same rows
-    /// under the same sequence numbers, so an id may occur twice with the *same* number.
+    /// under the same sequence numbers, so an id may occur twice with the *same* number. Of two copies of a segment on
+    /// two roots (a move was cut short) the first counts.
+    ///
+    /// `flushed_seq` is the largest number in the segments; a flush that was cut short may have left holes below it, so
+    /// the caller replays whatever the log still has.
     ///
     /// # Errors
     /// [`Error::Corruption`] if the files are not all of this collection and shard, or there are none.
@@ -139,8 +146,12 @@ impl Manifest {
         let obsolete: Vec<SegmentId> = complete
             .flat_map(|(footer, _)| footer.replaces.iter().copied())
             .collect();
-        let kept = found.iter().filter(|(footer, _)| !obsolete.contains(&footer.id));
-        let segments = kept.map(|(_, meta)| meta.clone()).collect();
+        let mut segments: Vec<SegmentMeta> = Vec::new();
+        for (footer, meta) in found {
+            if !obsolete.contains(&footer.id) && segments.iter().all(|kept| kept.id != footer.id) {
+                segments.push(meta.clone());
+            }
+        }
         Ok(Self::empty(newest.description.clone(), shard).next(newest.description.clone(), newest.max_seq, segments))
     }
 

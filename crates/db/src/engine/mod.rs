@@ -11,8 +11,9 @@
 //! | [`manifest`] | the list of segments of a shard: numbered, checksummed, one writer wins |
 //! | [`compaction`] | which segments to merge, and what the merged one holds |
 //! | [`viper`] | the files: writing, reading, rebuilding the manifest from footers |
+//! | [`lsm`] | the other engine: rows in a log-structured merge tree instead of segment files |
 //!
-//! Everything but `manifest` and `viper` is functions from values to values. Not here: which row of an id is the live
+//! Everything but `manifest`, `viper` and `lsm` is functions from values to values. Not here: which row of an id is the live
 //! one (the shard derives it from sequence numbers), the log, and the indexes over segments.
 
 // In the order of their dependence, which rustfmt keeps only across blank lines: each uses those above it.
@@ -28,6 +29,8 @@ pub mod parquet;
 
 pub mod compaction;
 pub mod viper;
+
+pub mod lsm;
 
 #[cfg(test)]
 pub(crate) mod samples;

@@ -51,9 +51,25 @@ pub struct Written {
     /// For the manifest.
     pub meta: SegmentMeta,
     /// Its rows as they are in the file.
-    pub data: SegmentData,
+    pub data: Arc<SegmentData>,
     /// Where they were in the rows given (`order[row] = old row`).
     pub order: Vec<u32>,
+}
+
+/// Rows on their way into one segment.
+#[derive(Debug)]
+pub struct Piece {
+    footer: SegmentFooter,
+    rows: SegmentData,
+    /// Where they were in the rows given.
+    order: Vec<u32>,
+}
+
+impl Piece {
+    /// The segment that they become.
+    pub fn id(&self) -> SegmentId {
+        self.footer.id
+    }
 }
 
 /// Segments of `<collection>/<shard>` on one root.
@@ -86,18 +102,29 @@ impl Viper {
     /// Errors of the root: some segments may be there, and none is in a manifest. [`Error::Internal`] if the rows do
     /// not fit the schema.
     pub async fn write_segments(&self, data: SegmentData, request: &WriteRequest) -> Result<Vec<Written>> {
+        let pieces = self.pieces(data, request).await?;
+        let mut written = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            written.push(self.write_piece(piece).await?);
+        }
+        Ok(written)
+    }
+
+    /// The rows as the segments that they will be, in the order of their sequence numbers.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if the program is being stopped.
+    pub async fn pieces(&self, data: SegmentData, request: &WriteRequest) -> Result<Vec<Piece>> {
         assert!(request.description.id == self.collection, "rows of this collection");
         if data.seq_range().is_none() {
             return Ok(Vec::new());
         }
         let max_bytes = usize::try_from(request.segment_size_bytes).unwrap_or(usize::MAX);
-        let pieces = cpu(move || data.split(max_bytes)).await?;
-        let ids: Vec<SegmentId> = pieces.iter().map(|_| SegmentId::generate()).collect();
-        let mut written = Vec::with_capacity(ids.len());
+        let parts = cpu(move || data.split(max_bytes)).await?;
+        let ids: Vec<SegmentId> = parts.iter().map(|_| SegmentId::generate()).collect();
         let count = ids.len();
-        // One after the other: a later piece without an earlier one would be a hole in the sequence.
-        for (number, (piece, order)) in pieces.into_iter().enumerate() {
-            let (min_seq, max_seq) = piece.seq_range().unwrap_or_default();
+        let piece = |(number, (rows, order)): (usize, (SegmentData, Vec<u32>))| {
+            let (min_seq, max_seq) = rows.seq_range().unwrap_or_default();
             let id = ids[number];
             let footer = SegmentFooter {
                 id,
@@ -116,22 +143,27 @@ impl Viper {
                     ids.clone()
                 },
             };
-            written.push(self.write_piece(footer, piece, order).await?);
-        }
-        Ok(written)
+            Piece { footer, rows, order }
+        };
+        Ok(parts.into_iter().enumerate().map(piece).collect())
     }
 
-    async fn write_piece(&self, footer: SegmentFooter, piece: SegmentData, before: Vec<u32>) -> Result<Written> {
+    /// Writes one segment, durably.
+    ///
+    /// # Errors
+    /// As [`write_segments`](Self::write_segments).
+    pub async fn write_piece(&self, piece: Piece) -> Result<Written> {
         let root_id = self.root.id();
         let encoding = move || {
-            let (data, order) = sort_by_cluster(&footer.description.schema, &piece);
-            let order = order.iter().map(|row| before[*row as usize]).collect();
+            let Piece { footer, rows, order } = piece;
+            let (data, sorted) = sort_by_cluster(&footer.description.schema, &rows);
+            let order = sorted.iter().map(|row| order[*row as usize]).collect();
             let bytes =
                 encode(&footer, &data).map_err(|error| Error::Internal(format!("segment {}: {error}", footer.id)))?;
             Ok::<_, Error>((
                 Written {
                     meta: meta(&footer, &data, &bytes, root_id),
-                    data,
+                    data: Arc::new(data),
                     order,
                 },
                 bytes,
@@ -159,6 +191,12 @@ impl Viper {
         }
         let bytes = bytes.ok_or_else(|| self.corrupt(&self.path(meta.id, EXTENSIONS[0]), "the file is missing"))?;
         let (found, _, data) = self.check(path.clone(), bytes).await?;
+        // Which of two copies this is does not matter for what it holds.
+        let found = SegmentMeta {
+            root_id: meta.root_id,
+            copy: meta.copy,
+            ..found
+        };
         if found != *meta {
             return Err(self.corrupt(
                 &path,
@@ -166,19 +204,6 @@ impl Viper {
             ));
         }
         Ok(data)
-    }
-
-    /// The rows of several segments, in their order; a few are read at a time.
-    ///
-    /// # Errors
-    /// As [`read_segment`](Self::read_segment), the first one.
-    pub async fn read_segments(&self, metas: &[SegmentMeta]) -> Result<Vec<SegmentData>> {
-        // Boxed and collected: a closure inside the stream ties the future to one lifetime, and it could not be spawned.
-        let reads: Vec<_> = metas.iter().map(|meta| self.read_segment(meta).boxed()).collect();
-        futures::stream::iter(reads)
-            .buffered(CONCURRENT_READS)
-            .try_collect()
-            .await
     }
 
     /// What the segment files among these say about themselves, for [`Manifest::rebuild`]; every byte is read and
@@ -219,6 +244,27 @@ impl Viper {
         Ok(())
     }
 
+    /// Copies a segment's file to the same place on another root, durably, and reads the copy back to verify it.
+    ///
+    /// # Errors
+    /// [`Error::Corruption`] if the original or the copy is not what `meta` says; errors of the roots.
+    pub async fn copy_segment(&self, meta: &SegmentMeta, to: &Self) -> Result<()> {
+        let path = self.path(meta.id, EXTENSIONS[0]);
+        let bytes = match self.root.read_if_exists(&path).await? {
+            Some(bytes) => bytes,
+            None => self.root.read(&self.path(meta.id, EXTENSIONS[1])).await?,
+        };
+        if crc32(&bytes) != meta.crc32 {
+            return Err(self.corrupt(&path, "its checksum is not that of the manifest"));
+        }
+        to.root.write_atomic(&path, bytes).await?;
+        if crc32(&to.root.read(&path).await?) != meta.crc32 {
+            return Err(to.corrupt(&path, "the copy that was just written reads back differently"));
+        }
+        to.root.add_usage(self.collection, meta.bytes, 1);
+        Ok(())
+    }
+
     /// The files that the newest manifest does not need: segments of unfinished writes, replaced segments and old
     /// manifests. The caller deletes them while nothing is being written.
     pub fn orphans(&self, manifest: &Manifest, files: &[FileInfo]) -> Vec<FileInfo> {
@@ -226,7 +272,7 @@ impl Viper {
             manifest
                 .segments
                 .iter()
-                .any(|meta| meta.id == id && meta.root_id == self.root.id())
+                .any(|meta| meta.id == id && (meta.root_id == self.root.id() || meta.copy == Some(self.root.id())))
         };
         let is_orphan = |file: &&FileInfo| match (segment_of(&file.path), version_of(&file.path)) {
             (Some(id), _) => !named(id),
@@ -269,6 +315,7 @@ fn meta(footer: &SegmentFooter, data: &SegmentData, bytes: &Bytes, root_id: Root
     SegmentMeta {
         id: footer.id,
         root_id,
+        copy: None,
         rows: data.len() as u64,
         tombstones: data.tombstones.len() as u64,
         min_seq: footer.min_seq,
@@ -281,7 +328,7 @@ fn meta(footer: &SegmentFooter, data: &SegmentData, bytes: &Bytes, root_id: Root
 }
 
 /// Runs work that keeps a core busy where it holds up nobody's requests.
-async fn cpu<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+pub(crate) async fn cpu<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| Error::Internal(format!("a segment's encoding or decoding: {error}")))

@@ -46,16 +46,59 @@ pub struct Moving {
 }
 
 impl Placement {
+    /// The roots that were chosen for it, each once, the home first: where it counts as load.
+    pub fn homes(&self) -> Vec<RootId> {
+        distinct(self.roots.iter().chain(self.types.values().flatten()))
+    }
+
+    /// The roots of an index type, in order: the home first, then the further copies.
+    pub fn roots_of(&self, kind: IndexType) -> &[RootId] {
+        self.types.get(&kind).unwrap_or(&self.roots)
+    }
+
     /// Every root that may hold a file of it, each once, the home first.
     pub fn all_roots(&self) -> Vec<RootId> {
-        let mut all: Vec<RootId> = Vec::new();
-        for &root in self.roots.iter().chain(self.types.values().flatten()).chain(&self.also) {
-            if !all.contains(&root) {
-                all.push(root);
+        distinct(self.roots.iter().chain(self.types.values().flatten()).chain(&self.also))
+    }
+
+    /// The files are to go from one root to another: from now on both may hold some.
+    pub fn begin_move(&mut self, moving: Moving) {
+        if !self.all_roots().contains(&moving.to) {
+            self.also.push(moving.to);
+        }
+        self.moving = Some(moving);
+    }
+
+    /// Everything is on the new root: it takes the place of the old one, which may still hold files to be deleted.
+    pub fn switch_to_target(&mut self) {
+        let Some(Moving { from, to }) = self.moving else { return };
+        self.also.retain(|root| *root != to);
+        for home in self.roots.iter_mut().chain(self.types.values_mut().flatten()) {
+            if *home == from {
+                *home = to;
             }
         }
-        all
+        let all = self.all_roots();
+        self.also
+            .extend([from, to].into_iter().filter(|root| !all.contains(root)));
     }
+
+    /// Nothing is left on the old root.
+    pub fn end_move(&mut self) {
+        if let Some(Moving { from, .. }) = self.moving.take() {
+            self.also.retain(|root| *root != from);
+        }
+    }
+}
+
+fn distinct<'a>(roots: impl Iterator<Item = &'a RootId>) -> Vec<RootId> {
+    let mut all: Vec<RootId> = Vec::new();
+    for &root in roots {
+        if !all.contains(&root) {
+            all.push(root);
+        }
+    }
+    all
 }
 
 /// The placements of a collection by component: the field of its metadata record.
@@ -140,28 +183,31 @@ pub struct StorageAssignment {
 }
 
 impl StorageAssignment {
-    /// The views of an assignment, one for each root in order; `root_use` answers for a root.
+    /// The views of an assignment, one for each of its roots in order, and then one for each further root that holds files
+    /// of it (striped, or of an index type); `root_use` answers for a root.
     pub fn views(
         collection: CollectionId,
         component: StorageComponentType,
         assignment: &Assignment,
         root_use: impl Fn(RootId) -> RootUse,
     ) -> Vec<Self> {
-        let view = |&root_id: &RootId| {
+        let placement = &assignment.placement;
+        let view = |root_id: RootId| {
             let on_root = root_use(root_id);
-            Self {
+            let shown = placement.roots.contains(&root_id) || on_root.file_count > 0;
+            shown.then(|| Self {
                 resource_id: collection,
                 storage_url: on_root.url,
                 root_id,
                 directory_index: on_root.directory_index,
-                assigned_at: assignment.placement.assigned_at_ms,
+                assigned_at: placement.assigned_at_ms,
                 last_accessed: assignment.last_accessed_ms,
                 file_count: on_root.file_count,
                 total_size_bytes: on_root.total_size_bytes,
                 resource_type: component.into(),
-            }
+            })
         };
-        assignment.placement.roots.iter().map(view).collect()
+        placement.all_roots().into_iter().filter_map(view).collect()
     }
 }
 
@@ -209,7 +255,8 @@ pub struct AssignmentStats {
 pub struct ComponentStats {
     /// Collections with an assignment.
     pub collections: u64,
-    /// Assigned copies: the sum over `roots`. Equals `collections` where there is one copy each.
+    /// Assigned copies: the sum over `roots`. Equals `collections` where there is one copy each, and one home for all index
+    /// types.
     pub copies: u64,
     /// Copies by root. Roots without any are absent.
     pub roots: BTreeMap<RootId, u64>,

@@ -11,6 +11,11 @@ pub(super) struct Counter {
 }
 
 impl Counter {
+    /// The number that [`take`](Self::take) would hand out.
+    pub(super) fn peek(&self) -> u64 {
+        self.returned.first().copied().unwrap_or(self.next)
+    }
+
     /// The next free number.
     pub(super) fn take(&mut self) -> u64 {
         self.returned.pop_first().unwrap_or_else(|| {

@@ -1,12 +1,14 @@
-//! Hash: weighted rendezvous hashing. Every root draws a number from the key and its own identity; the lowest cost wins.
+//! Hash: weighted rendezvous hashing. Every root draws a number from the key and its own hash key; the lowest cost wins.
+//! A root's hash key is written into its identity file when the root is initialised, from its URL: servers that are set up
+//! with the same configuration place alike, and a root that is renamed or moved later keeps its key and its collections.
 //!
 //! Adding a root moves only the keys that it wins; removing one moves only its own. The position in the list plays no
 //! part. The algorithm has a name and frozen test vectors, because another answer would scatter what was placed by it:
 //!
 //! ```text
-//! rendezvous-xxh3-v1:  h = XXH3-64(root id, 16 bytes ‖ key, UTF-8)   seed 0
-//!                      u = (2h + 1) / 2^65                           in (0, 1), never 0
-//!                      cost = -log2(u) / weight                      in steps of 2^-46; least first
+//! rendezvous-xxh3-v2:  h = XXH3-64(hash key of the root ‖ 00 ‖ key)   UTF-8, seed 0
+//!                      u = (2h + 1) / 2^65                            in (0, 1), never 0
+//!                      cost = -log2(u) / weight                       in steps of 2^-46; least first
 //! ```
 //!
 //! The least of exponential draws falls on each root in proportion to its weight. The logarithm is computed in
@@ -17,15 +19,14 @@ use std::cmp::Reverse;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Candidate, PlacementRequest, PlacementStrategy};
-use crate::root::RootId;
 
 /// Name and version of the algorithm.
-pub const RENDEZVOUS: &str = "rendezvous-xxh3-v1";
+pub const RENDEZVOUS: &str = "rendezvous-xxh3-v2";
 
 /// Bits after the point of a logarithm. 65 · 2^46 is below 2^53, so that an `f64` holds every result exactly.
 const FRACTION_BITS: u32 = 46;
 
-/// Weighted rendezvous hashing over the identities of the roots.
+/// Weighted rendezvous hashing over the hash keys of the roots.
 pub(super) struct Hash;
 
 impl PlacementStrategy for Hash {
@@ -34,7 +35,7 @@ impl PlacementStrategy for Hash {
             .iter()
             .enumerate()
             .map(|(position, candidate)| {
-                let hash = draw(candidate.root_id, &request.key);
+                let hash = draw(&candidate.hash_key, &request.key);
                 (cost(hash, candidate.weight), Reverse(hash), candidate.root_id, position)
             })
             .collect();
@@ -43,9 +44,10 @@ impl PlacementStrategy for Hash {
     }
 }
 
-fn draw(root: RootId, key: &str) -> u64 {
-    let mut bytes = Vec::with_capacity(16 + key.len());
-    bytes.extend_from_slice(root.0.as_bytes());
+fn draw(root: &str, key: &str) -> u64 {
+    let mut bytes = Vec::with_capacity(root.len() + 1 + key.len());
+    bytes.extend_from_slice(root.as_bytes());
+    bytes.push(0);
     bytes.extend_from_slice(key.as_bytes());
     xxh3_64(&bytes)
 }

@@ -6,19 +6,23 @@
 //!    holds its sequence numbers)    └── dropped ──▶ as if it had never been: numbers back, load back
 //! ```
 //!
-//! A concrete type and no trait: there is one way to keep assignments, in memory, with the metadata records as the durable
-//! form. What may differ (where the records are kept) differs below `metadata`, not here.
+//! A concrete type and no trait (FEATURES D1): there is one way to keep assignments, in memory, with the metadata records as
+//! the durable form, and a trait with one implementation would only be a second list of these methods. What may differ has
+//! seams of its own: how roots are chosen ([`PlacementStrategy`](super::PlacementStrategy), six of them), and where the
+//! records are kept, which is below `metadata`, where etcd or Consul would be the second store (D11).
 //!
 //! Invariants: a collection has at most one placement per component, reserved or assigned; two placements never share
 //! a sequence number; what is assigned changes only by `record_assignment` and `remove_assignment`. One lock covers all
 //! components, so that the five homes of a new collection are one step. It is never held across I/O.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parking_lot::RwLock;
 
+use super::plan::{device_of, plan};
+use super::policy::{Devices, Policies};
 use super::state::State;
 use super::{Assignment, AssignmentStats, Candidate, Placement};
 use crate::config::DistributionStrategy;
@@ -37,16 +41,39 @@ pub struct StorageAssignmentConfig {
     pub affinity: bool,
     /// Number of copies, each on a root of its own; 0 and 1 both mean one.
     pub copies: usize,
+    /// Index only: whether each index type has roots of its own.
+    pub index_types: bool,
+    /// The region that the collection asks for; only RegionAffinityBased looks at it.
+    pub region: Option<String>,
     /// Bytes to count as used on the chosen roots until the assignment is recorded or undone.
     pub reserve_bytes: u64,
     /// The component's roots, writable or not.
     pub candidates: Vec<Candidate>,
 }
 
+impl StorageAssignmentConfig {
+    /// Whether each index type is placed on its own.
+    pub(super) fn by_index_type(&self) -> bool {
+        self.index_types && self.component == StorageComponentType::Index
+    }
+
+    /// Whether its files may be on several roots. An LSM tree and a metadata record have one home; so has an index type,
+    /// where the types have homes of their own.
+    pub(super) fn spreads(&self) -> bool {
+        !self.affinity
+            && match self.component {
+                StorageComponentType::Wal | StorageComponentType::Viper => true,
+                StorageComponentType::Index => !self.index_types,
+                StorageComponentType::Lsm | StorageComponentType::Metadata => false,
+            }
+    }
+}
+
 /// All assignments, in memory. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct AssignmentService {
     state: Arc<RwLock<State>>,
+    policies: Arc<Policies>,
 }
 
 /// The answer of [`AssignmentService::assign_storage_url`]: a reservation until [`Self::record`]. Dropping the last
@@ -84,17 +111,32 @@ impl Drop for StorageAssignmentResult {
 }
 
 impl AssignmentService {
-    /// A service without assignments.
+    /// A service without assignments and without policies.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A service without assignments, whose new ones keep these policies.
+    pub fn with_policies(policies: Policies) -> Self {
+        Self {
+            policies: Arc::new(policies),
+            ..Self::default()
+        }
+    }
+
+    /// The policies, for those who move what was assigned.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
     }
 
     /// Where these components of a collection live: as assigned, as reserved by a concurrent caller, or else chosen now.
     /// One step for all of them: whoever asks at the same time gets the same answer, and the counters move once.
     ///
     /// # Errors
-    /// [`Error::RootUnavailable`] when a component to be placed has no writable root, [`Error::Config`] when it has none
-    /// at all or fewer roots than copies. Nothing is reserved then.
+    /// [`Error::RootUnavailable`] when a component to be placed has no writable root, or none that keeps the policies,
+    /// [`Error::Config`] when it has none at all or fewer roots than copies, [`Error::InvalidInput`] when its strategy
+    /// permits too few for this collection. Nothing is reserved then. Policies bind collections that are new; one that is
+    /// recovered gets what it lacks even where they cannot be kept any more.
     pub fn assign_storage_url(
         &self,
         collection: CollectionId,
@@ -107,16 +149,25 @@ impl AssignmentService {
             .filter(|config| state.placement(collection, config.component).is_none())
             .try_for_each(check)?;
         let mut placements = BTreeMap::new();
-        let mut newly_assigned = false;
+        let mut settled = Devices::new();
+        let mut wants = Vec::new();
         for config in configs {
-            let placement = match state.placement(collection, config.component) {
-                Some(placement) => placement.clone(),
-                None => {
-                    newly_assigned = true;
-                    state.reserve(collection, config, now_ms)
-                }
-            };
-            placements.insert(config.component, placement);
+            if let Some(placement) = state.placement(collection, config.component) {
+                settled.insert(config.component, devices(placement, config));
+                placements.insert(config.component, placement.clone());
+            } else {
+                wants.push(state.want(collection, config));
+            }
+        }
+        let newly_assigned = !wants.is_empty();
+        let choices = match plan(&wants, settled, &self.policies) {
+            // Its files are there: a policy of today must not keep a collection from being recovered.
+            Err(_) if !placements.is_empty() => plan(&wants, Devices::new(), &Policies::default())?,
+            planned => planned?,
+        };
+        for (want, choice) in wants.into_iter().zip(choices) {
+            let placement = state.reserve(collection, want.config, choice, now_ms);
+            placements.insert(want.config.component, placement);
         }
         state.pending.entry(collection).or_default().holders += 1;
         drop(state);
@@ -219,6 +270,21 @@ impl AssignmentService {
                 .restore_counter(floor, complete);
         }
     }
+}
+
+/// The devices of a placement, as policies see them.
+fn devices(placement: &Placement, config: &StorageAssignmentConfig) -> BTreeSet<String> {
+    let striped = placement
+        .homes()
+        .into_iter()
+        .take(1)
+        .chain(placement.also.iter().copied());
+    let of_types = placement.types.values().filter_map(|roots| roots.first().copied());
+    let device = |id| match config.candidates.iter().find(|candidate| candidate.root_id == id) {
+        Some(candidate) => device_of(candidate),
+        None => id.to_string(),
+    };
+    striped.chain(of_types).map(device).collect()
 }
 
 /// Whether a component can be placed, before anything is reserved.

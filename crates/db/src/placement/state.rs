@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::counter::Counter;
+use super::plan::{Choice, Want};
 use super::service::StorageAssignmentConfig;
-use super::{Assignment, Candidate, ComponentStats, Placement, PlacementRequest, choose};
+use super::{Assignment, Candidate, ComponentStats, Placement, PlacementRequest};
 use crate::config::DistributionStrategy;
 use crate::root::{RootId, StorageComponentType};
 use crate::schema::CollectionId;
@@ -65,31 +66,49 @@ impl State {
         })
     }
 
-    /// Chooses the roots of a component that [`check`] found placeable.
+    /// What a component of a collection needs, with what is assigned and reserved on its roots now.
+    pub(super) fn want<'a>(&self, collection: CollectionId, config: &'a StorageAssignmentConfig) -> Want<'a> {
+        let held = self.components.get(&config.component);
+        let round_robin = config.strategy == DistributionStrategy::RoundRobin;
+        let sequence = held.filter(|_| round_robin).map_or(0, |held| held.counter.peek());
+        Want {
+            config,
+            request: PlacementRequest {
+                key: collection.to_string(),
+                sequence,
+                region: config.region.clone(),
+            },
+            candidates: match held {
+                Some(held) => held.with_loads(&config.candidates),
+                None => config.candidates.clone(),
+            },
+        }
+    }
+
+    /// Reserves the roots that were chosen for a component, as [`want`](Self::want) asked.
     pub(super) fn reserve(
         &mut self,
         collection: CollectionId,
         config: &StorageAssignmentConfig,
+        choice: Choice,
         now_ms: u64,
     ) -> Placement {
+        assert_eq!(
+            choice.roots.len(),
+            config.copies.max(1),
+            "every copy has a root of its own"
+        );
         let component = self.components.entry(config.component).or_default();
         let sequence = (config.strategy == DistributionStrategy::RoundRobin).then(|| component.counter.take());
-        let request = PlacementRequest {
-            key: collection.to_string(),
-            sequence: sequence.unwrap_or(0),
-        };
-        let candidates = component.with_loads(&config.candidates);
-        let roots = choose(config.strategy, &request, &candidates, config.copies);
-        assert_eq!(roots.len(), config.copies.max(1), "every copy has a root of its own");
         let (strategy, affinity) = (config.strategy, config.affinity);
         let placement = Placement {
-            roots,
+            roots: choice.roots,
             strategy,
             affinity,
             sequence,
             assigned_at_ms: now_ms,
-            also: Vec::new(),
-            types: BTreeMap::new(),
+            also: choice.also,
+            types: choice.types,
             moving: None,
         };
         component.add_load(&placement, config.reserve_bytes);
@@ -171,7 +190,7 @@ impl State {
             stats.next_sequence = held.counter.next();
             for assigned in held.assigned.values() {
                 stats.collections += 1;
-                for &root in &assigned.placement.roots {
+                for root in assigned.placement.homes() {
                     stats.copies += 1;
                     *stats.roots.entry(root).or_default() += 1;
                 }
@@ -199,7 +218,7 @@ impl Component {
     }
 
     fn add_load(&mut self, placement: &Placement, reserved_bytes: u64) {
-        for &root in &placement.roots {
+        for root in placement.homes() {
             let load = self.loads.entry(root).or_default();
             load.collections += 1;
             load.reserved_bytes += reserved_bytes;
@@ -207,7 +226,7 @@ impl Component {
     }
 
     fn remove_load(&mut self, placement: &Placement, reserved_bytes: u64) {
-        for &root in &placement.roots {
+        for root in placement.homes() {
             let load = self.loads.entry(root).or_default();
             assert!(load.collections > 0, "a load was removed that was never added");
             load.collections -= 1;

@@ -1,7 +1,7 @@
 //! `_proximadb/root.json`: who a root is, written once.
 
 use bytes::Bytes;
-use proximadb_store::{Created, Filesystem, StoreError};
+use proximadb_store::{Created, Filesystem, StorageUrl, StoreError};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -23,6 +23,9 @@ pub(super) struct Identity {
     pub(super) cluster_id: Uuid,
     pub(super) component: StorageComponentType,
     pub(super) created_at_ms: u64,
+    /// What the Hash strategy knows the root by; absent in files of earlier releases, which mean the root id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    placement_key: Option<String>,
 }
 
 /// What a look at a root found.
@@ -39,14 +42,19 @@ pub(super) enum Found {
 }
 
 impl Identity {
-    pub(super) fn new(root_id: RootId, cluster_id: Uuid, component: StorageComponentType) -> Self {
+    pub(super) fn new(root_id: RootId, cluster_id: Uuid, component: StorageComponentType, url: &StorageUrl) -> Self {
         Self {
             format_version: FORMAT_VERSION,
             root_id,
             cluster_id,
             component,
             created_at_ms: now_ms(),
+            placement_key: Some(first_placement_key(url)),
         }
+    }
+
+    pub(super) fn placement_key(&self) -> String {
+        self.placement_key.clone().unwrap_or_else(|| self.root_id.to_string())
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, String> {
@@ -65,6 +73,11 @@ impl Identity {
             .map(Bytes::from)
             .map_err(|error| error.to_string())
     }
+}
+
+/// The placement key of a root that is initialised now: its URL in one spelling, so that servers of one configuration agree.
+pub(super) fn first_placement_key(url: &StorageUrl) -> String {
+    url.lexical().trim_end_matches('/').to_owned()
 }
 
 /// Looks at a root without changing it.

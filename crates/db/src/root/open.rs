@@ -290,6 +290,11 @@ pub(super) async fn open_one(
     let Candidate { config, index, fs } = candidate;
     let missing_identity = known.is_some() && matches!(found, Found::Blank);
     let seen_before = matches!(found, Found::Known(_));
+    let placement_key = match &found {
+        Found::Known(identity) => Some(identity.placement_key()),
+        Found::Blank if known.is_none() => Some(identity::first_placement_key(&config.url)),
+        _ => None,
+    };
     let (id, state) = match (found, known) {
         (Found::Known(identity), _) => (identity.root_id, RootState::Online),
         (Found::Blank, None) => {
@@ -308,6 +313,7 @@ pub(super) async fn open_one(
     };
     let root = Arc::new(Root::new(id, config, index, fs, state.clone()));
     *root.missing_identity.write() = missing_identity;
+    *root.placement_key.write() = placement_key;
     if let RootState::Offline { reason } = &state {
         tracing::warn!(root = root.url(), component = %root.component(), reason, "root is offline");
     } else if exclusive {
@@ -328,7 +334,7 @@ pub(super) async fn initialise(
     cluster: Uuid,
     component: StorageComponentType,
 ) -> Result<RootState> {
-    let wanted = Identity::new(id, cluster, component);
+    let wanted = Identity::new(id, cluster, component, fs.url());
     match within(LOOK_DEADLINE, identity::initialise(fs, wanted)).await {
         Ok(Ok(identity)) if identity.root_id == id => Ok(RootState::Online),
         Ok(Ok(_)) => Err(Error::Config(format!(

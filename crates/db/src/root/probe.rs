@@ -108,6 +108,7 @@ impl Roots {
                 return None;
             }
         };
+        *root.placement_key.write() = Some(identity.placement_key());
         let was_offline = root.condition.read().is_offline();
         if lock.is_some() {
             *root.lock.lock() = lock;
@@ -164,6 +165,7 @@ impl Roots {
                 continue;
             }
             let state = initialise(root.fs(), root.id(), self.cluster_id(), root.component()).await?;
+            *root.placement_key.write() = Some(identity::first_placement_key(&root.config.url));
             self.take_up(&root, state).await?;
             back.push(root);
         }

@@ -30,6 +30,8 @@ pub(super) enum Takeover {
     Frozen,
     /// Other segments.
     Segments(Vec<SegmentSource>),
+    /// Nothing: these segments are named as they are now, on other roots.
+    Relocated(Vec<SegmentMeta>),
 }
 
 /// The newest manifest, and a commit that may or may not have become the next one.
@@ -49,8 +51,18 @@ impl Shard {
         let mut ledger = self.ledger.lock().await;
         self.finish(&mut ledger).await?;
         let mut segments = ledger.manifest.segments.clone();
-        if let Takeover::Segments(inputs) = &commit.takeover {
-            segments.retain(|segment| inputs.iter().all(|input| input.meta.id != segment.id));
+        match &commit.takeover {
+            Takeover::Frozen => {}
+            Takeover::Segments(inputs) => {
+                segments.retain(|segment| inputs.iter().all(|input| input.meta.id != segment.id));
+            }
+            Takeover::Relocated(metas) => {
+                for segment in &mut segments {
+                    if let Some(meta) = metas.iter().find(|meta| meta.id == segment.id) {
+                        *segment = meta.clone();
+                    }
+                }
+            }
         }
         segments.extend(commit.segments.iter().map(|segment| segment.meta.clone()));
         let flushed_seq = commit.flushed_seq.max(ledger.manifest.flushed_seq);
@@ -70,10 +82,10 @@ impl Shard {
     }
 
     pub(super) async fn finish(self: &Arc<Self>, ledger: &mut Ledger) -> Result<()> {
-        let Some((manifest, _)) = &ledger.unfinished else {
+        let Some((manifest, commit)) = &ledger.unfinished else {
             return Ok(());
         };
-        self.manifests.commit(manifest).await?;
+        self.persist(manifest, commit).await?;
         let Some((manifest, commit)) = ledger.unfinished.take() else {
             return Ok(());
         };
@@ -105,6 +117,7 @@ impl Shard {
                 let replaced = inputs.into_iter().map(|input| input.meta);
                 self.replaced.lock().extend(replaced);
             }
+            Takeover::Relocated(_) => {}
         }
         self.index_in_background(added);
     }
@@ -116,8 +129,8 @@ impl Shard {
     pub(super) async fn delete_replaced(&self) -> Result<()> {
         let next = || -> Option<SegmentMeta> { self.replaced.lock().last().cloned() };
         while let Some(meta) = next() {
-            self.viper.delete_segment(&meta).await?;
-            self.axis.delete(meta.id).await?;
+            self.delete_segment(&meta).await?;
+            self.axis.delete(meta.id).await;
             self.replaced.lock().retain(|other| other.id != meta.id);
         }
         Ok(())

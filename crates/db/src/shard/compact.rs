@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::commit::{Commit, Takeover};
+use super::data::Spread;
+use super::engine::Engine;
 use super::flush::panicked;
 use crate::engine::compaction::{self, Candidate};
 use crate::engine::segment::SegmentId;
@@ -26,8 +28,11 @@ impl Shard {
     pub async fn compact(self: &Arc<Self>) -> Result<()> {
         let _one_at_a_time = self.compacting.lock().await;
         self.delete_replaced().await?;
+        if let Engine::Lsm(lsm) = &self.engine {
+            lsm.read().await.compact().await?;
+        }
         match self.inputs(compaction::choose_all).await? {
-            Some(inputs) => self.merge(inputs).await,
+            Some(inputs) => self.merge(inputs, Spread::Wide).await,
             None => Ok(()),
         }
     }
@@ -47,8 +52,11 @@ impl Shard {
 
     async fn compact_by_policy(self: &Arc<Self>) -> Result<()> {
         self.delete_replaced().await?;
+        if let Engine::Lsm(lsm) = &self.engine {
+            lsm.read().await.maintain().await?;
+        }
         while let Some(inputs) = self.inputs(compaction::choose).await? {
-            self.merge(inputs).await?;
+            self.merge(inputs, Spread::Whole).await?;
         }
         Ok(())
     }
@@ -81,7 +89,7 @@ impl Shard {
         }))
     }
 
-    async fn merge(self: &Arc<Self>, inputs: Inputs) -> Result<()> {
+    async fn merge(self: &Arc<Self>, inputs: Inputs, spread: Spread) -> Result<()> {
         let Inputs {
             segments,
             oldest_dead_outside,
@@ -109,16 +117,13 @@ impl Shard {
             replaces: segments.iter().map(|segment| segment.meta.id).collect(),
             segment_size_bytes: self.options.segment_size_bytes,
         };
-        let written = self
-            .viper
-            .write_segments(merged.await.map_err(panicked)??, &request)
-            .await?
-            .into_iter();
+        let rows = merged.await.map_err(panicked)??;
+        let written = self.write_segments(rows, &request, spread).await?.into_iter();
         let new = written.map(|segment| {
             let origins = segment.order.iter().map(|&row| origins[row as usize]).collect();
             NewSegment {
                 meta: segment.meta,
-                data: Arc::new(segment.data),
+                data: segment.data,
                 origins,
             }
         });

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Shard;
 use super::commit::{Commit, Takeover};
+use super::data::Spread;
 use crate::engine::viper::WriteRequest;
 use crate::error::{Error, Result};
 use crate::state::{FrozenMemtable, Location, NewSegment};
@@ -117,7 +118,7 @@ impl Shard {
             replaces: Vec::new(),
             segment_size_bytes: self.options.segment_size_bytes,
         };
-        let written = self.viper.write_segments(rows, &request).await?.into_iter();
+        let written = self.write_segments(rows, &request, Spread::Wide).await?.into_iter();
         let segments = written.map(|segment| {
             let origins = segment
                 .order
@@ -129,7 +130,7 @@ impl Shard {
                 .collect();
             NewSegment {
                 meta: segment.meta,
-                data: Arc::new(segment.data),
+                data: segment.data,
                 origins,
             }
         });

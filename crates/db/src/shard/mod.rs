@@ -5,46 +5,48 @@
 //!
 //! Two locks order the work, taken in this order and never the other way round:
 //! `flushing` or `compacting` (one flush and one compaction at a time) → `ledger` (one commit at a time).
+//! A move of files holds `relocating`, which comes before all of them.
 //! `gate` is shared by blind writes and exclusive for read-modify-write operations, which must see all earlier ones.
 
 pub mod budget;
+mod homes;
+mod data;
+mod engine;
 mod commit;
 mod flush;
 mod compact;
 pub mod read;
+mod relocate;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use proximadb_store::FileInfo;
 use tokio::sync::{Mutex as AsyncMutex, RwLock as AsyncRwLock};
 
 use crate::axis::{self, Axis};
-use crate::discovery::belongs_to;
-use crate::engine::manifest::{Manifest, ManifestStore, SegmentMeta};
+use crate::engine::manifest::SegmentMeta;
 use crate::engine::segment::SegmentId;
-use crate::engine::viper::Viper;
 use crate::error::{Error, Result};
 use crate::memtable::memory_bytes;
 use crate::point::{Operation, Seq};
-use crate::root::{Root, StorageComponentType};
+use crate::root::StorageComponentType;
 use crate::schema::CollectionDescription;
 use crate::wal::{Wal, WalFile, WalOptions, WalStart, WalStats};
 
 use crate::state::{SegmentSource, SourceId, State};
 use budget::MemoryBudget;
 use commit::Ledger;
+use engine::{Engine, Flushed};
+pub use homes::Homes;
+use homes::Located;
+pub use relocate::Pace;
 
 /// Where a shard lives and how it behaves.
 #[derive(Clone)]
 pub struct ShardOptions {
-    /// Root of its log.
-    pub wal_root: Arc<Root>,
-    /// Root of its segments and manifests.
-    pub viper_root: Arc<Root>,
-    /// Root of its vector indexes.
-    pub index_root: Arc<Root>,
+    /// Where its files are and go.
+    pub homes: Arc<Homes>,
     /// A memtable of this many bytes is flushed.
     pub memory_flush_size_bytes: u64,
     /// Segments grow to this many bytes.
@@ -67,17 +69,19 @@ pub struct FlushCounters {
 /// One open shard.
 pub struct Shard {
     description: RwLock<Arc<CollectionDescription>>,
+    /// Three digits.
+    number: String,
     options: ShardOptions,
     state: Arc<RwLock<State>>,
     wal: Wal,
-    viper: Viper,
-    manifests: ManifestStore,
+    engine: Engine,
     ledger: AsyncMutex<Ledger>,
     /// Segments that no manifest names any more and whose files are still there.
     replaced: Mutex<Vec<SegmentMeta>>,
     axis: Axis,
     flushing: AsyncMutex<()>,
     compacting: AsyncMutex<()>,
+    relocating: AsyncMutex<()>,
     gate: AsyncRwLock<()>,
     closed: AtomicBool,
     /// Flushes by trigger.
@@ -93,48 +97,29 @@ impl Shard {
     pub async fn open(description: CollectionDescription, shard: &str, options: ShardOptions) -> Result<Arc<Self>> {
         let directory = format!("{}/{shard}", description.id);
         let description = Arc::new(description);
-        let mut wal_files = options.wal_root.list(&directory).await?;
-        let mut data_files = options.viper_root.list(&directory).await?;
-        // What somebody else has put there is neither read nor deleted.
-        wal_files.retain(|file| belongs_to(StorageComponentType::Wal, file));
-        data_files.retain(|file| belongs_to(StorageComponentType::Viper, file));
-        let viper = Viper::new(options.viper_root.clone(), description.id, shard);
-        let manifests = ManifestStore::new(options.viper_root.clone(), description.id, shard);
-
-        let newest = manifests.latest(&data_files).await?;
-        let found = if newest.is_none() {
-            viper.inspect(&data_files).await?
-        } else {
-            Vec::new()
-        };
-        check_log_meets_manifest(&directory, &options, newest.as_ref(), !found.is_empty(), &wal_files)?;
-        let (manifest, is_stored) = match newest {
-            Some(manifest) => (manifest, true),
-            None if found.is_empty() => (
-                Manifest::empty((*description).clone(), shard).next((*description).clone(), 0, Vec::new()),
-                false,
-            ),
-            None => (Manifest::rebuild(description.id, shard, &found)?, false),
-        };
-        let data = viper.read_segments(&manifest.segments).await?.into_iter().map(Arc::new);
-        let segments = manifest.segments.iter().cloned().zip(data).collect();
+        let homes = options.homes.clone();
+        let wal_files = homes.list(StorageComponentType::Wal, &directory).await?;
+        let log_begins = wal_files
+            .iter()
+            .filter_map(|located| crate::wal::first_seq(&located.file.path))
+            .min();
+        let Flushed {
+            manifest,
+            segments,
+            rest,
+        } = Flushed::find(&homes, &description, shard, log_begins).await?;
         let schema = Arc::new(description.schema.clone());
         let state = Arc::new(RwLock::new(State::load(schema, manifest.flushed_seq, segments)));
-
         let after = manifest.flushed_seq;
         let wal = open_wal(&description, &directory, &options, &wal_files, after, &state).await?;
-        if !is_stored {
-            // The log's first file exists by now, so a manifest without a log is always a loss, never a beginning.
-            manifests.commit(&manifest).await?;
-        }
-        delete_orphans(&viper, &manifest, &data_files).await?;
-        let axis = Axis::new(options.index_root.clone(), directory);
+        let engine = Flushed::settle(&manifest, rest, &homes, &description, shard).await?;
+        let axis = Axis::open(homes.index()?, description.id, shard).await;
         let shard = Arc::new(Self {
             description: RwLock::new(description),
+            number: shard.to_owned(),
             state,
             wal,
-            viper,
-            manifests,
+            engine,
             ledger: AsyncMutex::new(Ledger {
                 manifest,
                 unfinished: None,
@@ -143,6 +128,7 @@ impl Shard {
             axis,
             flushing: AsyncMutex::default(),
             compacting: AsyncMutex::default(),
+            relocating: AsyncMutex::default(),
             gate: AsyncRwLock::default(),
             closed: AtomicBool::new(false),
             flushes: FlushCounters::default(),
@@ -197,12 +183,7 @@ impl Shard {
     }
 
     async fn log(self: &Arc<Self>, operations: Vec<Operation>) -> Result<Seq> {
-        if self.is_closed() {
-            return Err(Error::NotFound(format!(
-                "Collection `{}` doesn't exist!",
-                self.description().name
-            )));
-        }
+        self.check_open()?;
         if operations.is_empty() {
             return Ok(self.state.read().applied_seq());
         }
@@ -210,22 +191,43 @@ impl Shard {
         let _reservation = self.options.budget.reserve(bytes).await?;
         self.wait_for_room().await?;
         let appended = self.wal.append(operations).await;
-        let seqs = appended.inspect_err(|error| self.options.wal_root.note_failure(error))?;
+        let seqs = appended.inspect_err(|error| self.note_failed_append(error))?;
         self.flush_if_large();
         Ok(seqs.end - 1)
+    }
+
+    fn note_failed_append(&self, error: &Error) {
+        if let Ok(root) = self.options.homes.home(StorageComponentType::Wal) {
+            root.note_failure(error);
+        }
     }
 
     /// Stops background work and closes the log. Nothing is written afterwards; unflushed operations stay in the log.
     pub async fn close(&self) {
         let _order = self.gate.write().await;
         self.closed.store(true, Ordering::Release);
+        let _relocating = self.relocating.lock().await;
         let _flushing = self.flushing.lock().await;
         let _compacting = self.compacting.lock().await;
         // An index may be on its way into a file; a drop deletes the directory next.
-        let _ledger = self.ledger.lock().await;
+        self.axis.close().await;
         self.wal.close().await;
+        if let Engine::Lsm(lsm) = &self.engine {
+            lsm.read().await.close().await;
+        }
         let (active, frozen) = self.state.read().memtable_bytes();
         self.options.budget.release(active + frozen);
+    }
+
+    /// Refuses what comes after the end: somebody may still hold it.
+    fn check_open(&self) -> Result<()> {
+        if self.is_closed() {
+            return Err(Error::NotFound(format!(
+                "Collection `{}` doesn't exist!",
+                self.description().name
+            )));
+        }
+        Ok(())
     }
 
     /// Whether it is closed: somebody may still hold it, and its memory counts no more.
@@ -242,21 +244,30 @@ impl Shard {
     async fn attach_indexes(self: &Arc<Self>) {
         let segments: Vec<_> = self.state.read().segments().cloned().collect();
         let ids: Vec<SegmentId> = segments.iter().map(|segment| segment.meta.id).collect();
-        if let Err(error) = self.axis.keep_only(&ids).await {
-            tracing::warn!(%error, "indexes of segments that are gone may be left over");
-        }
+        self.axis.keep_only(&ids).await;
         let mut missing = Vec::new();
         for segment in segments.into_iter().filter(|segment| axis::wants_index(&segment.data)) {
-            match self.axis.load(segment.meta.id).await {
-                Ok(Some(indexes)) => self.state.write().set_indexes(segment.source, indexes),
-                Ok(None) => missing.push(segment.source),
-                Err(error) => {
-                    tracing::warn!(%error, segment = %segment.meta.id, "index not loaded; it is built again");
-                    missing.push(segment.source);
-                }
+            match self.axis.load(&segment.meta).await {
+                Some(indexes) => self.state.write().set_indexes(segment.source, indexes),
+                None => missing.push(segment.source),
             }
         }
         self.index_in_background(missing);
+        let shard = self.clone();
+        tokio::spawn(async move { shard.repair_indexes().await });
+    }
+
+    /// Brings back copies of index files that are missing or damaged, and deletes those of segments that are gone.
+    /// Cheap when nothing is missing: one listing of each index root. Returns the number of files written.
+    pub async fn repair_indexes(&self) -> usize {
+        let attached = || {
+            let state = self.state.read();
+            let segments = state.segments();
+            segments
+                .map(|segment| (segment.meta.clone(), segment.indexes.clone()))
+                .collect()
+        };
+        self.axis.repair(&self.description(), attached).await
     }
 
     /// Builds the indexes of these segments, one after the other, while they are searched exactly.
@@ -282,33 +293,18 @@ impl Shard {
             return;
         };
         self.state.write().set_indexes(segment.source, indexes.clone());
-        // Held so that the segment is not replaced, nor the collection dropped, between the look and the write.
-        let _ledger = self.ledger.lock().await;
-        let alive = self.state.read().segments().any(|other| other.source == segment.source);
-        if !alive || self.is_closed() {
-            return;
-        }
-        if let Err(error) = self.axis.save(segment.meta.id, &description, &indexes).await {
+        let wanted = || !self.is_closed() && self.state.read().segments().any(|other| other.source == segment.source);
+        if let Err(error) = self.axis.save(&segment.meta, &description, &indexes, wanted).await {
             tracing::warn!(%error, segment = %segment.meta.id, "index is in memory only; it is built again after a restart");
         }
     }
-}
-
-/// Deletes what an unfinished or replaced write has left; nothing is being written yet.
-async fn delete_orphans(viper: &Viper, manifest: &Manifest, files: &[FileInfo]) -> Result<()> {
-    for orphan in viper.orphans(manifest, files) {
-        let (root, file) = (viper.root().url(), &orphan.path);
-        tracing::info!(root, file, "file of an unfinished or replaced write deleted");
-        viper.root().delete(&orphan.path).await?;
-    }
-    Ok(())
 }
 
 async fn open_wal(
     description: &CollectionDescription,
     directory: &str,
     options: &ShardOptions,
-    files: &[FileInfo],
+    files: &[Located],
     flushed_seq: Seq,
     state: &Arc<RwLock<State>>,
 ) -> Result<Wal> {
@@ -328,42 +324,20 @@ async fn open_wal(
         description: to_json(description)?,
         files: files
             .iter()
-            .map(|file| WalFile {
-                name: name(&file.path),
-                bytes: file.size,
+            .map(|located| WalFile {
+                name: name(&located.file.path),
+                bytes: located.file.size,
             })
             .collect(),
         after: flushed_seq,
         options: WalOptions::default(),
         apply: Arc::new(apply),
     };
-    Wal::open(options.wal_root.fs(), start, &mut replay).await
+    Wal::open(options.homes.home(StorageComponentType::Wal)?.fs(), start, &mut replay).await
 }
 
 fn to_json(description: &CollectionDescription) -> Result<String> {
     serde_json::to_string(description).map_err(|error| Error::Internal(format!("description: {error}")))
-}
-
-/// Refuses a shard that has lost its log, or its segments, as a whole. Holes inside the log are the replay's to find.
-fn check_log_meets_manifest(
-    directory: &str,
-    options: &ShardOptions,
-    manifest: Option<&Manifest>,
-    has_segments: bool,
-    log: &[FileInfo],
-) -> Result<()> {
-    let first_logged = log.iter().filter_map(|file| crate::wal::first_seq(&file.path)).min();
-    let lost = match (manifest.is_some() || has_segments, first_logged) {
-        (true, None) => format!("the log of shard {directory} is missing on {}", options.wal_root.url()),
-        (false, Some(first)) if first > 1 => {
-            format!(
-                "the segments and manifests of shard {directory} are missing on {}",
-                options.viper_root.url()
-            )
-        }
-        _ => return Ok(()),
-    };
-    Err(Error::Corruption(format!("{lost}; restore it, or drop the collection")))
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::engine::samples::{description, point};
 use crate::engine::viper::WriteRequest;
-use crate::root::{RootConfig, Roots, StorageComponentType};
+use crate::root::{RootConfig, RootState, Roots, StorageComponentType};
+use crate::search::Query;
 use crate::state::Location;
 
 const DIM: usize = 4;
@@ -19,7 +20,7 @@ const WATCHED: Duration = Duration::from_millis(300);
 
 struct Fixture {
     directory: TempDir,
-    roots: Roots,
+    roots: Arc<Roots>,
     budget: Arc<MemoryBudget>,
 }
 
@@ -38,7 +39,7 @@ impl Fixture {
             weight: 1.0,
         };
         let roots = Roots::open(StorageComponentType::ALL.into_iter().map(config).collect(), false);
-        let roots = roots.await.unwrap();
+        let roots = Arc::new(roots.await.unwrap());
         Self {
             directory,
             roots,
@@ -46,12 +47,23 @@ impl Fixture {
         }
     }
 
-    fn options(&self) -> ShardOptions {
-        let root = |component| self.roots.of_component(component).remove(0);
+    fn options(&self, id: crate::schema::CollectionId) -> ShardOptions {
+        let place = |component| {
+            let placement = crate::placement::Placement {
+                roots: vec![self.roots.of_component(component).remove(0).id()],
+                strategy: crate::config::DistributionStrategy::Hash,
+                affinity: true,
+                sequence: None,
+                assigned_at_ms: 1,
+                also: Vec::new(),
+                types: BTreeMap::new(),
+                moving: None,
+            };
+            (component, placement)
+        };
+        let placements = StorageComponentType::ALL.into_iter().map(place).collect();
         ShardOptions {
-            wal_root: root(StorageComponentType::Wal),
-            viper_root: root(StorageComponentType::Viper),
-            index_root: root(StorageComponentType::Index),
+            homes: Arc::new(Homes::new(id, self.roots.clone(), placements)),
             memory_flush_size_bytes: 1 << 30,
             segment_size_bytes: 1 << 30,
             budget: self.budget.clone(),
@@ -59,14 +71,19 @@ impl Fixture {
     }
 
     async fn open(&self) -> Result<Arc<Shard>> {
-        Shard::open(description(DIM), "000", self.options()).await
+        Shard::open(description(DIM), "000", self.options(description(DIM).id)).await
     }
 
     /// A shard of another collection.
     async fn open_other(&self, number: u128) -> Arc<Shard> {
         let mut description = description(DIM);
         description.id = crate::schema::CollectionId(uuid::Uuid::from_u128(number));
-        Shard::open(description, "000", self.options()).await.unwrap()
+        {
+            let id = description.id;
+            Shard::open(description, "000", self.options(id))
+        }
+        .await
+        .unwrap()
     }
 
     /// The files of the shard on the root of a component.
@@ -100,7 +117,11 @@ async fn a_segment_that_has_adopted_half_of_its_rows_is_not_compacted() {
         replaces: Vec::new(),
         segment_size_bytes: 1 << 30,
     };
-    let segment = shard.viper.write_segments(rows, &request).await.unwrap().remove(0);
+    let segment = shard
+        .write_segments(rows, &request, data::Spread::Whole)
+        .await
+        .unwrap()
+        .remove(0);
     let origin = |row: &u32| Location {
         source: frozen.source,
         row: kept[*row as usize],
@@ -111,9 +132,9 @@ async fn a_segment_that_has_adopted_half_of_its_rows_is_not_compacted() {
     let next = ledger
         .manifest
         .next((*shard.description()).clone(), frozen.through, segments);
-    shard.manifests.commit(&next).await.unwrap();
+    shard.manifests().unwrap().commit(&next).await.unwrap();
     ledger.manifest = next;
-    let source = shard.state.write().add_segment(segment.meta, Arc::new(segment.data));
+    let source = shard.state.write().add_segment(segment.meta, segment.data);
     shard.state.write().adopt(source, 0..50, &origins);
 
     let mut compaction = {
@@ -155,20 +176,29 @@ async fn a_shard_that_cannot_be_opened_holds_no_memory() {
     assert_eq!(fixture.budget.used(), shard.memtable_bytes());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_drop_waits_for_an_index_that_is_being_stored() {
     let fixture = Fixture::new().await;
     let shard = fixture.open().await.unwrap();
-    // The compaction that every opening starts finds nothing to do, and would hold the close up as well.
-    tokio::task::yield_now().await;
-    // As `build_index` holds it from its last look until the file is written.
-    let storing = shard.ledger.lock().await;
+    let (started, wait_for_start) = std::sync::mpsc::channel();
+    let (go_on, wait) = std::sync::mpsc::channel();
+    let storing = {
+        let shard = shard.clone();
+        let attached = move || {
+            started.send(()).unwrap();
+            wait.recv().unwrap();
+            Vec::new()
+        };
+        tokio::spawn(async move { shard.axis.repair(&shard.description(), attached).await })
+    };
+    wait_for_start.recv().unwrap();
     let mut closing = {
         let shard = shard.clone();
         tokio::spawn(async move { shard.close().await })
     };
     assert!(tokio::time::timeout(WATCHED, &mut closing).await.is_err());
-    drop(storing);
+    go_on.send(()).unwrap();
+    storing.await.unwrap();
     closing.await.unwrap();
 }
 
@@ -273,4 +303,48 @@ async fn files_below_a_shard_that_are_not_its_own_are_left_alone() {
     let shard = fixture.open().await.unwrap();
     assert_eq!(shard.count(None).unwrap(), 200);
     assert!(copies.iter().all(|copy| copy.exists()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i7_without_its_index_files_or_its_index_root_a_shard_opens_answers_the_same_and_builds_them_again() {
+    let fixture = Fixture::new().await;
+    let shard = fixture.open().await.unwrap();
+    shard.write(upserts(0..3000)).await.unwrap();
+    shard.flush().await.unwrap();
+    let query = Query {
+        vector: vec![105.0, 103.0, 101.0, 109.0],
+        using: String::new(),
+        limit: 10,
+        filter: None,
+        offset: 0,
+        score_threshold: None,
+        exact: false,
+        hnsw_ef: None,
+        select: Default::default(),
+    };
+    let metric = proximadb_index::Metric::Euclidean;
+    let expected = shard.search(&query, metric).unwrap();
+    let stored = || fixture.files(StorageComponentType::Index);
+    while stored().len() != 1 {
+        tokio::task::yield_now().await;
+    }
+    shard.close().await;
+    std::fs::remove_file(&stored()[0]).unwrap();
+    let root = fixture.roots.of_component(StorageComponentType::Index).remove(0);
+    root.set_state(RootState::Offline {
+        reason: "unplugged".to_owned(),
+    });
+    let shard = fixture.open().await.unwrap();
+    assert_eq!(shard.search(&query, metric).unwrap(), expected);
+    while shard.stats().indexed_vectors == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(stored().is_empty());
+    root.set_state(RootState::Online);
+    while shard.repair_indexes().await == 0 && stored().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(stored().len(), 1);
+    assert_eq!(shard.search(&query, metric).unwrap(), expected);
+    shard.close().await;
 }

@@ -261,8 +261,7 @@ fn check_both_there(wal: &Shelf<'_>, viper: &Shelf<'_>, listed: &Listed, finding
 
 async fn check_indexes(shelf: &Shelf<'_>, listed: &Listed, findings: &mut Vec<Finding>) {
     for file in &shelf.files {
-        let name = file.path.rsplit('/').next().unwrap_or_default();
-        let Some(segment) = name.strip_suffix(".ivf").and_then(|id| id.parse().ok()) else {
+        let Some((segment, _)) = axis::parse_name(&file.path) else {
             findings.push(stray(&shelf.root, &file.path, "not named as an index of this release"));
             continue;
         };
@@ -272,7 +271,7 @@ async fn check_indexes(shelf: &Shelf<'_>, listed: &Listed, findings: &mut Vec<Fi
             continue;
         }
         match shelf.root.read(&file.path).await {
-            Ok(bytes) => findings.extend(axis::check(&bytes, &shelf.directory(), segment).err().map(|reason| {
+            Ok(bytes) => findings.extend(axis::check(&bytes, &file.path, None).err().map(|reason| {
                 let advice = "start the server: it builds the index again from its segment";
                 shelf.finding(FindingKind::Damaged, &file.path, reason, advice)
             })),

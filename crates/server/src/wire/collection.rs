@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use proximadb_db::CollectionInfo;
-use proximadb_db::schema::{CollectionDescription, Distance, Schema, StorageEngineKind, VectorSpace};
+use proximadb_db::schema::{CollectionDescription, Distance, Schema, VectorSpace};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::fields::{self, clean, wrong};
 use super::index::IndexOut;
+use super::proximadb::storage_engine;
 use crate::failure::Failure;
 
 /// Longest collection name, in bytes, as Qdrant has it.
@@ -86,7 +87,7 @@ impl CreateCollection {
                 settings.insert(key.to_owned(), Value::Object(clean(key, value, table)?));
             }
         }
-        let storage_engine = storage_engine(self.metadata.as_ref())?;
+        let storage_engine = storage_engine(self.metadata.as_ref())?.unwrap_or_default();
         if let Some(metadata) = self.metadata {
             settings.insert("metadata".to_owned(), Value::Object(metadata));
         }
@@ -98,16 +99,6 @@ impl CreateCollection {
             settings,
         })
     }
-}
-
-/// `metadata.proximadb.storage_engine`, how an unmodified client asks for an engine.
-fn storage_engine(metadata: Option<&Map<String, Value>>) -> Result<StorageEngineKind, Failure> {
-    let asked = metadata.and_then(|metadata| metadata.get("proximadb")?.get("storage_engine"));
-    let Some(asked) = asked else {
-        return Ok(StorageEngineKind::default());
-    };
-    serde_json::from_value(asked.clone())
-        .map_err(|error| Failure::input(format_args!("metadata.proximadb.storage_engine: {error}")))
 }
 
 /// One space (an object with `size`), several by name, or none.
@@ -212,6 +203,10 @@ impl UpdateCollection {
             if let Some(value) = value {
                 merged.push((key, clean(key, value, table)?));
             }
+        }
+        if storage_engine(self.metadata.as_ref())?.is_some_and(|engine| engine != schema.storage_engine) {
+            let reason = "metadata.proximadb.storage_engine is chosen when a collection is created";
+            return Err(Failure::input(format_args!("{reason} and cannot be changed")));
         }
         merged.extend(self.metadata.map(|metadata| ("metadata", metadata)));
         let params = self

@@ -5,6 +5,7 @@ pub mod collection;
 pub mod fields;
 pub mod index;
 pub mod points;
+pub mod proximadb;
 pub mod query;
 pub mod selection;
 pub mod storage;

@@ -13,11 +13,12 @@ use object_store::{
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
+use super::multipart::LocalUpload;
 use super::{Disk, MAX_DEPTH, Meta};
 use crate::pool::Pool;
 
 /// Name of this store in errors.
-const STORE: &str = "local disk";
+pub(super) const STORE: &str = "local disk";
 
 /// A base directory and its threads. Cheap to clone.
 #[derive(Clone)]
@@ -34,7 +35,7 @@ impl LocalDisk {
         }
     }
 
-    async fn run<T: Send + 'static>(
+    pub(super) async fn run<T: Send + 'static>(
         &self,
         location: &Path,
         work: impl FnOnce(&Disk) -> io::Result<T> + Send + 'static,
@@ -60,6 +61,11 @@ impl LocalDisk {
     /// Fails while the base is not on the device that was settled on. Blocking.
     pub(crate) fn check_place(&self) -> io::Result<()> {
         self.disk.check_place()
+    }
+
+    /// Work on the threads of the root for which nobody waits.
+    pub(super) fn spawn(&self, work: impl FnOnce() + Send + 'static) {
+        self.pool.spawn(work);
     }
 
     /// Removes the directory and all below it; returns the number of files. The parent is synced.
@@ -124,8 +130,8 @@ impl ObjectStore for LocalDisk {
         })
     }
 
-    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        Err(not_implemented("multipart upload"))
+    async fn put_multipart_opts(&self, location: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        Ok(Box::new(LocalUpload::begin(self.clone(), location).await?))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {

@@ -8,9 +8,14 @@ use super::repository;
 
 /// Expressions whose readers are still to be written. The test also fails when one of these is read: then it leaves the list.
 const AWAITED: &[&str] = &[
+    // The log, once it writes both formats.
+    "wal.format",
+    // Moves, drains and rebalancing.
+    "moves.max_bytes_per_second",
+    "moves.parallel",
+    // The cache in front of buckets.
     "viper.cache_size_mb",
     "lsm.cache_size_mb",
-    "index.index_type_affinity",
     "index.cache_size_mb",
     "metadata.cache_size_mb",
 ];
@@ -39,11 +44,12 @@ fn a18_every_key_is_read_outside_the_configuration() {
 fn expression(path: &str) -> String {
     let (section, name) = path.rsplit_once('.').unwrap();
     match name {
-        "weight" | "<tag>" | "<option>" => "storage.for_url".to_owned(),
+        "weight" | "<tag>" | "<option>" | "cost_per_gb_month" | "region" | "device" => "storage.for_url".to_owned(),
         "distribution_strategy" | "collection_affinity" => format!("component.{name}"),
         _ if name.ends_with("urls") => "storage.components".to_owned(),
         _ => {
             let part = section.trim_start_matches("storage.").trim_start_matches("collection_");
+            let part = part.trim_start_matches("placement.");
             format!("{}.{}", part.trim_end_matches("_config"), name.trim_end_matches("_env"))
         }
     }

@@ -97,6 +97,7 @@ fn default(key: &Key) -> String {
             format!("`<url>/{name}` for each of `storage.urls`, else `./proximadb-data/{name}`")
         }
         Default::Replicas => "`2` with two or more metadata URLs, else `1`".to_owned(),
+        Default::NoGroups => "`[]`".to_owned(),
         Default::Unset => "not set".to_owned(),
     }
 }

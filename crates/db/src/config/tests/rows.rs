@@ -494,6 +494,8 @@ fn a18_every_key_changes_the_typed_configuration() {
         let name = name.replace(['<', '>'], "");
         let text = if key.path == "storage.collection_metadata_config.metadata_urls" {
             "[storage.collection_metadata_config]\nmetadata_urls = [\"s3://other\", \"s3://m1\"]".to_owned()
+        } else if key.path == "storage.index_config.backup_replicas" {
+            format!("[{section}]\nindex_urls = [\"s3://i1\", \"s3://i2\"]\n{name} = 2\n{TWO_METADATA_ROOTS}")
         } else if section == "storage.collection_metadata_config" {
             format!("{TWO_METADATA_ROOTS}{name} = {}", other_value(key.kind, key.default))
         } else {
@@ -621,7 +623,9 @@ fn other_value(kind: Kind, default: keys::Default) -> String {
         (Kind::Boolean, keys::Default::Boolean(flag)) => (!flag).to_string(),
         (Kind::Strategy, keys::Default::Strategy(DistributionStrategy::Hash)) => "\"RoundRobin\"".to_owned(),
         (Kind::Strategy, _) => "\"Hash\"".to_owned(),
-        (Kind::Weight | Kind::Integer { .. }, _) => "3".to_owned(),
+        (Kind::Weight | Kind::Cost | Kind::Integer { .. }, _) => "3".to_owned(),
+        (Kind::Word(words), _) => format!("\"{}\"", words.last().unwrap()),
+        (Kind::Groups, _) => "[[\"wal\", \"viper\"]]".to_owned(),
         (Kind::Urls { .. }, _) => "[\"s3://other\"]".to_owned(),
         (Kind::Boolean, _) => panic!("a flag has a default"),
     }

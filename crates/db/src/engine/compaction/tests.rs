@@ -9,6 +9,7 @@ const SEGMENT: u64 = 512 * MIB;
 
 fn candidate(number: u64, bytes: u64, dead_percent: u64) -> Candidate {
     let meta = SegmentMeta {
+        copy: None,
         id: SegmentId(Uuid::from_u128(u128::from(number))),
         root_id: RootId(Uuid::nil()),
         rows: 1000,

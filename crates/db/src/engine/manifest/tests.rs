@@ -6,6 +6,7 @@ const SHARD: &str = "000";
 
 fn meta(number: u128) -> SegmentMeta {
     SegmentMeta {
+        copy: None,
         id: SegmentId(Uuid::from_u128(number)),
         root_id: RootId(Uuid::nil()),
         rows: 1,

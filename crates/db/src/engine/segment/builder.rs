@@ -138,7 +138,11 @@ impl SegmentBuilder {
         data
     }
 
-    fn push_columns<'a>(
+    /// Adds a row whose payload is JSON already.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if its vectors do not fit the schema.
+    pub(crate) fn push_columns<'a>(
         &mut self,
         id: PointId,
         seq: Seq,

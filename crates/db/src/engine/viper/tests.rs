@@ -46,6 +46,14 @@ impl Fixture {
         written.remove(0)
     }
 
+    async fn read(&self, metas: &[SegmentMeta]) -> Vec<SegmentData> {
+        let mut read = Vec::new();
+        for meta in metas {
+            read.push(self.viper.read_segment(meta).await.unwrap());
+        }
+        read
+    }
+
     async fn files(&self) -> Vec<FileInfo> {
         self.viper.root().list(&self.description.id.to_string()).await.unwrap()
     }
@@ -102,7 +110,7 @@ async fn g5_no_segment_is_larger_than_the_size_and_the_pieces_cover_it_all() {
     assert!(metas.windows(2).all(|pair| pair[0].max_seq < pair[1].min_seq));
     assert_eq!(metas.last().unwrap().max_seq, 3000);
     let mut after: Vec<_> = Vec::new();
-    for (segment, written) in fixture.viper.read_segments(&metas).await.unwrap().iter().zip(&written) {
+    for (segment, written) in fixture.read(&metas).await.iter().zip(&written) {
         let points = contents(segment).0;
         assert!(
             points
@@ -182,11 +190,7 @@ async fn g5_compaction_of_rows_that_compress_well_comes_to_an_end() {
         large.payload.insert("text".to_owned(), "x".repeat(30_000).into());
         builder.push(seq, &large).unwrap();
         let written = fixture.viper.write_segments(builder.build(), &request).await.unwrap();
-        segments.extend(
-            written
-                .into_iter()
-                .map(|written| (written.meta, Arc::new(written.data))),
-        );
+        segments.extend(written.into_iter().map(|written| (written.meta, written.data)));
         let mut merges = 0;
         let all_live = |meta: &SegmentMeta| Candidate {
             meta: meta.clone(),
@@ -211,11 +215,7 @@ async fn g5_compaction_of_rows_that_compress_well_comes_to_an_end() {
                 ..request.clone()
             };
             let written = fixture.viper.write_segments(merged, &request).await.unwrap();
-            segments.extend(
-                written
-                    .into_iter()
-                    .map(|written| (written.meta, Arc::new(written.data))),
-            );
+            segments.extend(written.into_iter().map(|written| (written.meta, written.data)));
         }
     }
     assert!(segments.len() < 60, "{} segments", segments.len());
@@ -393,11 +393,8 @@ impl Model {
 
     async fn write(&mut self, data: SegmentData, request: WriteRequest) {
         let written = self.fixture.viper.write_segments(data, &request).await.unwrap();
-        self.segments.extend(
-            written
-                .into_iter()
-                .map(|written| (written.meta, Arc::new(written.data))),
-        );
+        self.segments
+            .extend(written.into_iter().map(|written| (written.meta, written.data)));
     }
 
     /// The newest entry of each id: a sequence number, and the segment and row unless it is a tombstone.
@@ -486,7 +483,7 @@ impl Model {
                     .segments
             }
         };
-        let read = self.fixture.viper.read_segments(&metas).await.unwrap();
+        let read = self.fixture.read(&metas).await;
         self.segments = metas.into_iter().zip(read.into_iter().map(Arc::new)).collect();
     }
 

@@ -221,7 +221,22 @@ fn a_collection_that_cannot_be_is_refused() {
         (
             "{\"metadata\":{\"proximadb\":{\"storage_engine\":\"tape\"}}}",
             400,
-            "metadata.proximadb.storage_engine",
+            "`metadata.proximadb.storage_engine` must be \"viper\" or \"lsm\"",
+        ),
+        (
+            "{\"metadata\":{\"proximadb\":{\"storage_engin\":\"lsm\"}}}",
+            400,
+            "unknown key `metadata.proximadb.storage_engin`: there are storage_engine, region",
+        ),
+        (
+            "{\"metadata\":{\"proximadb\":{\"region\":4}}}",
+            400,
+            "`metadata.proximadb.region` must be a string",
+        ),
+        (
+            "{\"metadata\":{\"proximadb\":\"lsm\"}}",
+            400,
+            "`metadata.proximadb` must be an object",
         ),
         ("{\"vectors\":4}", 400, "`vectors` must be an object"),
     ] {

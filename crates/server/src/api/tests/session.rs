@@ -75,6 +75,9 @@ fn a_patch_changes_what_it_names_and_nothing_else() {
         (&json!(false), &Value::Null)
     );
     assert_eq!(config["metadata"], json!({"a": 1, "b": 2}));
+    let engine = json!({"metadata": {"proximadb": {"storage_engine": "lsm"}}});
+    let refused = server.send("PATCH", "/collections/c", &engine).error(400);
+    assert!(refused.contains("cannot be changed"), "{refused}");
     let unknown = server.send("PATCH", "/collections/c", &json!({"vectors": {"x": {"on_disk": true}}}));
     assert_eq!(unknown.error(400), "Wrong input: Not existing vector name error: x");
 }

@@ -1,0 +1,52 @@
+//! The names of the log's file formats. What the bytes are is the log's; a configuration only names one.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// How new files of the write-ahead log are encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WalFormat {
+    /// Avro object container files.
+    #[default]
+    Avro,
+    /// Bincode blocks.
+    Bincode,
+}
+
+impl WalFormat {
+    /// Every format, the default first.
+    pub const ALL: [Self; 2] = [Self::Avro, Self::Bincode];
+
+    /// The exact name in configurations, which is also the extension of the files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Avro => "avro",
+            Self::Bincode => "bincode",
+        }
+    }
+}
+
+impl fmt::Display for WalFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The text is not the exact name of a format; the message lists the names.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown WAL format `{name}`: choose avro or bincode")]
+pub struct UnknownWalFormat {
+    name: String,
+}
+
+impl FromStr for WalFormat {
+    type Err = UnknownWalFormat;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWalFormat> {
+        let found = Self::ALL.into_iter().find(|format| format.name() == text);
+        found.ok_or_else(|| UnknownWalFormat { name: text.to_owned() })
+    }
+}

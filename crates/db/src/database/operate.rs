@@ -1,0 +1,250 @@
+//! What operators do to roots while the database serves: drain, rebalance, move.
+//!
+//! Owns which moves are begun. A drain is durable in the list of roots and begins its moves a few at a time until nothing
+//! is left; a rebalance writes all of its moves into the records before it answers, so a crash forgets none.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Database;
+use super::entry::Entry;
+use crate::discovery::Discovery;
+use crate::error::{Error, Result};
+use crate::moves::{PlannedMove, Unit, plan_drain, plan_rebalance};
+use crate::placement::Placement;
+use crate::root::{Root, RootId, RootState, StorageComponentType, Usage};
+
+/// What a collection weighs on a root beside its bytes, so that thousands of small ones are spread as well.
+const COLLECTION_BYTES: u64 = 1 << 20;
+
+impl Database {
+    /// The moves that would even out the roots of a component, or of all.
+    ///
+    /// # Errors
+    /// None today; the plan is empty if all is even.
+    pub async fn plan_rebalance(&self, component: Option<StorageComponentType>) -> Result<Vec<PlannedMove>> {
+        let usage = self.usage(Duration::ZERO).await;
+        let mut plan = Vec::new();
+        for of in StorageComponentType::ALL
+            .into_iter()
+            .filter(|of| component.is_none_or(|wanted| wanted == *of))
+        {
+            let roots = self.roots.of_component(of);
+            let taking_part: BTreeSet<RootId> = roots
+                .iter()
+                .filter(|root| root.accepts_placements())
+                .map(|root| root.id())
+                .collect();
+            plan.extend(plan_rebalance(&taking_part, &self.units(of, None, &usage)));
+        }
+        Ok(plan)
+    }
+
+    /// Carries out [`plan_rebalance`](Self::plan_rebalance): returns the plan when every move of it is durable.
+    ///
+    /// # Errors
+    /// Errors of the metadata roots; the moves begun until then go on.
+    pub async fn rebalance(self: &Arc<Self>, component: Option<StorageComponentType>) -> Result<Vec<PlannedMove>> {
+        let plan = self.plan_rebalance(component).await?;
+        for planned in &plan {
+            if let Some(entry) = self.entry_of(planned.collection) {
+                self.begin_move(&entry, planned.clone()).await?;
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Moves a component of a collection to another root, from its home or from `from`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown collection, [`Error::InvalidInput`] for a root that cannot take it.
+    pub async fn move_component(
+        self: &Arc<Self>,
+        collection: &str,
+        component: StorageComponentType,
+        from: Option<RootId>,
+        to: RootId,
+    ) -> Result<PlannedMove> {
+        let entry = self.entry(collection)?;
+        let record = entry.record.read().clone();
+        let home = record
+            .placement
+            .get(&component)
+            .and_then(|placement| placement.roots.first().copied());
+        let from = from
+            .or(home)
+            .ok_or_else(|| Error::InvalidInput(format!("{collection} has no {component} files")))?;
+        let usage = self.usage(Duration::ZERO).await;
+        let unit = self.unit(&entry, component, from, &usage);
+        let unit =
+            unit.ok_or_else(|| Error::InvalidInput(format!("from: {collection} has no {component} files there")))?;
+        if !unit.targets.contains(&to) {
+            let reason = format!(
+                "to: root {to} cannot take the {component} files: it must be an online root of that component, without another copy of them"
+            );
+            return Err(Error::InvalidInput(reason));
+        }
+        let planned = PlannedMove {
+            collection: unit.collection,
+            component,
+            from,
+            to,
+            bytes: unit.bytes,
+            files: unit.files,
+        };
+        self.begin_move(&entry, planned.clone()).await?;
+        Ok(planned)
+    }
+
+    /// Empties a root: it takes no new files, and everything on it moves to the other roots of its component.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown root, [`Error::InvalidInput`] if no other root could take its files.
+    pub async fn drain_root(&self, id: RootId) -> Result<()> {
+        let root = self.known_root(id)?;
+        let others = self.roots.of_component(root.component());
+        if !others
+            .iter()
+            .any(|other| other.id() != id && other.accepts_placements())
+        {
+            let component = root.component();
+            return Err(Error::InvalidInput(format!(
+                "root {}: no other root of {component} takes files now; add one first",
+                root.url()
+            )));
+        }
+        self.roots.set_draining(id, true).await
+    }
+
+    /// Ends a drain: the root takes files again. Moves that have begun are finished.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown root.
+    pub async fn resume_root(&self, id: RootId) -> Result<()> {
+        self.known_root(id)?;
+        self.roots.set_draining(id, false).await
+    }
+
+    fn known_root(&self, id: RootId) -> Result<Arc<Root>> {
+        self.roots
+            .by_id(id)
+            .map_err(|_| Error::NotFound(format!("Root {id} is not configured")))
+    }
+
+    /// Begins further moves off the roots that are drained, as many as may run at a time.
+    pub(super) async fn go_on_draining(self: &Arc<Self>) {
+        for root in self
+            .roots
+            .all()
+            .into_iter()
+            .filter(|root| root.state() == RootState::Draining)
+        {
+            let room = self.mover.room();
+            if room == 0 {
+                return;
+            }
+            let usage = self.known_usage();
+            let mut units = self.units(root.component(), Some(root.id()), &usage);
+            units.truncate(room);
+            for planned in plan_drain(&self.loads(root.component()), &units) {
+                let Some(entry) = self.entry_of(planned.collection) else {
+                    continue;
+                };
+                if let Err(error) = self.begin_move(&entry, planned).await {
+                    tracing::warn!(root = root.url(), %error, "a move off a drained root was not begun; it is tried again");
+                }
+            }
+        }
+    }
+
+    /// What still lives on a root, by collection; empty when it can be removed.
+    pub fn residents(&self, root: &Root) -> Vec<String> {
+        let entries: Vec<Arc<Entry>> = self.catalog.read().values().cloned().collect();
+        let lives_there = |entry: &Arc<Entry>| {
+            let record = entry.record.read();
+            let placement = record.placement.get(&root.component())?;
+            placement
+                .all_roots()
+                .contains(&root.id())
+                .then(|| record.description.name.clone())
+        };
+        entries.iter().filter_map(lives_there).collect()
+    }
+
+    /// What could move, of one root or of all: everything that no move has yet.
+    fn units(&self, component: StorageComponentType, on: Option<RootId>, usage: &Discovery) -> Vec<Unit> {
+        let entries: Vec<Arc<Entry>> = self.catalog.read().values().cloned().collect();
+        let mut units = Vec::new();
+        for entry in entries.iter().filter(|entry| entry.unavailable.is_none()) {
+            let placement = entry.record.read().placement.get(&component).cloned();
+            for root in placement
+                .iter()
+                .filter(|placement| placement.moving.is_none())
+                .flat_map(Placement::all_roots)
+            {
+                if on.is_none_or(|on| on == root) {
+                    units.extend(self.unit(entry, component, root, usage));
+                }
+            }
+        }
+        units
+    }
+
+    fn unit(&self, entry: &Entry, component: StorageComponentType, root: RootId, usage: &Discovery) -> Option<Unit> {
+        let record = entry.record.read().clone();
+        let placement = record.placement.get(&component)?;
+        if !placement.all_roots().contains(&root) {
+            return None;
+        }
+        let collection = record.description.id;
+        let Usage { bytes, files } = usage
+            .files(root, collection)
+            .map_or_else(Usage::default, |found| found.usage);
+        Some(Unit {
+            collection,
+            component,
+            root,
+            bytes,
+            files,
+            targets: self.targets(component, placement),
+        })
+    }
+
+    /// Where files of a placement may go: to roots that take new files and hold no other copy of the same.
+    fn targets(&self, component: StorageComponentType, placement: &Placement) -> BTreeSet<RootId> {
+        let accepting = self
+            .roots
+            .of_component(component)
+            .into_iter()
+            .filter(|root| root.accepts_placements());
+        let free = accepting.map(|root| root.id()).filter(|id| {
+            let has_copy = placement.roots.contains(id) || placement.types.values().flatten().any(|root| root == id);
+            // A striped component has no copies: its files may join others.
+            !has_copy || !placement.affinity
+        });
+        free.collect()
+    }
+
+    /// What lies, and is about to lie, on the roots of a component that take new files.
+    fn loads(&self, component: StorageComponentType) -> BTreeMap<RootId, u64> {
+        let assigned = self.assignments.get_assignment_stats();
+        let assigned = assigned
+            .components
+            .get(&component)
+            .map(|stats| stats.roots.clone())
+            .unwrap_or_default();
+        let coming = self.mover.under_way_to();
+        let load = |root: Arc<Root>| {
+            let count = |counts: &BTreeMap<RootId, u64>| counts.get(&root.id()).copied().unwrap_or(0);
+            let bytes = root.usage().bytes + (count(&assigned) + count(&coming)) * COLLECTION_BYTES;
+            (root.id(), bytes)
+        };
+        let accepting = self
+            .roots
+            .of_component(component)
+            .into_iter()
+            .filter(|root| root.accepts_placements());
+        accepting.map(load).collect()
+    }
+}

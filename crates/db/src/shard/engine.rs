@@ -1,0 +1,264 @@
+//! What keeps the flushed rows of a shard: VIPER segments named by manifests, or an LSM tree.
+//!
+//! Owns what differs between the two when a shard is opened and when rows are committed. In memory both are the same:
+//! segments of rows with their liveness and indexes. An LSM's segments have no files of their own; they are cut from the
+//! tree anew at every opening, and merging them is work in memory only.
+
+use std::sync::Arc;
+
+use tokio::sync::RwLock as AsyncRwLock;
+
+use super::Shard;
+use super::commit::{Commit, Takeover};
+use super::data::{self, Found};
+use super::homes::{Homes, Located};
+use crate::engine::lsm::Lsm;
+use crate::engine::manifest::{Manifest, ManifestStore, SegmentMeta};
+use crate::engine::segment::{SegmentData, SegmentId};
+use crate::error::{Error, Result};
+use crate::point::Seq;
+use crate::root::{Root, RootId, StorageComponentType};
+use crate::schema::{CollectionDescription, StorageEngineKind};
+
+/// The engine of an open shard.
+pub(super) enum Engine {
+    /// Segments and manifests; their files are found through the homes.
+    Viper,
+    /// A tree on the home of the LSM component. Held exclusively while it moves to another root.
+    Lsm(AsyncRwLock<Lsm>),
+}
+
+/// The flushed data of a shard as it is found at the opening.
+pub(super) struct Flushed {
+    pub manifest: Manifest,
+    pub segments: Vec<(SegmentMeta, Arc<SegmentData>)>,
+    pub rest: Rest,
+}
+
+/// What only the engine needs.
+pub(super) enum Rest {
+    Viper { files: Vec<Located>, is_stored: bool },
+    Lsm(Option<Lsm>),
+}
+
+impl Flushed {
+    /// Reads what the roots hold; `log_begins` is the first number that the log still has. Changes nothing but an LSM's
+    /// own bookkeeping.
+    ///
+    /// # Errors
+    /// [`Error::Corruption`] for damaged or missing files, also when log and data cannot belong together; errors of the
+    /// roots.
+    pub(super) async fn find(
+        homes: &Homes,
+        description: &CollectionDescription,
+        shard: &str,
+        log_begins: Option<Seq>,
+    ) -> Result<Self> {
+        let directory = format!("{}/{shard}", description.id);
+        let engine = description.schema.storage_engine;
+        let component = component_of(engine);
+        let files = homes.list(component, &directory).await?;
+        let exists = match engine {
+            StorageEngineKind::Viper => Found::exists(&files),
+            StorageEngineKind::Lsm => files.iter().any(|located| located.file.path.ends_with(".manifest")),
+        };
+        check_log_meets_data(&directory, homes, component, exists, log_begins)?;
+        let manifest = Manifest::empty(description.clone(), shard);
+        match engine {
+            StorageEngineKind::Viper => Self::find_viper(homes, description, shard, log_begins, files).await,
+            StorageEngineKind::Lsm if exists => Self::find_lsm(homes, description, shard, manifest).await,
+            StorageEngineKind::Lsm => Ok(Self {
+                manifest,
+                segments: Vec::new(),
+                rest: Rest::Lsm(None),
+            }),
+        }
+    }
+
+    async fn find_viper(
+        homes: &Homes,
+        description: &CollectionDescription,
+        shard: &str,
+        log_begins: Option<Seq>,
+        files: Vec<Located>,
+    ) -> Result<Self> {
+        let (manifest, is_stored) = match Found::load(homes, description, shard, &files).await? {
+            Found::Stored(manifest) => (manifest, true),
+            Found::Rebuilt(manifest) => {
+                // A flush that was cut short may have left holes in the segments; the log has all that is not in a manifest.
+                let flushed_seq = log_begins.map_or(manifest.flushed_seq, |first| first.saturating_sub(1));
+                let manifest = Manifest {
+                    flushed_seq,
+                    ..manifest
+                };
+                (manifest, false)
+            }
+            Found::Nothing => {
+                let first = Manifest::empty(description.clone(), shard).next(description.clone(), 0, Vec::new());
+                (first, false)
+            }
+        };
+        let segments = data::read_segments(homes, description, shard, &manifest.segments).await?;
+        Ok(Self {
+            manifest,
+            segments,
+            rest: Rest::Viper { files, is_stored },
+        })
+    }
+
+    async fn find_lsm(
+        homes: &Homes,
+        description: &CollectionDescription,
+        shard: &str,
+        manifest: Manifest,
+    ) -> Result<Self> {
+        let root = tree_root(homes, description, shard).await?;
+        let lsm = Lsm::open(root.clone(), description.id, shard, description).await?;
+        let contents = lsm.load(LSM_SEGMENT_BYTES).await?;
+        let segments: Vec<_> = contents
+            .segments
+            .into_iter()
+            .map(|rows| in_memory(rows, root.id(), Vec::new()))
+            .collect();
+        let metas = segments.iter().map(|(meta, _)| meta.clone()).collect();
+        Ok(Self {
+            manifest: manifest.next(description.clone(), contents.flushed_seq, metas),
+            segments,
+            rest: Rest::Lsm(Some(lsm)),
+        })
+    }
+
+    /// Makes durable what was not there yet, and deletes what unfinished writes have left. The log's first file must
+    /// exist by now, so that data without a log is always a loss, never a beginning.
+    ///
+    /// # Errors
+    /// Errors of the roots.
+    pub(super) async fn settle(
+        manifest: &Manifest,
+        rest: Rest,
+        homes: &Homes,
+        description: &CollectionDescription,
+        shard: &str,
+    ) -> Result<Engine> {
+        match rest {
+            Rest::Viper { files, is_stored } => {
+                if !is_stored {
+                    let home = homes.home(StorageComponentType::Viper)?;
+                    ManifestStore::new(home, description.id, shard).commit(manifest).await?;
+                }
+                data::delete_orphans(description, shard, manifest, &files).await?;
+                Ok(Engine::Viper)
+            }
+            Rest::Lsm(Some(lsm)) => Ok(Engine::Lsm(AsyncRwLock::new(lsm))),
+            Rest::Lsm(None) => {
+                let root = homes.home(StorageComponentType::Lsm)?;
+                let lsm = Lsm::open(root, description.id, shard, description).await?;
+                Ok(Engine::Lsm(AsyncRwLock::new(lsm)))
+            }
+        }
+    }
+}
+
+/// Rows of an LSM that are searched, indexed and merged together.
+const LSM_SEGMENT_BYTES: usize = 64 << 20;
+
+/// The component that holds the rows of an engine.
+pub(super) fn component_of(engine: StorageEngineKind) -> StorageComponentType {
+    match engine {
+        StorageEngineKind::Viper => StorageComponentType::Viper,
+        StorageEngineKind::Lsm => StorageComponentType::Lsm,
+    }
+}
+
+/// The root whose tree counts. While a move is under way there may be two: the one with more commits is the newer, and of
+/// equal ones the home. An incomplete copy does not verify.
+async fn tree_root(homes: &Homes, description: &CollectionDescription, shard: &str) -> Result<Arc<Root>> {
+    let home = homes.home(StorageComponentType::Lsm)?;
+    let all = homes.all(StorageComponentType::Lsm)?;
+    if all.len() == 1 {
+        return Ok(home);
+    }
+    let (mut newest, mut chosen) = (None, home);
+    for root in all {
+        match Lsm::verify(&root, description.id, shard).await {
+            Ok(found) if newest.is_none_or(|newest| found.flushed_seq > newest) => {
+                newest = Some(found.flushed_seq);
+                chosen = root;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::info!(%error, "a tree that is only partly there is not used"),
+        }
+    }
+    Ok(chosen)
+}
+
+/// Rows as a segment without a file.
+pub(super) fn in_memory(
+    rows: SegmentData,
+    root_id: RootId,
+    replaces: Vec<SegmentId>,
+) -> (SegmentMeta, Arc<SegmentData>) {
+    let (min_seq, max_seq) = rows.seq_range().unwrap_or_default();
+    let bytes = rows.bytes() as u64;
+    let meta = SegmentMeta {
+        id: SegmentId::generate(),
+        root_id,
+        copy: None,
+        rows: rows.len() as u64,
+        tombstones: rows.tombstones.len() as u64,
+        min_seq,
+        max_seq,
+        bytes,
+        data_bytes: bytes,
+        crc32: 0,
+        replaces,
+    };
+    (meta, Arc::new(rows))
+}
+
+/// Refuses a shard that has lost its log, or its flushed data, as a whole. Holes inside the log are the replay's to find.
+fn check_log_meets_data(
+    directory: &str,
+    homes: &Homes,
+    component: StorageComponentType,
+    has_data: bool,
+    log_begins: Option<Seq>,
+) -> Result<()> {
+    let url = |component| homes.home(component).map(|root| root.url().to_owned());
+    let lost = match (has_data, log_begins) {
+        (true, None) => format!(
+            "the log of shard {directory} is missing on {}",
+            url(StorageComponentType::Wal)?
+        ),
+        (false, Some(first)) if first > 1 => {
+            format!(
+                "the flushed data of shard {directory} is missing on {}",
+                url(component)?
+            )
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::Corruption(format!("{lost}; restore it, or drop the collection")))
+}
+
+impl Shard {
+    /// Makes a commit durable.
+    ///
+    /// # Errors
+    /// Errors of the root. The outcome may be unknown: the same commit is tried again before any other.
+    pub(super) async fn persist(&self, manifest: &Manifest, commit: &Commit) -> Result<()> {
+        match (&self.engine, &commit.takeover) {
+            (Engine::Viper, _) => self.manifests()?.commit(manifest).await,
+            (Engine::Lsm(lsm), Takeover::Frozen) => {
+                let nothing = SegmentData::default();
+                let rows = commit.segments.first().map_or(&nothing, |segment| &segment.data);
+                lsm.read()
+                    .await
+                    .commit(&manifest.description, manifest.flushed_seq, rows)
+                    .await
+            }
+            // The tree is as it was; only its rows in memory lie together differently.
+            (Engine::Lsm(_), Takeover::Segments(_) | Takeover::Relocated(_)) => Ok(()),
+        }
+    }
+}
