@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use futures::future::join_all;
 use parking_lot::{Mutex, RwLock};
 use proximadb_store::StorageUrl;
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard, RwLock as AsyncRwLock};
@@ -44,7 +45,9 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 /// How often the copies of index files are looked after.
 const REPAIR_INTERVAL: Duration = Duration::from_secs(30);
 /// How often further moves off drained roots are begun.
-const UPKEEP_INTERVAL: Duration = Duration::from_millis(200);
+const DRAIN_INTERVAL: Duration = Duration::from_millis(200);
+/// How often logs are brought home and records repaired.
+const TIDY_INTERVAL: Duration = Duration::from_secs(2);
 /// How old the measured usage of the roots may be when a new collection is placed by it.
 const USAGE_AGE_MAX: Duration = Duration::from_secs(10);
 
@@ -107,7 +110,8 @@ impl Database {
         });
         database.recover(&discovery).await?;
         database.resume_moves();
-        tokio::spawn(look_after_roots(Arc::downgrade(&database)));
+        tokio::spawn(probe_roots(Arc::downgrade(&database)));
+        tokio::spawn(keep_house(Arc::downgrade(&database)));
         Ok(database)
     }
 }
@@ -230,9 +234,8 @@ impl Database {
         self.closed.store(true, Ordering::Release);
         let _no_change_of_records = self.records.write().await;
         let entries: Vec<Arc<Entry>> = self.catalog.read().values().cloned().collect();
-        for entry in entries {
-            entry.end(closed()).await;
-        }
+        // At the same time, so that one root that does not answer holds up no other.
+        join_all(entries.iter().map(|entry| entry.end(closed()))).await;
         self.roots.close();
     }
 
@@ -307,25 +310,36 @@ impl Database {
     }
 }
 
-/// Looks after the roots for as long as the database lives: those that are not online, and those that are drained.
-async fn look_after_roots(database: Weak<Database>) {
-    let (mut probed, mut repaired) = (Instant::now(), Instant::now());
+/// Looks again at roots that are not online, for as long as the database lives.
+async fn probe_roots(database: Weak<Database>) {
     loop {
-        tokio::time::sleep(UPKEEP_INTERVAL).await;
+        tokio::time::sleep(PROBE_INTERVAL).await;
+        let Some(database) = database.upgrade() else { return };
+        if database.closed.load(Ordering::Acquire) {
+            return;
+        }
+        if !database.roots.probe().await.is_empty() {
+            database.readmit().await;
+        }
+    }
+}
+
+/// Does what is left to do by itself: moves off drained roots, logs that come home, copies that are missing. Apart from the
+/// probes, because a root that does not answer holds it up for a while.
+async fn keep_house(database: Weak<Database>) {
+    let (mut tidied, mut repaired) = (Instant::now(), Instant::now());
+    loop {
+        tokio::time::sleep(DRAIN_INTERVAL).await;
         let Some(database) = database.upgrade() else { return };
         if database.closed.load(Ordering::Acquire) {
             return;
         }
         database.go_on_draining().await;
-        if probed.elapsed() < PROBE_INTERVAL {
-            continue;
+        if tidied.elapsed() >= TIDY_INTERVAL {
+            tidied = Instant::now();
+            database.bring_logs_home().await;
+            database.repair_records().await;
         }
-        probed = Instant::now();
-        database.bring_logs_home().await;
-        if !database.roots.probe().await.is_empty() {
-            database.readmit().await;
-        }
-        database.repair_records().await;
         if repaired.elapsed() >= REPAIR_INTERVAL {
             repaired = Instant::now();
             database.repair_indexes().await;

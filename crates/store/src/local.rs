@@ -212,6 +212,7 @@ impl Disk {
         Ok((files, directories))
     }
 
+    /// Adds the files below `relative`, and the names of directories that were not entered.
     fn walk(
         &self,
         relative: &str,

@@ -108,6 +108,7 @@ impl Roots {
                 return None;
             }
         };
+        *root.placement_key.write() = Some(identity.placement_key());
         let was_offline = root.condition.read().is_offline();
         if lock.is_some() {
             *root.lock.lock() = lock;

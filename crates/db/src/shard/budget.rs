@@ -99,7 +99,7 @@ impl MemoryBudget {
         let shards: Vec<Arc<Shard>> = self.shards.lock().iter().filter_map(Weak::upgrade).collect();
         shards
             .into_iter()
-            .filter(|shard| !shard.is_closed() && shard.memtable_bytes() > 0)
+            .filter(|shard| !shard.is_closed() && shard.memtable_bytes() > 0 && shard.can_flush())
             .filter(|shard| failed.iter().all(|(other, _)| !Arc::ptr_eq(other, shard)))
             .max_by_key(|shard| shard.memtable_bytes())
     }

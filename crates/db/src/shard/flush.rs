@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::Shard;
 use super::commit::{Commit, Takeover};
 use super::data::Spread;
+use super::engine::component_of;
 use crate::engine::viper::WriteRequest;
 use crate::error::{Error, Result};
 use crate::state::{FrozenMemtable, Location, NewSegment};
@@ -32,6 +33,13 @@ impl Shard {
         // Of many writers that find no room at the same time, the first flushes for all.
         let worthwhile = self.memtable_bytes() / 2;
         self.flush_now(&self.flushes.by_memory, ROLL_BYTES, worthwhile).await
+    }
+
+    /// Whether the root of its flushed data takes files now, as far as is known.
+    pub(super) fn can_flush(&self) -> bool {
+        let component = component_of(self.description().schema.storage_engine);
+        let lanes = self.options.homes.lanes(component);
+        lanes.is_ok_and(|lanes| lanes.iter().all(|root| root.available().is_ok()))
     }
 
     /// Estimated bytes in this shard's memtables.
