@@ -51,7 +51,8 @@ impl Shared {
         drop(log);
         let shared = Arc::clone(self);
         self.runtime.spawn(async move {
-            let found = spare(root, error.clone()).await;
+            let found = shared.runtime.spawn(spare(root, error.clone())).await;
+            let found = found.unwrap_or_else(|failed| Err(Error::Internal(format!("seeking a root: {failed}"))));
             shared.found(lane, found, error);
         });
     }

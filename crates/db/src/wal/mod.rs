@@ -25,6 +25,7 @@ mod block;
 mod codec;
 mod failover;
 mod file;
+mod flight;
 mod log;
 mod merge;
 mod queue;
@@ -50,7 +51,7 @@ use crate::root::Root;
 use crate::schema::CollectionDescription;
 
 pub use self::replay::Replay;
-pub use self::scan::{FileEnd, FileSummary, read_log_file};
+pub use self::scan::{Coverage, FileEnd, FileSummary, read_log_file};
 pub use self::writer::{Apply, Spare, Wal, WalStart};
 
 /// Sizes of a log.

@@ -178,7 +178,7 @@ impl Log {
 
     /// The file of a lane on the same root that is still empty and has the name that the next one would get.
     fn take_empty_file(&mut self, home: &Home, next: u64) -> Option<ActiveFile> {
-        let same = |lane: &&mut super::log::Lane| {
+        let same = |lane: &&mut super::flight::Lane| {
             let file = lane.file.as_ref().filter(|file| file.is_empty() && file.first == next);
             file.is_some_and(|file| file.home.root.id() == home.root.id())
         };

@@ -19,7 +19,8 @@ use crate::point::Seq;
 use super::block::Framed;
 use super::codec::codec;
 use super::file::ActiveFile;
-use super::log::{Job, SealedFile, Target};
+use super::flight::{Job, Target};
+use super::log::SealedFile;
 use super::writer::Shared;
 
 /// Commits that one worker does before it queues up again behind other work of the root: a busy log must not keep a
