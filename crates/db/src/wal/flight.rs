@@ -89,10 +89,11 @@ pub(super) struct Job {
 /// The file that a block goes to.
 pub(super) enum Target {
     Append(ActiveFile),
-    /// A new one; the one before ends.
+    /// A new one; the one before ends. Impossible if its name `is_taken` by a file that somebody may still be writing.
     Begin {
         header: Header,
         old: Option<ActiveFile>,
+        is_taken: bool,
     },
 }
 
@@ -223,15 +224,17 @@ impl Log {
                 Target::Append(file)
             }
             old => {
+                let name = super::file_name(first, self.format);
+                let is_taken = self.ended_as(&home, &name).is_some();
                 files.push(SealedFile {
                     home: home.clone(),
-                    name: super::file_name(first, self.format),
+                    name,
                     first,
                     last,
                     bytes: 0,
                 });
                 let header = self.header(&home, first);
-                Target::Begin { header, old }
+                Target::Begin { header, old, is_taken }
             }
         };
         let work = self.lanes.get_mut(at)?.work.as_mut()?;

@@ -123,6 +123,12 @@ impl Log {
         }
     }
 
+    /// The file of this name on that list.
+    pub(super) fn ended_as(&self, home: &Home, name: &str) -> Option<SealedFile> {
+        let same = |file: &&SealedFile| file.name == name && file.home.root.id() == home.root.id();
+        self.sealed.iter().find(same).cloned()
+    }
+
     /// Notes how a file on that list has really ended.
     pub(super) fn correct(&mut self, file: SealedFile) {
         if let Some(known) = self.sealed.iter_mut().find(|known| known.is_same(&file)) {

@@ -8,6 +8,7 @@
 //! A worker that is given up because its root does not answer holds a ticket that does not count any more: when it comes
 //! back it changes nothing. A worker with a large block lets another one write the next while it applies.
 
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -149,12 +150,18 @@ impl Job {
         publish(Arc::clone(&block));
         let mut file = match self.target {
             Target::Append(file) => file,
-            Target::Begin { header, old } => {
+            Target::Begin { header, old, is_taken } => {
                 if let Some(mut old) = old {
                     old.seal(self.durable);
                     ended.push(old.as_sealed());
                 }
-                ActiveFile::create(&self.home, &header, &self.faults).map_err(|error| {
+                let free = if is_taken {
+                    Err(ErrorKind::AlreadyExists.into())
+                } else {
+                    Ok(())
+                };
+                let created = free.and_then(|()| ActiveFile::create(&self.home, &header, &self.faults));
+                created.map_err(|error: io::Error| {
                     let name = super::file_name(header.first_seq, header.format);
                     self.home.io_error(&name, &error)
                 })?

@@ -233,15 +233,14 @@ async fn the_log_moves_to_another_root_and_back_while_it_is_written() {
     let writer = wal.clone();
     let writing = tokio::spawn(async move {
         for id in 0..300 {
-            assert_eq!(writer.append(vec![upsert(id)]).await.unwrap().start, id + 1);
+            writer.append(vec![upsert(id), delete(id)]).await.unwrap();
         }
     });
     for root in [1, 0, 1] {
-        wal.append(vec![delete(5)]).now_or_never();
         wal.continue_on(vec![place.roots[root].clone()]).await.unwrap();
         assert!(!place.files_on(root).is_empty(), "a file is there when it returns");
     }
-    writing.await.ok();
+    writing.await.unwrap();
     let last = wal.last_seq();
     assert!(after_crash(&place).await.into_iter().eq(1..=last));
     // What the old root holds is released, the newest file is elsewhere.
@@ -252,6 +251,21 @@ async fn the_log_moves_to_another_root_and_back_while_it_is_written() {
         wal.stats().bytes,
         place.files().iter().map(|file| file.bytes).sum::<u64>()
     );
+}
+
+#[tokio::test]
+async fn an_idle_log_moves_to_and_fro() {
+    let place = Place::with_roots(2, WalOptions::default()).await;
+    let (wal, _) = place.open(0).await.unwrap();
+    for root in [1, 0, 0, 1, 0] {
+        wal.continue_on(vec![place.roots[root].clone()]).await.unwrap();
+    }
+    assert!(after_crash(&place).await.is_empty());
+    wal.append(vec![upsert(1)]).await.unwrap();
+    assert_eq!(place.replayed(0).await, [1]);
+    wal.roll(0).await.unwrap();
+    wal.release(1).await.unwrap();
+    assert_eq!((place.files_on(0).len(), place.files_on(1).len()), (1, 0));
 }
 
 #[tokio::test]
