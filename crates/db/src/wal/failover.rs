@@ -79,7 +79,7 @@ impl Shared {
                 log.lanes.retain(|other| other.id != lane);
             }
             outcome => {
-                if let Err(error) = outcome {
+                if let (Err(error), Some(_)) = (outcome, &self.spare) {
                     tracing::warn!(directory = &*log.directory, %first, %error, "no root takes the log's writes");
                 }
                 if let Some(lane) = log.lane(lane) {
