@@ -219,7 +219,7 @@ impl Subject<'_> {
             check_both_there(wal, viper, &listed, findings);
         }
         if let Some(shelf) = &wal {
-            log::check(shelf, listed.flushed_seq(), findings).await;
+            log::check(std::slice::from_ref(shelf), listed.flushed_seq(), findings).await;
         }
         if let Some(shelf) = &index {
             check_indexes(shelf, &listed, findings).await;

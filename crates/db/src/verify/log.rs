@@ -4,54 +4,68 @@ use super::collection::Shelf;
 use super::{Finding, FindingKind, RESTORE, failure, read};
 use crate::point::Seq;
 use crate::schema::CollectionDescription;
-use crate::wal::{FileEnd, FileSummary, first_seq, read_log_file};
+use crate::wal::{Coverage, FileEnd, FileSummary, first_seq, read_log_file};
 
-/// Checks the files of a shard on its WAL root. Operations up to `flushed` are in segments; `None` if that is unknown.
+/// Checks the files of a shard on the roots that hold its log. Operations up to `flushed` are in segments; `None` if that
+/// is unknown.
 ///
-/// The rule between files is that of replay: a hole is allowed exactly where the next header declares it.
-pub(super) async fn check(shelf: &Shelf<'_>, flushed: Option<Seq>, findings: &mut Vec<Finding>) {
-    // The last operation that is in segments or in the files so far.
-    let mut last = flushed;
-    // The paths are sorted, and their names are numbers of one width.
-    for (at, file) in shelf.files.iter().enumerate() {
-        let is_newest = at + 1 == shelf.files.len();
-        let Some(first) = first_seq(&file.path) else {
-            let advice = "move it away: a log with a file of another kind is not opened";
-            findings.push(shelf.finding(
-                FindingKind::Damaged,
-                &file.path,
-                "not named as a log file of this release",
-                advice,
-            ));
-            continue;
-        };
-        let summary = match read(&shelf.root, &file.path).await {
-            Ok(bytes) => read_log_file(&file.path, &bytes, &mut |_, _| ())
-                .map_err(|error| failure(&shelf.root, &file.path, &error))
-                .and_then(|summary| check_place(shelf, &file.path, first, summary)),
-            Err(finding) => Err(finding),
-        };
-        let summary = match summary {
-            Ok(summary) => summary,
+/// The rule between files is that of replay: a number may be missing where a header declares it, or when nothing says that
+/// it was acknowledged.
+pub(super) async fn check(shelves: &[Shelf<'_>], flushed: Option<Seq>, findings: &mut Vec<Finding>) {
+    let mut files = Vec::new();
+    for (shelf, file) in shelves
+        .iter()
+        .flat_map(|shelf| shelf.files.iter().map(move |file| (shelf, file)))
+    {
+        match first_seq(&file.path) {
+            Some(first) => files.push((first, shelf, file)),
+            None => {
+                let problem = "not named as a log file of this release";
+                let advice = "move it away: a log with a file of another kind is not opened";
+                findings.push(shelf.finding(FindingKind::Damaged, &file.path, problem, advice));
+            }
+        }
+    }
+    files.sort_by_key(|(first, ..)| *first);
+    let newest = files.last().map_or(0, |(first, ..)| *first);
+    let mut coverage = Coverage::default();
+    let mut unreadable = Vec::new();
+    let mut is_striped = false;
+    for (at, (first, shelf, file)) in files.iter().enumerate() {
+        match summary(shelf, &file.path, *first).await {
+            Ok(summary) => {
+                coverage.add(&summary);
+                is_striped |= summary.lanes > 1;
+                if let FileEnd::Torn { reason } = &summary.end {
+                    findings.push(torn(shelf, &summary, &file.path, reason, *first == newest));
+                }
+            }
             Err(finding) => {
                 findings.push(finding);
-                // What the next file continues is unknown now.
-                last = None;
-                continue;
+                unreadable.push(*first..files.get(at + 1).map_or(Seq::MAX, |(next, ..)| *next));
             }
-        };
-        if let Some(last) = last.filter(|last| summary.previous_seq > *last) {
-            let (from, to) = (last + 1, summary.previous_seq);
-            let problem = format!("operations {from} to {to}, which belong before this file, are missing");
-            findings.push(shelf.finding(FindingKind::Missing, &file.path, problem, RESTORE));
         }
-        if let FileEnd::Torn { reason } = &summary.end {
-            findings.push(torn(shelf, &summary, &file.path, reason, is_newest));
-        }
-        // Numbers of operations that failed here and yet reached the disk are never used again, so no later header can
-        // name one of them as acknowledged: counting them hides no hole.
-        last = Some((summary.next_seq - 1).max(last.unwrap_or(0)));
     }
+    // What an unreadable file holds is unknown: with several files side by side it may be anything behind its start.
+    for numbers in unreadable {
+        coverage.add_unknown(if is_striped { numbers.start..Seq::MAX } else { numbers });
+    }
+    let oldest = files.first().map_or(1, |(first, ..)| *first);
+    for gap in coverage.missing(flushed.unwrap_or(oldest - 1)) {
+        let after = files.iter().find(|(first, ..)| *first > gap.start).or(files.last());
+        let Some((_, shelf, file)) = after else { continue };
+        let (from, to) = (gap.start, gap.end - 1);
+        let problem = format!("operations {from} to {to}, which belong before the next ones here, are missing");
+        findings.push(shelf.finding(FindingKind::Missing, &file.path, problem, RESTORE));
+    }
+}
+
+/// What a file holds, if it is one of the log.
+async fn summary(shelf: &Shelf<'_>, path: &str, first: Seq) -> Result<FileSummary, Finding> {
+    let bytes = read(&shelf.root, path).await?;
+    read_log_file(path, &bytes, &mut |_, _| ())
+        .map_err(|error| failure(&shelf.root, path, &error))
+        .and_then(|summary| check_place(shelf, path, first, summary))
 }
 
 /// A write that was cut short and a damaged newest block look the same: nothing follows either.

@@ -51,7 +51,8 @@ impl Shared {
         drop(log);
         let shared = Arc::clone(self);
         self.runtime.spawn(async move {
-            let found = spare(root, error.clone()).await;
+            let found = shared.runtime.spawn(spare(root, error.clone())).await;
+            let found = found.unwrap_or_else(|failed| Err(Error::Internal(format!("seeking a root: {failed}"))));
             shared.found(lane, found, error);
         });
     }
@@ -78,7 +79,7 @@ impl Shared {
                 log.lanes.retain(|other| other.id != lane);
             }
             outcome => {
-                if let Err(error) = outcome {
+                if let (Err(error), Some(_)) = (outcome, &self.spare) {
                     tracing::warn!(directory = &*log.directory, %first, %error, "no root takes the log's writes");
                 }
                 if let Some(lane) = log.lane(lane) {

@@ -78,6 +78,13 @@ impl ActiveFile {
         })
     }
 
+    /// Deletes the file that has the name of the one with this header, if there is one.
+    pub(super) fn discard(home: &Home, header: &Header) {
+        let name = super::file_name(header.first_seq, header.format);
+        // If it stays, the new one cannot be created, and that is said.
+        let _ = AppendFile::discard(&home.local.join(name));
+    }
+
     /// Whether no entry was written yet.
     pub(super) fn is_empty(&self) -> bool {
         self.next == self.first

@@ -10,25 +10,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use crate::config::WalFormat;
-use crate::error::Error;
-use crate::point::{Operation, Seq};
+use crate::point::Seq;
 use crate::root::RootId;
 
-use super::block::{FORMAT_VERSION, FrameBuffer, Framed, Header};
-use super::file::{ActiveFile, Faults};
-use super::queue::{Batch, Queue, Waiter};
+use super::block::{FORMAT_VERSION, Header};
+use super::file::Faults;
+use super::flight::{Flight, Lane};
+use super::queue::{Queue, Waiter};
 use super::{Home, WalOptions, WalStats};
-
-/// From this size on a block is worth a sync of its own beside one that is being written. Smaller ones would have to
-/// wait for that one anyway, as they are acknowledged in order.
-const LANE_BYTES: usize = 64 * 1024;
-/// A block that failed so often fails for good: somebody hands out roots that do not work.
-const MAX_ATTEMPTS: u32 = 8;
 
 /// A file that is not written any more.
 #[derive(Clone)]
@@ -54,81 +47,6 @@ pub(super) struct Hole {
     pub(super) previous: Seq,
     /// First number after it: the block that begins with it stands in a new file, whose header declares the hole.
     pub(super) first: Seq,
-}
-
-/// One place where blocks are written, one at a time.
-pub(super) struct Lane {
-    pub(super) id: u64,
-    pub(super) home: Home,
-    /// Taken out while it is written.
-    pub(super) file: Option<ActiveFile>,
-    pub(super) work: Option<Work>,
-    /// Whether another root is being sought for it.
-    pub(super) recovering: bool,
-}
-
-/// What a lane does now.
-pub(super) struct Work {
-    /// Whoever comes back with another ticket was given up meanwhile.
-    pub(super) ticket: u64,
-    /// Since when the root owes an answer.
-    pub(super) waiting_since: Option<Instant>,
-    /// The block that is written.
-    pub(super) first: Option<Seq>,
-    /// The files it may touch, as they are if it never comes back.
-    files: Vec<SealedFile>,
-}
-
-impl Work {
-    /// The block is written; the next one is taken when what is durable is applied.
-    pub(super) fn finish(&mut self) {
-        (self.waiting_since, self.first) = (None, None);
-        self.files.clear();
-    }
-}
-
-/// A block on its way: taken from the queue, not yet applied.
-pub(super) struct Flight {
-    pub(super) operations: Vec<(Seq, Operation)>,
-    pub(super) waiters: Vec<Waiter>,
-    /// Its bytes, once they are complete.
-    pub(super) block: Option<Arc<Framed>>,
-    pub(super) raw_bytes: usize,
-    stage: Stage,
-    attempts: u32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Waiting,
-    Writing,
-    Durable,
-}
-
-/// The order to write one block.
-pub(super) struct Job {
-    pub(super) home: Home,
-    pub(super) target: Target,
-    pub(super) first: Seq,
-    pub(super) count: usize,
-    /// Its bytes from an earlier attempt, or its entries.
-    pub(super) block: Result<Arc<Framed>, FrameBuffer>,
-    pub(super) raw_bytes: usize,
-    /// Last durable number, as the block will say.
-    pub(super) durable: Seq,
-    /// Whether there is no other file.
-    pub(super) is_only: bool,
-    pub(super) faults: Faults,
-}
-
-/// The file that a block goes to.
-pub(super) enum Target {
-    Append(ActiveFile),
-    /// A new one; the one before ends.
-    Begin {
-        header: Header,
-        old: Option<ActiveFile>,
-    },
 }
 
 /// The state of one log.
@@ -181,11 +99,6 @@ impl Log {
         }
     }
 
-    /// The lane with this id, unless it was replaced.
-    pub(super) fn lane(&mut self, id: u64) -> Option<&mut Lane> {
-        self.lanes.iter_mut().find(|lane| lane.id == id)
-    }
-
     /// The header of a file that begins with `first`.
     pub(super) fn header(&self, home: &Home, first: Seq) -> Header {
         let hole = self.hole.filter(|hole| hole.first == first);
@@ -202,197 +115,6 @@ impl Log {
         }
     }
 
-    /// Lanes that should begin to work now, each with the ticket it got.
-    pub(super) fn start_lanes(&mut self, queue: &mut Queue) -> Vec<(u64, u64)> {
-        let mut started = Vec::new();
-        let working = |lane: &&Lane| lane.work.is_some();
-        let busy = self.lanes.iter().filter(working).count();
-        let starting = self
-            .lanes
-            .iter()
-            .filter(|lane| lane.work.as_ref().is_some_and(|work| work.first.is_none()));
-        let mut wanted = self.waiting() + self.takeable(queue, busy > 0);
-        wanted = wanted.saturating_sub(starting.count());
-        let now = Instant::now();
-        for at in 0..self.lanes.len() {
-            if started.len() == wanted {
-                break;
-            }
-            if self
-                .lanes
-                .get(at)
-                .is_none_or(|lane| lane.work.is_some() || lane.recovering)
-            {
-                continue;
-            }
-            let ticket = self.issue();
-            if let Some(lane) = self.lanes.get_mut(at) {
-                lane.work = Some(Work {
-                    ticket,
-                    waiting_since: Some(now),
-                    first: None,
-                    files: Vec::new(),
-                });
-                started.push((lane.id, ticket));
-            }
-        }
-        // Small loads alternate between the lanes.
-        if !started.is_empty() && self.lanes.len() > 1 {
-            self.lanes.rotate_left(started.len());
-        }
-        queue.watched = self.lanes.iter().any(|lane| lane.work.is_none() && !lane.recovering);
-        started
-    }
-
-    /// Blocks that have to be written again.
-    fn waiting(&self) -> usize {
-        let waiting = |flight: &&Flight| flight.stage == Stage::Waiting;
-        self.flights.values().filter(waiting).count()
-    }
-
-    /// Batches of the queue that may be written beside what is written now.
-    fn takeable(&self, queue: &Queue, beside_others: bool) -> usize {
-        match (self.paused, beside_others) {
-            (true, _) => 0,
-            (false, true) => queue.batches_of(LANE_BYTES),
-            (false, false) => queue.batches_of(LANE_BYTES).max(usize::from(!queue.is_empty())),
-        }
-    }
-
-    /// The next block for a lane; `None` when there is none, and then the lane rests, or when the lane was given up.
-    pub(super) fn take(&mut self, lane: u64, ticket: u64, queue: &mut Queue) -> Option<Job> {
-        self.working(lane, ticket)?;
-        let others = self.lanes.iter().any(|other| other.id != lane && other.work.is_some());
-        let waiting = self.flights.iter().find(|(_, flight)| flight.stage == Stage::Waiting);
-        let next = match waiting.map(|(first, _)| *first) {
-            Some(first) => Some((first, None)),
-            None if self.takeable(queue, others) > 0 => queue.take().map(|batch| self.board(batch)),
-            None => None,
-        };
-        let Some((first, entries)) = next else {
-            self.lane(lane)?.work = None;
-            queue.watched = true;
-            if queue.is_empty() && !others {
-                queue.forget_memory();
-            }
-            return None;
-        };
-        self.job(lane, first, entries)
-    }
-
-    /// Makes a batch a block on its way.
-    fn board(&mut self, batch: Batch) -> (Seq, Option<FrameBuffer>) {
-        let first = batch.operations.first().map_or(0, |(seq, _)| *seq);
-        let flight = Flight {
-            operations: batch.operations,
-            waiters: batch.waiters,
-            block: None,
-            raw_bytes: batch.entries.raw_len(),
-            stage: Stage::Waiting,
-            attempts: 0,
-        };
-        self.flights.insert(first, flight);
-        (first, Some(batch.entries))
-    }
-
-    fn job(&mut self, lane: u64, first: Seq, entries: Option<FrameBuffer>) -> Option<Job> {
-        let flight = self.flights.get_mut(&first)?;
-        flight.stage = Stage::Writing;
-        let (count, raw_bytes) = (flight.operations.len(), flight.raw_bytes);
-        let block = entries.map_or_else(|| flight.block.clone().map(Ok), |entries| Some(Err(entries)))?;
-        let last = first + count as u64 - 1;
-        let (is_striped, hole) = (self.width > 1, self.hole);
-        let limit = self.options.segment_bytes.saturating_sub(raw_bytes as u64);
-        let is_only = self.sealed.is_empty();
-        let at = self.lanes.iter().position(|candidate| candidate.id == lane)?;
-        let home = self.lanes.get(at)?.home.clone();
-        let file = self.lanes.get_mut(at)?.file.take();
-        let fits = |file: &ActiveFile| {
-            let follows = if is_striped {
-                file.next <= first
-            } else {
-                file.next == first
-            };
-            let declares = hole.is_none_or(|hole| hole.first != first || file.first == first);
-            follows && declares && (file.is_empty() || file.end <= limit)
-        };
-        let mut files: Vec<SealedFile> = file.iter().map(ActiveFile::as_sealed).collect();
-        let target = match file {
-            Some(file) if fits(&file) => {
-                files.iter_mut().for_each(|file| file.last = last);
-                Target::Append(file)
-            }
-            old => {
-                files.push(SealedFile {
-                    home: home.clone(),
-                    name: super::file_name(first, self.format),
-                    first,
-                    last,
-                    bytes: 0,
-                });
-                let header = self.header(&home, first);
-                Target::Begin { header, old }
-            }
-        };
-        let work = self.lanes.get_mut(at)?.work.as_mut()?;
-        (work.waiting_since, work.first, work.files) = (Some(Instant::now()), Some(first), files);
-        Some(Job {
-            home,
-            target,
-            first,
-            count,
-            block,
-            raw_bytes,
-            durable: self.durable,
-            is_only,
-            faults: self.faults.clone(),
-        })
-    }
-
-    /// The lane, if this ticket still counts.
-    pub(super) fn working(&mut self, lane: u64, ticket: u64) -> Option<&mut Lane> {
-        let lane = self.lane(lane)?;
-        let counts = lane.work.as_ref().is_some_and(|work| work.ticket == ticket);
-        counts.then_some(lane)
-    }
-
-    /// A block is durable, and with it perhaps others that have waited for it.
-    pub(super) fn written(&mut self, first: Seq) {
-        let Some(flight) = self.flights.get_mut(&first) else {
-            return;
-        };
-        flight.stage = Stage::Durable;
-        self.totals.appended_entries += flight.operations.len() as u64;
-        self.totals.appended_bytes += flight.raw_bytes as u64;
-        self.totals.commits += 1;
-        for (first, flight) in &self.flights {
-            if flight.stage != Stage::Durable {
-                break;
-            }
-            self.durable = self.durable.max(first + flight.operations.len() as u64 - 1);
-        }
-    }
-
-    /// The oldest block, if it is durable: it is to be applied now.
-    pub(super) fn next_to_apply(&mut self) -> Option<Flight> {
-        let oldest = self.flights.first_entry()?;
-        (oldest.get().stage == Stage::Durable).then(|| oldest.remove())
-    }
-
-    /// Ends what a lane does without success: its block is to be written again, and its files end as `ended` says, or
-    /// wherever they are if nobody knows.
-    pub(super) fn drop_work(&mut self, lane: u64, ended: Option<Vec<SealedFile>>) {
-        let Some(lane) = self.lane(lane) else { return };
-        let Some(work) = lane.work.take() else { return };
-        for file in ended.unwrap_or(work.files) {
-            self.end_file(file);
-        }
-        if let Some(flight) = work.first.and_then(|first| self.flights.get_mut(&first)) {
-            flight.stage = Stage::Waiting;
-            flight.attempts += 1;
-        }
-    }
-
     /// Puts a file on the list of those that are not written any more.
     pub(super) fn end_file(&mut self, file: SealedFile) {
         match self.sealed.iter_mut().find(|known| known.is_same(&file)) {
@@ -401,16 +123,17 @@ impl Log {
         }
     }
 
+    /// The file of this name on that list.
+    pub(super) fn ended_as(&self, home: &Home, name: &str) -> Option<SealedFile> {
+        let same = |file: &&SealedFile| file.name == name && file.home.root.id() == home.root.id();
+        self.sealed.iter().find(same).cloned()
+    }
+
     /// Notes how a file on that list has really ended.
     pub(super) fn correct(&mut self, file: SealedFile) {
         if let Some(known) = self.sealed.iter_mut().find(|known| known.is_same(&file)) {
             *known = file;
         }
-    }
-
-    /// Whether the block has been tried often enough.
-    pub(super) fn is_hopeless(&self) -> bool {
-        self.flights.values().any(|flight| flight.attempts >= MAX_ATTEMPTS)
     }
 
     /// Gives up every block that is not durable; their numbers become a hole. Returns who waits for them.
@@ -428,28 +151,6 @@ impl Log {
             first: queue.first_queued(),
         });
         dead.into_values().flat_map(|flight| flight.waiters).collect()
-    }
-
-    /// Lanes whose root owes an answer for longer than `patience`, with the error that says so.
-    pub(super) fn stalled(&self, patience: Duration) -> Vec<(u64, Error)> {
-        let is_stalled = |lane: &&Lane| {
-            let Some(work) = &lane.work else { return false };
-            // As long as the bytes of the block are not complete the root was not asked.
-            let framed = work.first.is_none_or(|first| {
-                let flight = self.flights.get(&first);
-                flight.is_some_and(|flight| flight.block.is_some())
-            });
-            framed && work.waiting_since.is_some_and(|since| since.elapsed() >= patience)
-        };
-        let stalled = self.lanes.iter().filter(is_stalled);
-        stalled.map(|lane| (lane.id, lane.home.no_answer(patience))).collect()
-    }
-
-    /// Whether nothing is being written and nothing has to be.
-    pub(super) fn is_still(&self) -> bool {
-        let durable = |flight: &Flight| flight.stage == Stage::Durable;
-        let resting = |lane: &Lane| lane.work.is_none() && !lane.recovering;
-        self.flights.values().all(durable) && self.lanes.iter().all(resting)
     }
 
     /// The files that may be deleted when everything through `through` is in segments, oldest first.

@@ -1,23 +1,27 @@
 //! The write-ahead log of one shard: an operation is acknowledged when it is durable here and applied to memory.
 //!
-//! Owns the files below `<wal root>/<collection id>/<shard>/`. Does not own what is applied (the memtable), when data
-//! is flushed, or which root it is.
+//! Owns the files `<collection id>/<shard>/` on its roots. Does not own what is applied (the memtable), when data is
+//! flushed, or which roots there are.
 //!
 //! ```text
-//! append ─▶ queue of batches ─▶ leader: one block, write, fdatasync ─▶ apply in order ─▶ wake the callers
-//! writer    queue               log ─▶ file ─▶ block ─▶ codec            memtable
-//! open   ─▶ replay: read files in order ─▶ scan ─▶ block ─▶ codec ─▶ memtable
+//! append ─▶ queue of batches ─▶ lane: one block, write, fdatasync ─▶ apply in order ─▶ wake the callers
+//! writer    queue               worker ─▶ file ─▶ block ─▶ codec      memtable
+//!                               flight, log: who writes what; failover: where else; still: rolling, moving
+//! open   ─▶ replay: read files ─▶ merge ─▶ scan ─▶ block ─▶ codec ─▶ memtable
 //! ```
 //!
 //! - **Group commit without timers.** While one sync runs the next batch gathers; a lone writer waits for nobody.
+//! - **Lanes.** Blocks are written to one root, or side by side to several; they are numbered, applied and acknowledged
+//!   in order.
 //! - **All or nothing.** The operations of one call stand in one block, so replay has all of them or none.
-//! - **A failed write ends its file.** The sync is not repeated; its sequence numbers are not used again; the next
-//!   file's header names the last acknowledged one. Replay drops what failed and yet reached the disk, and a hole that
-//!   no header declares is corruption.
-//! - **A torn tail is cut, damage is reported.** A bad block counts as torn only if nothing was written after it,
-//!   because a write begins after the sync of the one before it.
-//! - **Idle costs nothing.** No thread, no open file before the first append, no preallocation: a new log is one
-//!   header.
+//! - **A failed write ends its file.** The sync is not repeated; the block goes, under the same numbers, to another root.
+//!   Without one its numbers are not used again, and the next file's header declares the hole.
+//! - **A hung root is left alone.** No lock is held during I/O. Whoever waits for an answer looks whether a root owes one
+//!   for too long; its file ends there, and a late answer changes nothing.
+//! - **A torn tail is cut, damage is reported.** A bad block counts as torn only if nothing was written after it, and no
+//!   mark in any file says that it was acknowledged.
+//! - **Idle costs nothing.** No thread, no timer, no open file before the first append, no preallocation: a new log is
+//!   one header.
 
 mod avro;
 mod bincode;
@@ -25,6 +29,7 @@ mod block;
 mod codec;
 mod failover;
 mod file;
+mod flight;
 mod log;
 mod merge;
 mod queue;
@@ -50,7 +55,7 @@ use crate::root::Root;
 use crate::schema::CollectionDescription;
 
 pub use self::replay::Replay;
-pub use self::scan::{FileEnd, FileSummary, read_log_file};
+pub use self::scan::{Coverage, FileEnd, FileSummary, read_log_file};
 pub use self::writer::{Apply, Spare, Wal, WalStart};
 
 /// Sizes of a log.

@@ -13,7 +13,7 @@ use crate::root::Root;
 use super::Home;
 use super::block::Header;
 use super::file::ActiveFile;
-use super::log::Log;
+use super::log::{Log, SealedFile};
 use super::queue::Queue;
 use super::writer::Shared;
 
@@ -120,12 +120,38 @@ impl Shared {
         Ok(())
     }
 
-    /// Creates a file with a header only.
+    /// Creates a file with a header only. An ended file of this name goes if it is as empty: the log has left the root and
+    /// comes back before anything was written.
     async fn create(&self, home: &Home, header: Header) -> Result<ActiveFile> {
-        let (place, faults) = (home.clone(), self.log.lock().faults.clone());
         let name = super::file_name(header.first_seq, header.format);
-        let created = home.run(self.patience(), move || ActiveFile::create(&place, &header, &faults));
-        let mut file = created.await?.map_err(|error| home.io_error(&name, &error))?;
+        let (place, faults, same) = {
+            let log = self.log.lock();
+            (home.clone(), log.faults.clone(), log.ended_as(home, &name))
+        };
+        let replaces = same.as_ref().is_some_and(|same| same.last < same.first);
+        let first = header.first_seq;
+        let created = home.run(self.patience(), move || {
+            if replaces {
+                ActiveFile::discard(&place, &header);
+            }
+            ActiveFile::create(&place, &header, &faults)
+        });
+        let created = created.await.inspect_err(|_| {
+            // It may come into being yet, so the name is used up here.
+            let (home, last, bytes) = (home.clone(), first, 0);
+            let name = name.clone();
+            self.log.lock().end_file(SealedFile {
+                home,
+                name,
+                first,
+                last,
+                bytes,
+            });
+        });
+        let mut file = created?.map_err(|error| home.io_error(&name, &error))?;
+        if let Some(same) = same {
+            self.log.lock().forget(&same);
+        }
         file.handle = None;
         Ok(file)
     }
@@ -178,7 +204,7 @@ impl Log {
 
     /// The file of a lane on the same root that is still empty and has the name that the next one would get.
     fn take_empty_file(&mut self, home: &Home, next: u64) -> Option<ActiveFile> {
-        let same = |lane: &&mut super::log::Lane| {
+        let same = |lane: &&mut super::flight::Lane| {
             let file = lane.file.as_ref().filter(|file| file.is_empty() && file.first == next);
             file.is_some_and(|file| file.home.root.id() == home.root.id())
         };

@@ -6,148 +6,20 @@ mod failover;
 mod failures;
 mod formats;
 mod lanes;
+mod place;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use proximadb_store::StorageUrl;
+use place::Place;
 
 use super::*;
 use crate::config::WalFormat;
 use crate::point::{NamedVectors, Operation, Payload, Point, PointId};
-use crate::root::{RootConfig, Roots, StorageComponentType};
 
 const COLLECTION: &str = "01930000-0000-7000-8000-000000000001";
 
 type Entries = Vec<(Seq, Operation)>;
-
-/// Roots in a temporary directory and what was applied to "memory" there.
-struct Place {
-    directory: tempfile::TempDir,
-    roots: Vec<Arc<Root>>,
-    /// How many of the roots, from the first on, are written side by side.
-    lanes: usize,
-    format: WalFormat,
-    applied: Arc<Mutex<Entries>>,
-    options: WalOptions,
-    spare: Option<Spare>,
-}
-
-impl Place {
-    async fn new() -> Self {
-        Self::with(WalOptions::default()).await
-    }
-
-    async fn with(options: WalOptions) -> Self {
-        Self::with_roots(1, options).await
-    }
-
-    async fn with_roots(roots: usize, options: WalOptions) -> Self {
-        Self::over(tempfile::tempdir().unwrap(), roots, options).await
-    }
-
-    /// A place over what lies in a directory.
-    async fn over(directory: tempfile::TempDir, roots: usize, options: WalOptions) -> Self {
-        let config = |at: usize| RootConfig {
-            component: StorageComponentType::Wal,
-            url: StorageUrl::parse(&format!("file://{}/r{at}", directory.path().display())).unwrap(),
-            options: BTreeMap::new(),
-            tags: BTreeMap::new(),
-            weight: 1.0,
-        };
-        let roots = Roots::open((0..roots).map(config).collect(), false).await.unwrap();
-        Self {
-            directory,
-            roots: roots.of_component(StorageComponentType::Wal),
-            lanes: 1,
-            format: WalFormat::Avro,
-            applied: Arc::default(),
-            options,
-            spare: None,
-        }
-    }
-
-    fn root(&self) -> PathBuf {
-        self.directory.path().join("r0")
-    }
-
-    fn directory(&self) -> PathBuf {
-        self.directory_on(0)
-    }
-
-    fn directory_on(&self, root: usize) -> PathBuf {
-        self.directory.path().join(format!("r{root}/{COLLECTION}/000"))
-    }
-
-    /// The files of the log by root and name, as listings show them.
-    fn files(&self) -> Vec<WalFile> {
-        (0..self.roots.len()).flat_map(|root| self.files_on(root)).collect()
-    }
-
-    fn files_on(&self, root: usize) -> Vec<WalFile> {
-        let Ok(entries) = std::fs::read_dir(self.directory_on(root)) else {
-            return Vec::new();
-        };
-        let mut files: Vec<WalFile> = entries
-            .map(|entry| entry.unwrap())
-            .map(|entry| WalFile {
-                root: self.roots[root].clone(),
-                name: entry.file_name().into_string().unwrap(),
-                bytes: entry.metadata().unwrap().len(),
-            })
-            .filter(|file| !file.name.contains('#'))
-            .collect();
-        files.sort_by(|a, b| a.name.cmp(&b.name));
-        files
-    }
-
-    fn path(&self, at: usize) -> PathBuf {
-        self.directory().join(&self.files()[at].name)
-    }
-
-    fn start(&self, after: Seq) -> WalStart {
-        WalStart {
-            files: self.files(),
-            ..self.start_without_files(after)
-        }
-    }
-
-    fn start_without_files(&self, after: Seq) -> WalStart {
-        let applied = Arc::clone(&self.applied);
-        WalStart {
-            lanes: self.roots[..self.lanes].to_vec(),
-            spare: self.spare.clone(),
-            directory: format!("{COLLECTION}/000"),
-            description: format!(r#"{{"id":"{COLLECTION}","name":"packages"}}"#),
-            files: Vec::new(),
-            after,
-            format: self.format,
-            options: self.options,
-            apply: Arc::new(move |operations| applied.lock().extend(operations)),
-        }
-    }
-
-    /// Opens the log as after a restart.
-    async fn open(&self, after: Seq) -> Result<(Wal, Entries)> {
-        let mut replayed = Vec::new();
-        self.applied.lock().clear();
-        let wal = Wal::open(self.start(after), &mut |seq, op| replayed.push((seq, op))).await?;
-        Ok((wal, replayed))
-    }
-
-    /// What a restart finds, as numbers.
-    async fn replayed(&self, after: Seq) -> Vec<Seq> {
-        self.open(after)
-            .await
-            .unwrap()
-            .1
-            .into_iter()
-            .map(|(seq, _)| seq)
-            .collect()
-    }
-}
 
 fn upsert(id: u64) -> Operation {
     let mut vectors = NamedVectors::single(vec![id as f32, -0.5, f32::MIN_POSITIVE]);

@@ -8,6 +8,7 @@
 //! A worker that is given up because its root does not answer holds a ticket that does not count any more: when it comes
 //! back it changes nothing. A worker with a large block lets another one write the next while it applies.
 
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,7 +20,8 @@ use crate::point::Seq;
 use super::block::Framed;
 use super::codec::codec;
 use super::file::ActiveFile;
-use super::log::{Job, SealedFile, Target};
+use super::flight::{Job, Target};
+use super::log::SealedFile;
 use super::writer::Shared;
 
 /// Commits that one worker does before it queues up again behind other work of the root: a busy log must not keep a
@@ -148,12 +150,18 @@ impl Job {
         publish(Arc::clone(&block));
         let mut file = match self.target {
             Target::Append(file) => file,
-            Target::Begin { header, old } => {
+            Target::Begin { header, old, is_taken } => {
                 if let Some(mut old) = old {
                     old.seal(self.durable);
                     ended.push(old.as_sealed());
                 }
-                ActiveFile::create(&self.home, &header, &self.faults).map_err(|error| {
+                let free = if is_taken {
+                    Err(ErrorKind::AlreadyExists.into())
+                } else {
+                    Ok(())
+                };
+                let created = free.and_then(|()| ActiveFile::create(&self.home, &header, &self.faults));
+                created.map_err(|error: io::Error| {
                     let name = super::file_name(header.first_seq, header.format);
                     self.home.io_error(&name, &error)
                 })?

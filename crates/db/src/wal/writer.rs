@@ -236,6 +236,8 @@ impl Wal {
     /// # Errors
     /// The first error of a root, when all roots are done; the files that remain can be released later.
     pub async fn release(&self, through: Seq) -> Result<u64> {
+        // A file of the same name must not be created meanwhile.
+        let _only = self.shared.only.lock().await;
         let mut by_root: BTreeMap<RootId, Vec<SealedFile>> = BTreeMap::new();
         for file in self.shared.log.lock().releasable(through) {
             by_root.entry(file.home.root.id()).or_default().push(file);

@@ -8,7 +8,7 @@ use proximadb_db::database::root_configs;
 use proximadb_db::discovery::{Discovery, discover};
 use proximadb_db::error::{Error, Result};
 use proximadb_db::point::{Operation, Seq};
-use proximadb_db::root::{Root, Roots, StorageComponentType};
+use proximadb_db::root::{Roots, StorageComponentType};
 use proximadb_db::schema::{CollectionDescription, CollectionId};
 use proximadb_db::verify::{Section, Verification};
 use proximadb_db::wal::{FileSummary, describe, first_seq, read_log_file};
@@ -90,21 +90,50 @@ impl Log {
     }
 }
 
-/// Prints every operation of every log, or of one collection's, one JSON object a line.
+/// Prints every operation of every log, or of one collection's, one JSON object a line, in the order of the sequence
+/// numbers.
 ///
 /// # Errors
 /// As [`wal_stats`].
 pub fn wal_dump(config: &Config, collection: Option<&str>) -> Result<()> {
-    block_on(each_log_file(config, |_, path, bytes| {
-        let name = describe(path, bytes)?.name;
-        if collection.is_some_and(|wanted| wanted != name) {
-            return Ok(());
+    block_on(async {
+        let (roots, discovery) = look(config).await?;
+        let mut logs: BTreeMap<CollectionId, Vec<_>> = BTreeMap::new();
+        let mut on_roots: BTreeMap<CollectionId, usize> = BTreeMap::new();
+        for (root, id, files) in discovery.of_component(StorageComponentType::Wal) {
+            let log = logs.entry(id).or_default();
+            log.extend(
+                files
+                    .iter()
+                    .map(|file| (first_seq(&file.path), root, file.path.as_str())),
+            );
+            *on_roots.entry(id).or_default() += 1;
         }
-        read_log_file(path, bytes, &mut |seq, operation| {
-            println!("{}", dumped(&name, seq, &operation))
-        })
-        .map(|_| ())
-    }))
+        for (id, mut files) in logs {
+            files.sort_by_key(|(first, _, path)| (*first, *path));
+            // The files of one root follow each other; those of several are merged, and what stands in two counts once.
+            let is_one = on_roots.get(&id) == Some(&1);
+            let mut merged = BTreeMap::new();
+            for (_, root, path) in files {
+                let bytes = root.read(path).await?;
+                let name = describe(path, &bytes)?.name;
+                if collection.is_some_and(|wanted| wanted != name) {
+                    continue;
+                }
+                read_log_file(path, &bytes, &mut |seq, operation| {
+                    let line = dumped(&name, seq, &operation);
+                    if is_one {
+                        println!("{line}");
+                    } else {
+                        merged.insert(seq, line);
+                    }
+                })?;
+            }
+            merged.values().for_each(|line| println!("{line}"));
+        }
+        roots.close();
+        Ok(())
+    })
 }
 
 fn dumped(collection: &str, seq: Seq, operation: &Operation) -> Value {
@@ -115,18 +144,6 @@ fn dumped(collection: &str, seq: Seq, operation: &Operation) -> Value {
         }
         Operation::Delete(id) => json!({ "collection": collection, "seq": seq, "op": "DELETE", "id": id }),
     }
-}
-
-/// Hands every log file to `each`, in the order of collections and sequence numbers.
-async fn each_log_file(config: &Config, mut each: impl FnMut(&Root, &str, &[u8]) -> Result<()>) -> Result<()> {
-    let (roots, discovery) = look(config).await?;
-    for (root, _, files) in discovery.of_component(StorageComponentType::Wal) {
-        for file in files {
-            each(root, &file.path, &root.read(&file.path).await?)?;
-        }
-    }
-    roots.close();
-    Ok(())
 }
 
 /// The roots, locked and not changed, and what is there.

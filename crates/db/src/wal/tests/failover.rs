@@ -12,21 +12,23 @@ use crate::root::{RootId, RootState};
 
 type Asked = Arc<Mutex<Vec<(RootId, Error)>>>;
 
-/// Short enough for a test, long enough for a disk that works.
-const STALL: Duration = Duration::from_millis(200);
+/// Short enough for a test, long enough for a busy disk that works.
+const STALL: Duration = Duration::from_millis(600);
+/// Where nothing hangs.
+const NEVER: Duration = Duration::from_secs(3600);
 
-fn options() -> WalOptions {
+fn options(stall: Duration) -> WalOptions {
     WalOptions {
-        stall: STALL,
+        stall,
         ..WalOptions::default()
     }
 }
 
 /// Two roots; the log is on the first, the second is the spare.
-async fn pair(format: WalFormat) -> (Place, Asked) {
+async fn pair(format: WalFormat, stall: Duration) -> (Place, Asked) {
     let mut place = Place {
         format,
-        ..Place::with_roots(2, options()).await
+        ..Place::with_roots(2, options(stall)).await
     };
     let asked = Asked::default();
     let (root, seen) = (place.roots[1].clone(), asked.clone());
@@ -76,7 +78,7 @@ async fn k3_a_root_that_fails_is_left_and_no_client_sees_an_error() {
         .into_iter()
         .flat_map(|format| errors.map(|error| (format, error)))
     {
-        let (place, asked) = pair(format).await;
+        let (place, asked) = pair(format, NEVER).await;
         let (wal, _) = place.open(0).await.unwrap();
         wal.append(vec![upsert(1)]).await.unwrap();
         wal.faults().always(step, Some(place.roots[0].id()), Fault::Error(kind));
@@ -104,7 +106,7 @@ async fn k3_a_root_that_fails_is_left_and_no_client_sees_an_error() {
 
 #[tokio::test]
 async fn k3_without_a_root_that_works_callers_get_the_first_error_and_replay_misses_nothing() {
-    let mut place = Place::with_roots(1, options()).await;
+    let mut place = Place::with_roots(1, options(NEVER)).await;
     place.spare = Some(Arc::new(|_, _| {
         async { Err(Error::Internal("none left".to_owned())) }.boxed()
     }));
@@ -119,7 +121,7 @@ async fn k3_without_a_root_that_works_callers_get_the_first_error_and_replay_mis
 
 #[tokio::test]
 async fn k3_a_spare_that_always_fails_too_is_not_asked_for_ever() {
-    let (place, asked) = pair(WalFormat::Avro).await;
+    let (place, asked) = pair(WalFormat::Avro, NEVER).await;
     let (wal, _) = place.open(0).await.unwrap();
     wal.append(vec![upsert(1)]).await.unwrap();
     wal.faults().always("write", None, Fault::Error(ErrorKind::Other));
@@ -135,7 +137,7 @@ async fn k3_a_root_that_hangs_is_left_and_its_late_answer_changes_nothing() {
         .into_iter()
         .flat_map(|format| ["write", "grow", "sync"].map(|step| (format, step)))
     {
-        let (place, asked) = pair(format).await;
+        let (place, asked) = pair(format, STALL).await;
         let (wal, _) = place.open(0).await.unwrap();
         if step != "grow" {
             wal.append(vec![upsert(100)]).await.unwrap();
@@ -179,7 +181,7 @@ async fn k3_a_root_that_hangs_is_left_and_its_late_answer_changes_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn k3_a_crash_between_the_stall_and_the_new_root_loses_nothing_that_was_acknowledged() {
     for step in ["write", "sync"] {
-        let (mut place, _) = pair(WalFormat::Avro).await;
+        let (mut place, _) = pair(WalFormat::Avro, STALL).await;
         let copied = Arc::new(tempfile::tempdir().unwrap());
         let (from, to, root) = (
             place.directory.path().to_owned(),
@@ -201,7 +203,7 @@ async fn k3_a_crash_between_the_stall_and_the_new_root_loses_nothing_that_was_ac
         place.spare = None;
         drop((wal, place));
         let directory = Arc::into_inner(copied).unwrap();
-        let crashed = Place::over(directory, 2, options()).await;
+        let crashed = Place::over(directory, 2, options(STALL)).await;
         let found = crashed.replayed(0).await;
         assert!(found == [1] || found == [1, 2], "{step}: {found:?}");
     }
@@ -209,7 +211,7 @@ async fn k3_a_crash_between_the_stall_and_the_new_root_loses_nothing_that_was_ac
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_root_without_an_alternative_is_waited_for() {
-    let place = Place::with_roots(1, options()).await;
+    let place = Place::with_roots(1, options(STALL)).await;
     let (wal, _) = place.open(0).await.unwrap();
     let gate = Gate::default();
     wal.faults().once("sync", None, Fault::Block(gate.clone()));
@@ -231,15 +233,14 @@ async fn the_log_moves_to_another_root_and_back_while_it_is_written() {
     let writer = wal.clone();
     let writing = tokio::spawn(async move {
         for id in 0..300 {
-            assert_eq!(writer.append(vec![upsert(id)]).await.unwrap().start, id + 1);
+            writer.append(vec![upsert(id), delete(id)]).await.unwrap();
         }
     });
     for root in [1, 0, 1] {
-        wal.append(vec![delete(5)]).now_or_never();
         wal.continue_on(vec![place.roots[root].clone()]).await.unwrap();
         assert!(!place.files_on(root).is_empty(), "a file is there when it returns");
     }
-    writing.await.ok();
+    writing.await.unwrap();
     let last = wal.last_seq();
     assert!(after_crash(&place).await.into_iter().eq(1..=last));
     // What the old root holds is released, the newest file is elsewhere.
@@ -250,6 +251,21 @@ async fn the_log_moves_to_another_root_and_back_while_it_is_written() {
         wal.stats().bytes,
         place.files().iter().map(|file| file.bytes).sum::<u64>()
     );
+}
+
+#[tokio::test]
+async fn an_idle_log_moves_to_and_fro() {
+    let place = Place::with_roots(2, WalOptions::default()).await;
+    let (wal, _) = place.open(0).await.unwrap();
+    for root in [1, 0, 0, 1, 0] {
+        wal.continue_on(vec![place.roots[root].clone()]).await.unwrap();
+    }
+    assert!(after_crash(&place).await.is_empty());
+    wal.append(vec![upsert(1)]).await.unwrap();
+    assert_eq!(place.replayed(0).await, [1]);
+    wal.roll(0).await.unwrap();
+    wal.release(1).await.unwrap();
+    assert_eq!((place.files_on(0).len(), place.files_on(1).len()), (1, 0));
 }
 
 #[tokio::test]
@@ -312,7 +328,7 @@ async fn a_root_that_fails_does_not_keep_the_files_of_another_from_being_release
 
 #[tokio::test]
 async fn k3_a_log_whose_home_is_full_opens_on_the_spare() {
-    let (place, asked) = pair(WalFormat::Avro).await;
+    let (place, asked) = pair(WalFormat::Avro, NEVER).await;
     std::fs::create_dir_all(place.root().join(COLLECTION)).unwrap();
     // The directory of the shard cannot be made where a file has its name.
     std::fs::write(place.directory(), b"in the way").unwrap();
