@@ -1,4 +1,4 @@
-"""Starts real ProximaDB servers for the tests: the release binary, real directories, a free port."""
+"""Starts real ProximaDB servers for the tests: the release binary (or `PROXIMADB_BINARY`), real directories, a free port."""
 
 import http.client
 import json

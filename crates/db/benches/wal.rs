@@ -13,9 +13,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use proximadb_db::config::WalFormat;
 use proximadb_db::point::{NamedVectors, Operation, Point, PointId};
+use proximadb_db::root::{Root, RootConfig, Roots, StorageComponentType};
 use proximadb_db::wal::{Wal, WalOptions, WalStart};
-use proximadb_store::{FilesystemFactory, StorageUrl};
+use proximadb_store::StorageUrl;
 
 const WRITERS: u64 = 64;
 const ROUNDS: usize = 5;
@@ -39,19 +41,32 @@ struct Measured {
     bytes_per_commit: usize,
 }
 
+async fn open_root(directory: &Path) -> Arc<Root> {
+    let config = RootConfig {
+        component: StorageComponentType::Wal,
+        url: StorageUrl::parse(&format!("file://{}", directory.display())).unwrap(),
+        options: BTreeMap::new(),
+        tags: BTreeMap::new(),
+        weight: 1.0,
+    };
+    let roots = Roots::open(vec![config], false).await.unwrap();
+    roots.of_component(StorageComponentType::Wal).remove(0)
+}
+
 /// The log with 64 writers of `per_call` records a call.
-async fn log_round(directory: &Path, per_call: u64) -> Measured {
-    let url = StorageUrl::parse(&format!("file://{}", directory.display())).unwrap();
-    let fs = FilesystemFactory::get_filesystem(&url, &BTreeMap::new()).unwrap();
+async fn log_round(root: &Arc<Root>, format: WalFormat, per_call: u64) -> Measured {
     let start = WalStart {
+        lanes: vec![root.clone()],
+        spare: None,
         directory: format!("{COLLECTION}/000"),
         description: format!(r#"{{"id":"{COLLECTION}"}}"#),
         files: Vec::new(),
         after: 0,
+        format,
         options: WalOptions::default(),
         apply: Arc::new(drop),
     };
-    let wal = Wal::open(&fs, start, &mut |_, _| {}).await.unwrap();
+    let wal = Wal::open(start, &mut |_, _| {}).await.unwrap();
     let began = Instant::now();
     let writers: Vec<_> = (0..WRITERS)
         .map(|writer| {
@@ -70,7 +85,7 @@ async fn log_round(directory: &Path, per_call: u64) -> Measured {
     let seconds = began.elapsed().as_secs_f64();
     let stats = wal.stats();
     wal.close().await;
-    fs.delete_dir(COLLECTION).await.unwrap();
+    root.delete_dir(COLLECTION).await.unwrap();
     Measured {
         bytes_per_second: stats.appended_bytes as f64 / seconds,
         records_per_second: stats.appended_entries as f64 / seconds,
@@ -115,18 +130,22 @@ fn main() {
     let given = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
     let base = given.map_or_else(std::env::temp_dir, Into::into);
     let root = tempfile::tempdir_in(base).unwrap();
+    let log_root = runtime.block_on(open_root(&root.path().join("log")));
     println!(
         "directory {}, {WRITERS} writers, {ROUNDS} rounds of {ROUND:?} each, medians",
         root.path().display()
     );
     println!(
-        "{:>12} {:>12} {:>14} {:>10} {:>10} {:>8}",
-        "records/call", "records/s", "bytes/commit", "log MB/s", "raw MB/s", "ratio"
+        "{:>8} {:>12} {:>12} {:>14} {:>10} {:>10} {:>8}",
+        "format", "records/call", "records/s", "bytes/commit", "log MB/s", "raw MB/s", "ratio"
     );
-    for per_call in [1, 100] {
+    let cases = WalFormat::ALL
+        .into_iter()
+        .flat_map(|format| [(format, 1), (format, 100)]);
+    for (format, per_call) in cases {
         let (mut logs, mut raws, mut ratios, mut records, mut block) = (vec![], vec![], vec![], vec![], 0);
         for _ in 0..ROUNDS {
-            let log = runtime.block_on(log_round(root.path(), per_call));
+            let log = runtime.block_on(log_round(&log_root, format, per_call));
             let raw = raw_round(root.path(), log.bytes_per_commit);
             ratios.push(log.bytes_per_second / raw);
             logs.push(log.bytes_per_second / 1e6);
@@ -135,6 +154,6 @@ fn main() {
             block = log.bytes_per_commit;
         }
         let (log, raw, ratio, records) = (median(logs), median(raws), median(ratios), median(records));
-        println!("{per_call:>12} {records:>12.0} {block:>14} {log:>10.1} {raw:>10.1} {ratio:>8.2}");
+        println!("{format:>8} {per_call:>12} {records:>12.0} {block:>14} {log:>10.1} {raw:>10.1} {ratio:>8.2}");
     }
 }

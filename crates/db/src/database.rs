@@ -10,9 +10,10 @@ mod mover;
 mod operate;
 mod recovery;
 mod report;
+mod spare;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -39,8 +40,6 @@ pub use mover::{MoveReport, MoveState};
 pub use report::{AssignmentReport, OperationReport, RootReport};
 
 /// How often roots that are not online are looked at: a disk that was mounted again serves within this time.
-const MOVE_BYTES_PER_SECOND: u64 = 64 << 20;
-const MOVES_AT_ONCE: usize = 2;
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 /// How often further moves off drained roots are begun.
 const UPKEEP_INTERVAL: Duration = Duration::from_millis(200);
@@ -62,6 +61,8 @@ pub struct Database {
     /// Held shared by changes of records, exclusively at the end.
     records: AsyncRwLock<()>,
     mover: Mover,
+    /// Logs that went on at another root since the start.
+    failovers: AtomicU64,
     closed: AtomicBool,
 }
 
@@ -82,6 +83,8 @@ impl Database {
         let discovery = Arc::new(discovery::discover(&roots).await);
         let metadata = MetadataStore::new(roots.clone());
         let policies = Policies::new(&config.storage.policies)?;
+        let moves = &config.storage.moves;
+        let mover = Mover::new(moves.max_bytes_per_second, moves.parallel as usize);
         let database = Arc::new(Self {
             budget: MemoryBudget::new(config.storage.wal.global_flush_threshold),
             config,
@@ -96,7 +99,8 @@ impl Database {
             latencies: Latencies::default(),
             changing: AsyncMutex::default(),
             records: AsyncRwLock::default(),
-            mover: Mover::new(MOVE_BYTES_PER_SECOND, MOVES_AT_ONCE),
+            mover: mover,
+            failovers: AtomicU64::new(0),
             closed: AtomicBool::new(false),
         });
         database.recover(&discovery).await?;
@@ -111,7 +115,7 @@ impl Database {
     ///
     /// # Errors
     /// [`Error::AlreadyExists`]; [`Error::InvalidInput`] for a bad name; errors of the roots, and then it does not exist.
-    pub async fn create_collection(&self, name: &str, schema: Schema) -> Result<()> {
+    pub async fn create_collection(self: &Arc<Self>, name: &str, schema: Schema) -> Result<()> {
         check_name(name)?;
         let _one_change_at_a_time = self.change().await?;
         if self.exists(name) {
@@ -197,7 +201,7 @@ impl Database {
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::RootUnavailable`] if one of its roots cannot be used; [`Error::Corruption`].
-    pub async fn collection(&self, name: &str) -> Result<Arc<Collection>> {
+    pub async fn collection(self: &Arc<Self>, name: &str) -> Result<Arc<Collection>> {
         let entry = self.entry(name)?;
         self.touch(&entry);
         self.open_entry(&entry).await
@@ -275,12 +279,12 @@ impl Database {
     async fn usage(&self, age_max: Duration) -> Arc<Discovery> {
         let known = {
             let usage = self.usage.lock();
-            (usage.measured.elapsed() <= age_max).then(|| usage.discovery.clone())
+            if usage.measured.elapsed() <= age_max {
+                return usage.discovery.clone();
+            }
+            usage.discovery.clone()
         };
-        if let Some(discovery) = known {
-            return discovery;
-        }
-        let discovery = Arc::new(discovery::discover(&self.roots).await);
+        let discovery = Arc::new(discovery::refresh(&self.roots, &known).await);
         *self.usage.lock() = Usage {
             measured: Instant::now(),
             discovery: discovery.clone(),
@@ -315,11 +319,11 @@ async fn look_after_roots(database: Weak<Database>) {
             continue;
         }
         probed = Instant::now();
-        match database.roots.probe().await {
-            Ok(back) if back.is_empty() => {}
-            Ok(_) => database.readmit().await,
-            Err(error) => tracing::error!(%error, "a root came back as something else"),
+        database.bring_logs_home().await;
+        if !database.roots.probe().await.is_empty() {
+            database.readmit().await;
         }
+        database.repair_records().await;
     }
 }
 

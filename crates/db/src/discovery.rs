@@ -20,8 +20,8 @@ use proximadb_store::{FileInfo, Scan};
 use crate::root::{RESERVED_DIRECTORY, Root, RootId, RootState, Roots, StorageComponentType, Usage};
 use crate::schema::CollectionId;
 
-/// A root that is not listed within this time is offline. Buckets list about 1,000 files a request.
-const LIST_DEADLINE: Duration = Duration::from_secs(120);
+/// A report does not wait longer for a root; it shows what was known of it.
+const REPORT_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Files of one collection on one root.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub struct DiscoveredRoot {
     pub strays: Vec<FileInfo>,
     /// Staging files of writers: of killed ones at the start, later also of those at work.
     pub staging: Vec<FileInfo>,
-    /// Why the root could not be listed; its collections are unknown then.
+    /// Why the root could not be listed; its collections are unknown then, or as they were known before.
     pub failure: Option<String>,
 }
 
@@ -151,21 +151,65 @@ pub async fn discover(roots: &Roots) -> Discovery {
     }
 }
 
-/// Lists one root, as when a probe brought it back.
+/// Lists every root again for a report, at the same time, with the sizes of their disks. A root that does not answer soon
+/// is shown as it was `known`, with the failure; it does not go offline for that.
+pub async fn refresh(roots: &Roots, known: &Discovery) -> Discovery {
+    let listings = roots.all().into_iter().map(|root| async {
+        let before = known.roots.iter().find(|found| found.root.id() == root.id());
+        let failure = match tokio::time::timeout(REPORT_DEADLINE, refresh_root(root.clone())).await {
+            Ok(Ok(found)) => return found,
+            Ok(Err(reason)) => reason,
+            Err(_) => format!("it was not listed within {} s", REPORT_DEADLINE.as_secs()),
+        };
+        let stale = before.map(|found| (found.collections.clone(), found.strays.clone(), found.staging.clone()));
+        DiscoveredRoot::failed(root, stale.unwrap_or_default(), failure)
+    });
+    Discovery {
+        roots: join_all(listings).await,
+    }
+}
+
+/// Lists a root in a task of its own, one at a time: reports come often, and each that gives up on a root that hangs must
+/// not leave one more of its threads behind.
+async fn refresh_root(root: Arc<Root>) -> Result<DiscoveredRoot, String> {
+    root.available().map_err(|error| error.to_string())?;
+    let turn = root.listing().lock_owned().await;
+    let listing = tokio::spawn(async move {
+        let _turn = turn;
+        // First, as it has the shorter deadline: if it fails, the listing is not tried.
+        root.capacity().await.map_err(|error| error.to_string())?;
+        let scan = root.fs().scan("").await;
+        let scan = scan.map_err(|error| root.map_error(error).to_string())?;
+        Ok(found(root, scan))
+    });
+    listing.await.map_err(|error| error.to_string())?
+}
+
+/// Lists one root, as at the start and when a probe brought it back.
 pub async fn discover_root(root: Arc<Root>) -> DiscoveredRoot {
-    let scan = match list(&root).await {
-        Ok(scan) => scan,
-        Err(reason) => {
-            let (collections, strays, staging) = Default::default();
-            return DiscoveredRoot {
-                root,
-                collections,
-                strays,
-                staging,
-                failure: Some(reason),
-            };
+    match list(&root).await {
+        Ok(scan) => found(root, scan),
+        Err(reason) => DiscoveredRoot::failed(root, Default::default(), reason),
+    }
+}
+
+impl DiscoveredRoot {
+    fn failed(
+        root: Arc<Root>,
+        (collections, strays, staging): (BTreeMap<CollectionId, CollectionFiles>, Vec<FileInfo>, Vec<FileInfo>),
+        reason: String,
+    ) -> Self {
+        Self {
+            root,
+            collections,
+            strays,
+            staging,
+            failure: Some(reason),
         }
-    };
+    }
+}
+
+fn found(root: Arc<Root>, scan: Scan) -> DiscoveredRoot {
     let (collections, strays) = sort_out(root.component(), scan.files);
     root.set_usage(collections.iter().map(|(id, files)| (*id, files.usage)).collect());
     if let Some(first) = strays.first() {
@@ -202,10 +246,9 @@ pub async fn remove_leftovers(discovery: &Discovery) {
 
 async fn list(root: &Root) -> Result<Scan, String> {
     root.available().map_err(|error| error.to_string())?;
-    let reason = match tokio::time::timeout(LIST_DEADLINE, root.fs().scan("")).await {
-        Ok(Ok(scan)) => return Ok(scan),
-        Ok(Err(error)) => format!("it cannot be listed: {}", error.detail().reason),
-        Err(_) => format!("it was not listed within {} s", LIST_DEADLINE.as_secs()),
+    let reason = match root.fs().scan("").await {
+        Ok(scan) => return Ok(scan),
+        Err(error) => format!("it cannot be listed: {}", error.detail().reason),
     };
     root.set_state(RootState::Offline { reason: reason.clone() });
     Err(reason)

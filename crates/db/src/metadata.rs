@@ -3,38 +3,60 @@
 //! ```text
 //! <metadata root>/<collection id>/<version, 20 digits>.json      immutable, numbered, with a checksum; .meta is read too
 //!
-//! create   version 1 on the first home that takes it: committed. Then on the other homes.
+//! create   version 1 on the first home that takes it, which decides between racing writers. Then on all others at once.
 //! update   version n + 1 in the same way; versions before n are deleted.
 //! drop     update to Dropping ▸ caller deletes the files of all components ▸ counters saved ▸ record removed
 //! start    newest version over all readable copies; lagging and damaged copies brought up to date
+//! return   of a root while running: its copies are brought up to date
 //! ```
+//!
+//! **The rule of the copies.** A record has `H` homes. A version is acknowledged when it is on one home at least, and on `H`
+//! roots: stand-ins, other metadata roots, take the place of homes that are away. When there are no others, it is
+//! acknowledged with the homes that are there. The start reads every metadata root. So:
+//!
+//! | what is away | what happens |
+//! | --- | --- |
+//! | fewer than `H` roots, whichever, also one after the other | everything works, and the newest version is always seen |
+//! | with no root to stand in (`H` roots in all): one, then the other, with a start in between | the version before is seen. If it is changed, there are two histories: when both roots are there the collection is refused with the names of the two files. Nothing is merged or overwritten |
+//! | all homes of a record | it is read from the stand-ins, and not changed: each history is on a home, so two of them always meet |
+//! | a writer, in the middle | the version is on some roots or on none: the next start completes it, or never knew it |
+//! | an answer, not the write | the change is refused and may be there all the same; the next change comes after it |
+//!
+//! What tells a home that lags from one with a history of its own is the [`Lineage`] of the newest version. Stand-ins lose
+//! their copies when all homes have the newest version.
 //!
 //! Owns the records, their copies and the durable bounds of the counters. Does not own which roots are chosen (placement)
 //! nor what lies on them (discovery). Invariants: a version is never used for two contents; homes on roots that are away
-//! stay homes; a dropped collection's record goes last, and only when no copy can come back without it.
-//!
-//! With one of two homes away, reads and writes go on with the other. What was committed on a home that then goes away
-//! together with the return of one that missed it is not seen until both are there; the next update is refused if so.
+//! stay homes; the record names every root that may hold a copy, and a dropped collection's record goes last, when all of
+//! these are there, so that no copy can come back without it.
 
+mod commit;
 mod counters;
+mod lineage;
 mod load;
+mod repair;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use proximadb_store::{Created, FileInfo};
+use parking_lot::Mutex;
+use proximadb_store::FileInfo;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex as AsyncMutex;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::placement::Placements;
-use crate::root::{Root, Roots, StorageComponentType};
+use crate::placement::{Placement, Placements};
+use crate::root::{Root, RootId, Roots, StorageComponentType};
 use crate::schema::{CollectionDescription, CollectionId};
 use crate::sealed::{FORMAT_VERSION, seal, unseal};
 
+use lineage::Known;
+
 pub(crate) use counters::check as check_counters;
+pub use lineage::Lineage;
 pub use load::LoadedRecords;
 
 /// Whether a collection is there or on its way out.
@@ -62,6 +84,9 @@ pub struct CollectionRecord {
     pub description: CollectionDescription,
     /// The homes of all components.
     pub placement: Placements,
+    /// Where this version comes from, and which copies may lag.
+    #[serde(default, skip_serializing_if = "Lineage::is_empty")]
+    pub lineage: Lineage,
 }
 
 impl CollectionRecord {
@@ -74,6 +99,7 @@ impl CollectionRecord {
             state: CollectionState::Active,
             description,
             placement,
+            lineage: Lineage::default(),
         }
     }
 
@@ -90,28 +116,36 @@ impl CollectionRecord {
 #[derive(Debug)]
 pub struct MetadataStore {
     roots: Arc<Roots>,
+    /// Where the copies of each record are.
+    known: Mutex<HashMap<CollectionId, Known>>,
+    /// Changes and repairs take turns.
+    changing: AsyncMutex<()>,
 }
 
 impl MetadataStore {
     /// The records on the metadata roots of `roots`.
     pub fn new(roots: Arc<Roots>) -> Self {
-        Self { roots }
+        Self {
+            roots,
+            known: Mutex::default(),
+            changing: AsyncMutex::default(),
+        }
     }
 
     /// Creates the record of a new collection: from here on it exists, with all its homes.
     ///
     /// # Errors
-    /// Errors of its metadata roots when none of them took it; the collection does not exist then.
+    /// Errors of its homes when none of them took it; the collection does not exist then.
     /// [`Error::AlreadyExists`] when another process created it first.
     pub async fn create(&self, description: CollectionDescription, placement: Placements) -> Result<CollectionRecord> {
         let record = CollectionRecord::new(description, placement);
-        match self.commit(&record).await {
-            Ok(()) => Ok(record),
+        match self.commit(record.clone(), 0).await {
             Err(error @ Error::AlreadyExists(_)) => Err(error),
             Err(error) => {
                 self.abandon(&record).await;
                 Err(error)
             }
+            created => created,
         }
     }
 
@@ -119,31 +153,21 @@ impl MetadataStore {
     /// The caller makes one change of a collection at a time.
     ///
     /// # Errors
-    /// Errors of its metadata roots when none of them took it; the last version stands. [`Error::AlreadyExists`] when there
-    /// is a newer one, by another process or on a root that was away when the record was loaded.
-    pub async fn update(&self, mut record: CollectionRecord) -> Result<CollectionRecord> {
-        let mut listings = Vec::new();
-        for root in self.homes(&record) {
-            // A home that cannot be listed now is one that lags.
-            let Ok(versions) = list(&root, record.description.id).await else {
-                continue;
-            };
-            if let Some((newer, _)) = versions.iter().find(|(version, _)| *version > record.version) {
-                return Err(taken(&root, &record_path(record.description.id, *newer)));
-            }
-            listings.push((root, versions));
-        }
-        record.version += 1;
-        record.nonce = Uuid::new_v4();
-        self.commit(&record).await?;
-        for (root, versions) in listings {
+    /// Errors of its homes when none of them took it; the last version stands. [`Error::AlreadyExists`] when there is a newer one,
+    /// by another process or on a root that was away when the record was loaded.
+    pub async fn update(&self, record: CollectionRecord) -> Result<CollectionRecord> {
+        let _one_at_a_time = self.changing.lock().await;
+        let (newest, found) = self.survey(&record).await?;
+        let record = self.commit(record, newest).await?;
+        for (root, versions) in found {
             delete_outdated(&root, &record, &versions).await;
         }
+        self.dismiss_stand_ins(&record).await;
         Ok(record)
     }
 
-    /// Removes the record of a collection whose files are deleted. Every home must be there: one that missed the drop
-    /// would bring the collection back when it returns.
+    /// Removes the record of a collection whose files are deleted. Every root that may hold a copy must be there:
+    /// one that missed the drop would bring the collection back when it returns.
     ///
     /// # Errors
     /// Errors of the roots; the drop has to be finished later. [`Error::Internal`] for a record that is not `Dropping`.
@@ -154,7 +178,8 @@ impl MetadataStore {
                 "collection {id} is removed before it is dropped"
             )));
         }
-        let homes = self.tell_all_homes(record).await?;
+        let _one_at_a_time = self.changing.lock().await;
+        let homes = self.tell_all_holders(record).await?;
         for (root, versions) in homes {
             // Ascending: as long as any version is there, the one that says Dropping is.
             for (_, file) in versions.iter().filter(|(version, _)| *version < record.version) {
@@ -163,14 +188,15 @@ impl MetadataStore {
             root.delete_dir(&id.to_string()).await?;
             root.clear_usage(id);
         }
+        self.known.lock().remove(&id);
         Ok(())
     }
 
-    /// Makes every home of a dropping record hold it, before the first copy goes: a crash in between must not leave an
-    /// older version alone. Returns the homes with the versions they had.
-    async fn tell_all_homes(&self, record: &CollectionRecord) -> Result<Vec<(Arc<Root>, Vec<(u64, FileInfo)>)>> {
+    /// Makes every root with a copy of a dropping record hold it, before the first copy goes: a crash in between must not leave an
+    /// older version alone. Returns the roots with the versions they had.
+    async fn tell_all_holders(&self, record: &CollectionRecord) -> Result<Vec<(Arc<Root>, Vec<(u64, FileInfo)>)>> {
         let mut homes = Vec::new();
-        for home in home_ids(record) {
+        for home in home_ids(record).chain(record.lineage.stand_ins.iter().copied()) {
             let root = self.roots.by_id(home)?;
             let versions = list(&root, record.description.id).await?;
             homes.push((root, versions));
@@ -185,48 +211,21 @@ impl MetadataStore {
         Ok(homes)
     }
 
-    /// Creates a version on the homes in order. The first one that takes it commits it.
-    async fn commit(&self, record: &CollectionRecord) -> Result<()> {
-        let bytes = seal(record)?;
-        let (mut committed, mut refused) = (false, None);
-        for root in self.homes(record) {
-            match self.create_copy(&root, record, &bytes).await {
-                Ok(()) => committed = true,
-                Err(error) if committed => {
-                    tracing::warn!(%error, "a metadata copy lags; it is brought up to date at the next start");
-                }
-                // Another writer's version: a copy of ours beside it would be a second content.
-                Err(error @ Error::AlreadyExists(_)) => return Err(error),
-                Err(error) => refused = Some(error),
-            }
-        }
-        let nowhere = || Error::Internal(format!("collection {} has no metadata root", record.description.id));
-        if committed {
-            Ok(())
-        } else {
-            Err(refused.unwrap_or_else(nowhere))
-        }
-    }
-
-    async fn create_copy(&self, root: &Root, record: &CollectionRecord, bytes: &Bytes) -> Result<()> {
-        let path = record_path(record.description.id, record.version);
-        match root.create(&path, bytes.clone()).await? {
-            Created::Committed => {
-                root.add_usage(record.description.id, bytes.len() as u64, 1);
-                Ok(())
-            }
-            Created::Conflict(_) => Err(taken(root, &path)),
-        }
-    }
-
     /// A create that failed may have stored the file all the same (an answer was lost): the collection was refused, so
     /// it must not appear at the next start. Only for a first version, whose id nobody else has.
     async fn abandon(&self, record: &CollectionRecord) {
-        for root in self.homes(record).into_iter().filter(|root| root.available().is_ok()) {
-            if let Err(error) = root.delete(&record_path(record.description.id, 1)).await {
+        let id = record.description.id;
+        for root in self
+            .metadata_roots()
+            .into_iter()
+            .filter(|root| root.available().is_ok())
+        {
+            if let Err(error) = root.delete_dir(&id.to_string()).await {
                 tracing::warn!(%error, "the record of a refused collection may be left over");
             }
+            root.clear_usage(id);
         }
+        self.known.lock().remove(&id);
     }
 
     /// The configured homes of the record, in order.
@@ -235,9 +234,10 @@ impl MetadataStore {
     }
 }
 
-fn home_ids(record: &CollectionRecord) -> impl Iterator<Item = crate::root::RootId> {
+/// The roots that get every version: the homes in order, then those of a move under way.
+fn home_ids(record: &CollectionRecord) -> impl Iterator<Item = RootId> + use<> {
     let homes = record.placement.get(&StorageComponentType::Metadata);
-    homes.into_iter().flat_map(|placement| &placement.roots).copied()
+    homes.map(Placement::all_roots).unwrap_or_default().into_iter()
 }
 
 /// The versions of a record on one root, ascending.
@@ -259,10 +259,6 @@ async fn delete_outdated(root: &Root, record: &CollectionRecord, versions: &[(u6
             Err(error) => tracing::warn!(%error, "outdated metadata record not deleted"),
         }
     }
-}
-
-fn taken(root: &Root, path: &str) -> Error {
-    Error::AlreadyExists(format!("{}/{path} was written by another process", root.url()))
 }
 
 fn record_path(id: CollectionId, version: u64) -> String {

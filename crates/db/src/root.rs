@@ -4,26 +4,37 @@
 //! used now, and how much each collection holds on it. Does not own which root a collection lives on (placement) or what
 //! lies on it (discovery). A root that cannot be seen is unknown, never empty.
 
+mod change;
 mod component;
+mod condition;
 mod identity;
 mod inspect;
 mod open;
+mod probe;
 mod registry;
 mod roots;
+mod usage;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use proximadb_store::{Capacity, Created, FileInfo, Filesystem, RootLock, StorageUrl, StoreError};
-use serde::Serialize;
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::task::JoinHandle;
 
 use crate::error::{Error, Result};
 use crate::schema::CollectionId;
 
 pub use component::{IndexType, RootId, StorageComponentType};
+use condition::{Condition, verdict};
+pub use condition::{LastError, RootState};
 pub(crate) use inspect::check_reserved;
+use probe::Probed;
 pub use roots::Roots;
+pub use usage::Usage;
 
 /// Directory of what is about the root itself; never a collection.
 pub const RESERVED_DIRECTORY: &str = "_proximadb";
@@ -43,47 +54,6 @@ pub struct RootConfig {
     pub weight: f64,
 }
 
-/// Whether a root can be used.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case", tag = "state")]
-pub enum RootState {
-    /// Reads and writes.
-    Online,
-    /// Failed lately: still used, no new collections.
-    Suspect,
-    /// Full or read-only: reads; writes are tried; no new collections.
-    ReadOnly,
-    /// Being emptied by request: no new collections.
-    Draining,
-    /// Not used: its collections are unavailable and are not placed again.
-    Offline {
-        /// Why, in one sentence.
-        reason: String,
-    },
-}
-
-impl RootState {
-    /// Name as in answers: online, suspect, read-only, draining, offline.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Online => "online",
-            Self::Suspect => "suspect",
-            Self::ReadOnly => "read-only",
-            Self::Draining => "draining",
-            Self::Offline { .. } => "offline",
-        }
-    }
-}
-
-/// What lies on a root: of one collection, or of all.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Usage {
-    /// Bytes of the files.
-    pub bytes: u64,
-    /// Number of files.
-    pub files: u64,
-}
-
 /// One root of one component. Shared; its state and usage change, its identity does not.
 #[derive(Debug)]
 pub struct Root {
@@ -91,13 +61,20 @@ pub struct Root {
     config: RootConfig,
     index: usize,
     fs: Filesystem,
-    state: RwLock<RootState>,
+    condition: RwLock<Condition>,
     /// Set while the identity file of a known root is missing: it may be initialised again if no collection needs it.
     missing_identity: RwLock<bool>,
     /// From the identity file; `None` while that was not seen.
     placement_key: RwLock<Option<String>>,
     usage: Mutex<HashMap<CollectionId, Usage>>,
+    last_capacity: Mutex<Option<Capacity>>,
     lock: Mutex<Option<RootLock>>,
+    /// The probe that has not come back yet: there is never a second one beside it.
+    probe: Mutex<Option<JoinHandle<Probed>>>,
+    /// The last question for its size, which shows whether a disk that nobody uses answers.
+    watch: Mutex<Option<JoinHandle<()>>>,
+    /// Held by the one who lists the root for a report.
+    listing: Arc<AsyncMutex<()>>,
 }
 
 impl Root {
@@ -107,11 +84,15 @@ impl Root {
             config,
             index,
             fs,
-            state: RwLock::new(state),
+            condition: RwLock::new(Condition::new(state)),
             missing_identity: RwLock::new(false),
             placement_key: RwLock::default(),
             usage: Mutex::default(),
+            last_capacity: Mutex::default(),
             lock: Mutex::default(),
+            probe: Mutex::default(),
+            watch: Mutex::default(),
+            listing: Arc::default(),
         }
     }
 
@@ -157,37 +138,71 @@ impl Root {
 
     /// Whether it can be used.
     pub fn state(&self) -> RootState {
-        self.state.read().clone()
+        self.condition.read().state()
     }
 
-    /// Changes the state, and says so in the log.
+    /// Why it is not online; `None` while it is.
+    pub fn reason(&self) -> Option<String> {
+        let condition = self.condition.read();
+        match self.fs.silent_for() {
+            Some(silence) if !condition.is_offline() => Some(silent(silence)),
+            _ => condition.reason(),
+        }
+    }
+
+    /// Since when its state is what it is, ms since 1970 UTC.
+    pub fn since_ms(&self) -> u64 {
+        self.condition.read().since_ms()
+    }
+
+    /// Its last failed operation, whatever its state is now.
+    pub fn last_error(&self) -> Option<LastError> {
+        self.condition.read().last_error()
+    }
+
+    /// Changes the state, and says so in the log. `Draining` is beside the others: see [`Roots::set_draining`] for a drain
+    /// that lasts.
     pub fn set_state(&self, state: RootState) {
-        let mut current = self.state.write();
-        if *current != state {
-            match &state {
-                RootState::Online => tracing::info!(root = self.url(), component = %self.component(), "root is online"),
-                other => {
-                    tracing::warn!(root = self.url(), component = %self.component(), state = ?other, "root changed its state")
-                }
+        self.change(|condition| condition.set(state, None));
+    }
+
+    /// Whether it is being emptied by request, whatever its state is otherwise.
+    pub fn is_draining(&self) -> bool {
+        self.condition.read().is_draining()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Condition)) {
+        let mut condition = self.condition.write();
+        let before = condition.state();
+        change(&mut condition);
+        let (state, reason) = (condition.state(), condition.reason());
+        drop(condition);
+        match &state {
+            same if *same == before => {}
+            RootState::Online => tracing::info!(root = self.url(), component = %self.component(), "root is online"),
+            other => {
+                let state = other.name();
+                tracing::warn!(root = self.url(), component = %self.component(), state, reason, "root changed its state")
             }
-            *current = state;
         }
     }
 
     /// Whether new collections may be placed on it.
     pub fn accepts_placements(&self) -> bool {
-        *self.state.read() == RootState::Online
+        self.state() == RootState::Online && self.fs.silent_for().is_none()
     }
 
     /// Whether it may be used at all.
     ///
     /// # Errors
-    /// [`Error::RootUnavailable`] with the reason while it is offline.
+    /// [`Error::RootUnavailable`] with the reason while it is offline or does not answer.
     pub fn available(&self) -> Result<()> {
-        match &*self.state.read() {
-            RootState::Offline { reason } => Err(self.unavailable(reason.clone())),
-            _ => Ok(()),
+        if let RootState::Offline { reason } = self.state() {
+            return Err(self.unavailable(reason));
         }
+        self.fs
+            .silent_for()
+            .map_or(Ok(()), |silence| Err(self.unavailable(silent(silence))))
     }
 
     fn unavailable(&self, reason: String) -> Error {
@@ -222,28 +237,28 @@ impl Root {
 
     /// Notes in the state what a failed write says about the root; [`map_error`](Self::map_error) does it by itself.
     pub fn note_failure(&self, error: &Error) {
-        match error {
-            Error::StorageFull { .. } => self.degrade(RootState::ReadOnly),
-            Error::RootUnavailable { .. } => self.degrade(RootState::Suspect),
-            _ => {}
-        }
+        let worse = match error {
+            Error::StorageFull { .. } => RootState::ReadOnly,
+            Error::RootUnavailable { .. } => RootState::Suspect,
+            _ => return,
+        };
+        self.change(|condition| condition.fail(worse, error.to_string()));
     }
 
     fn note(&self, error: &StoreError) {
-        self.degrade(match error {
-            StoreError::Full(_) | StoreError::ReadOnly(_) => RootState::ReadOnly,
-            StoreError::NotFound(_) | StoreError::Config(_) => return,
-            _ => RootState::Suspect,
-        });
+        if let Some(worse) = verdict(error) {
+            self.change(|condition| condition.fail(worse, error.to_string()));
+        }
     }
 
-    fn degrade(&self, worse: RootState) {
-        // A drain or an outage outlasts a single failure.
-        if matches!(
-            self.state(),
-            RootState::Online | RootState::Suspect | RootState::ReadOnly
-        ) {
-            self.set_state(worse);
+    /// Releases the lock. Closing a file on a disk that hangs can hang too: nobody waits for that.
+    fn unlock(&self) {
+        let Some(lock) = self.lock.lock().take() else { return };
+        let healthy = *self.condition.read().health() == RootState::Online;
+        if healthy && self.fs.silent_for().is_none() {
+            drop(lock);
+        } else {
+            self.fs.spawn_blocking(move || drop(lock));
         }
     }
 
@@ -323,50 +338,23 @@ impl Root {
     /// Errors of the root.
     pub async fn capacity(&self) -> Result<Option<Capacity>> {
         self.available()?;
-        self.fs.capacity().await.map_err(|error| self.map_error(error))
+        let capacity = self.fs.capacity().await.map_err(|error| self.map_error(error))?;
+        *self.last_capacity.lock() = capacity;
+        Ok(capacity)
     }
 
-    /// Counts files that were written for a collection.
-    pub fn add_usage(&self, collection: CollectionId, bytes: u64, files: u64) {
-        let mut usage = self.usage.lock();
-        let usage = usage.entry(collection).or_default();
-        usage.bytes = usage.bytes.saturating_add(bytes);
-        usage.files = usage.files.saturating_add(files);
+    /// The one turn of listing this root for a report.
+    pub(crate) fn listing(&self) -> Arc<AsyncMutex<()>> {
+        self.listing.clone()
     }
+}
 
-    /// Counts files of a collection that were deleted.
-    pub fn remove_usage(&self, collection: CollectionId, bytes: u64, files: u64) {
-        if let Some(usage) = self.usage.lock().get_mut(&collection) {
-            usage.bytes = usage.bytes.saturating_sub(bytes);
-            usage.files = usage.files.saturating_sub(files);
-        }
+impl Drop for Root {
+    fn drop(&mut self) {
+        self.unlock();
     }
+}
 
-    /// Sets what all collections hold here, as discovery counted it.
-    pub fn set_usage(&self, counted: HashMap<CollectionId, Usage>) {
-        *self.usage.lock() = counted;
-    }
-
-    /// Forgets a dropped collection.
-    pub fn clear_usage(&self, collection: CollectionId) {
-        self.usage.lock().remove(&collection);
-    }
-
-    /// What lies here of all collections.
-    pub fn usage(&self) -> Usage {
-        self.usage.lock().values().fold(Usage::default(), |sum, usage| Usage {
-            bytes: sum.bytes + usage.bytes,
-            files: sum.files + usage.files,
-        })
-    }
-
-    /// What lies here of one collection.
-    pub fn usage_of(&self, collection: CollectionId) -> Usage {
-        self.usage.lock().get(&collection).copied().unwrap_or_default()
-    }
-
-    /// Number of collections with files here.
-    pub fn collections(&self) -> usize {
-        self.usage.lock().values().filter(|usage| usage.files > 0).count()
-    }
+fn silent(silence: Duration) -> String {
+    format!("it has not answered for {} s", silence.as_secs())
 }

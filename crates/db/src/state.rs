@@ -190,6 +190,15 @@ impl State {
         }
     }
 
+    /// Takes over what a manifest says of segments that are on other roots now.
+    pub fn relocate(&mut self, metas: Vec<SegmentMeta>) {
+        for meta in metas {
+            if let Some(segment) = self.segments.values_mut().find(|segment| segment.meta.id == meta.id) {
+                segment.meta = meta;
+            }
+        }
+    }
+
     /// Attaches vector indexes to a segment, if it still exists.
     pub fn set_indexes(&mut self, source: SourceId, indexes: SegmentIndexes) {
         if let Some(segment) = self.segments.get_mut(&source) {

@@ -15,8 +15,10 @@ use proximadb_db::{Database, Error};
 use crate::api::{App, AppState, Settings, router};
 use crate::reload;
 
-/// How long requests may finish after the signal. Changes that were accepted are completed however long they take.
+/// How long requests may finish after the signal. Changes that were accepted are completed.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long closing the database may take. Nothing is lost without it, and a disk that hangs would hold it up for good.
+const CLOSE: Duration = Duration::from_secs(30);
 
 /// Opens the database of `config` and serves it until a signal comes; at SIGHUP `load` reads the configuration again.
 ///
@@ -87,11 +89,14 @@ impl Server {
 }
 
 fn block_on(work: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(internal)?
-        .block_on(work)
+        .map_err(internal)?;
+    let outcome = runtime.block_on(work);
+    // What still runs is background work on roots; it is made to be cut off at any point.
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    outcome
 }
 
 fn internal(error: io::Error) -> Error {
@@ -133,7 +138,9 @@ pub async fn serve(
             Ok(())
         }
     };
-    app.close().await;
+    if tokio::time::timeout(CLOSE, app.close()).await.is_err() {
+        tracing::warn!("a root does not answer; the database is left as it is after {CLOSE:?}");
+    }
     result
 }
 

@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path as FsPath, PathBuf};
 
 use bytes::Bytes;
@@ -35,11 +35,16 @@ const MAX_DEPTH: usize = 16;
 /// leftover of a killed one, or a directory that was just deleted.
 const MAX_STAGING: u32 = 10_000;
 
+/// Files, and the names of directories that were not entered.
+type Listed = (Vec<(String, Meta)>, BTreeSet<String>);
+
 struct Disk {
     base: PathBuf,
     /// Held while directories are created and synced. Who finds a directory takes it once, so that nobody acknowledges
     /// a file in a directory that its creator has not synced yet.
     directories: Mutex<()>,
+    /// Device of the base once it was seen to be the right one. An unmounted disk leaves a directory of another device.
+    device: Mutex<Option<u64>>,
 }
 
 impl Disk {
@@ -47,21 +52,41 @@ impl Disk {
         Self {
             base,
             directories: Mutex::new(()),
+            device: Mutex::new(None),
         }
     }
 
-    /// A path below a missing base says nothing about the file: the disk is not there.
+    /// A path below a missing base, or below a mount point without its disk, says nothing about the file.
     fn explain(&self, error: io::Error) -> io::Error {
-        if error.kind() == ErrorKind::NotFound && !self.base.is_dir() {
-            return io::Error::new(
-                ErrorKind::NotConnected,
-                "the directory of the root is missing: is the disk mounted?",
-            );
+        match error.kind() {
+            ErrorKind::NotFound => self.check_place().err().unwrap_or(error),
+            _ => error,
         }
-        error
+    }
+
+    fn present_device(&self) -> io::Result<u64> {
+        match std::fs::metadata(&self.base) {
+            Ok(metadata) if metadata.is_dir() => Ok(metadata.dev()),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Err(not_mounted(
+                "the directory of the root is missing: is the disk mounted?",
+            )),
+        }
+    }
+
+    /// Fails while the base is missing, or on another device than the one that was settled on.
+    fn check_place(&self) -> io::Result<()> {
+        let device = self.present_device()?;
+        match *self.device.lock() {
+            Some(settled) if settled != device => Err(not_mounted(
+                "the directory of the root is on another device than before: is the disk mounted?",
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn put(&self, relative: &str, payload: &PutPayload, create: bool) -> io::Result<()> {
+        self.check_place()?;
         let target = self.base.join(relative);
         let directory = target.parent().ok_or(ErrorKind::InvalidInput)?;
         let (file, staging) = self.stage(&target, directory)?;
@@ -71,7 +96,8 @@ impl Disk {
             let _ = std::fs::remove_file(&staging);
         }
         match outcome {
-            Ok(()) => sync_directory(directory),
+            // Unmounted meanwhile, the file may be below the mount point, where nobody would find it.
+            Ok(()) => sync_directory(directory).and_then(|()| self.check_place()),
             // The winner's entry must be durable before anyone acts on having lost to it.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => sync_directory(directory).and(Err(error)),
             Err(error) => Err(error),
@@ -148,6 +174,7 @@ impl Disk {
     }
 
     fn remove(&self, relative: &str) -> io::Result<()> {
+        self.check_place()?;
         let target = self.base.join(relative);
         let directory = target.parent().ok_or(ErrorKind::InvalidInput)?;
         match std::fs::remove_file(&target) {
@@ -160,6 +187,7 @@ impl Disk {
     }
 
     fn remove_tree(&self, relative: &str) -> io::Result<u64> {
+        self.check_place()?;
         let target = self.base.join(relative);
         let parent = target.parent().ok_or(ErrorKind::InvalidInput)?;
         let mut found = Vec::new();
@@ -176,7 +204,14 @@ impl Disk {
         Ok(found.len() as u64)
     }
 
-    /// Adds the files below `relative`, and the names of directories that were not entered.
+    /// The files below `relative`, and the names of directories that were not entered. What is not there is not empty.
+    fn list(&self, relative: &str, depth: usize) -> io::Result<Listed> {
+        let (mut files, mut directories) = (Vec::new(), BTreeSet::new());
+        self.walk(relative, depth, &mut files, &mut directories)?;
+        self.check_place()?;
+        Ok((files, directories))
+    }
+
     fn walk(
         &self,
         relative: &str,
@@ -222,6 +257,10 @@ impl Disk {
         }
         Ok(())
     }
+}
+
+fn not_mounted(reason: &'static str) -> io::Error {
+    io::Error::new(ErrorKind::NotConnected, reason)
 }
 
 /// Writes, syncs and closes the staged file, then gives it its name.

@@ -1,26 +1,26 @@
-//! The names of the log's file formats. What the bytes are is the log's; a configuration only names one.
+//! The names of the log's file formats. What their bytes are is the log's; a configuration only names one.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// How new files of the write-ahead log are encoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+/// How the files of the write-ahead log are encoded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WalFormat {
-    /// Avro object container files.
+    /// Avro object container files, which stock readers open.
     #[default]
     Avro,
-    /// Bincode blocks.
+    /// Records in bincode's wire format.
     Bincode,
 }
 
 impl WalFormat {
-    /// Every format, the default first.
+    /// Every format, in the order of the documentation.
     pub const ALL: [Self; 2] = [Self::Avro, Self::Bincode];
 
-    /// The exact name in configurations, which is also the extension of the files.
+    /// The exact name used in configurations, and the ending of the files.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Avro => "avro",
@@ -35,9 +35,9 @@ impl fmt::Display for WalFormat {
     }
 }
 
-/// The text is not the exact name of a format; the message lists the names.
+/// The text is not the exact name of a log format; the message lists the names.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown WAL format `{name}`: choose avro or bincode")]
+#[error("unknown log format `{name}`: choose {}", WalFormat::ALL.map(WalFormat::name).join(", "))]
 pub struct UnknownWalFormat {
     name: String,
 }

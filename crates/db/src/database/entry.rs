@@ -3,10 +3,11 @@
 //! Owns opening at the first use, exactly once, and the end: after it nothing opens the collection again, so that a
 //! request that looked it up before a drop cannot create its files anew.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::{Database, closed, missing, now_ms};
@@ -14,7 +15,7 @@ use crate::collection::Collection;
 use crate::error::{Error, Result};
 use crate::metadata::{CollectionRecord, CollectionState};
 use crate::placement::Assignment;
-use crate::root::{Roots, StorageComponentType};
+use crate::root::{RootId, Roots, StorageComponentType};
 use crate::schema::CollectionDescription;
 use crate::shard::{Homes, Shard, ShardOptions};
 
@@ -26,6 +27,8 @@ pub(super) struct Entry {
     pub(super) record: RwLock<CollectionRecord>,
     /// Where its files are, as the record says it; shared with the open shard.
     homes: Arc<Homes>,
+    /// Roots that were named to the log as spare and were not yet seen in use.
+    pub(super) promised: Mutex<BTreeSet<RootId>>,
     /// One change of the record at a time.
     updating: AsyncMutex<()>,
     opened: AsyncMutex<Opened>,
@@ -48,6 +51,7 @@ impl Entry {
         Self {
             record: RwLock::new(record),
             homes: Arc::new(homes),
+            promised: Mutex::default(),
             updating: AsyncMutex::default(),
             opened: AsyncMutex::new(Opened::NotYet),
             touched_ms: AtomicU64::new(0),
@@ -107,7 +111,7 @@ impl Database {
         }
     }
 
-    pub(super) async fn open_entry(&self, entry: &Arc<Entry>) -> Result<Arc<Collection>> {
+    pub(super) async fn open_entry(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<Arc<Collection>> {
         if let Some(collection) = entry.opened().await {
             return Ok(collection);
         }
@@ -116,6 +120,8 @@ impl Database {
         }
         let options = ShardOptions {
             homes: entry.homes.clone(),
+            wal_format: self.config.storage.wal.format,
+            spare: Some(self.spare(entry)),
             memory_flush_size_bytes: self.config.storage.wal.memory_flush_size_bytes,
             segment_size_bytes: self.config.storage.viper.segment_size_mb << 20,
             budget: self.budget.clone(),

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::entry::Entry;
 use super::{Database, now_ms};
 use crate::discovery::{self, Discovery};
 use crate::engine::manifest::{Manifest, version_of};
@@ -77,7 +77,8 @@ impl Database {
         let Ok(_one_change_at_a_time) = self.change().await else {
             return;
         };
-        let discovery = self.usage(Duration::ZERO).await;
+        // Not the listing of a report, which may show what was known before the root went away.
+        let discovery = discovery::discover(&self.roots).await;
         let LoadedRecords { records, unreadable } = self.metadata.load_all(&discovery).await;
         let in_use: BTreeSet<CollectionId> = self
             .catalog
@@ -104,6 +105,24 @@ impl Database {
             self.assignments.record_assignment(*id, homes.clone());
         }
         self.rebuild_all(lost, &unreadable, &discovery).await;
+    }
+
+    /// Brings metadata copies up to date whose roots are well again. Free when none lags.
+    pub(super) async fn repair_records(&self) {
+        let lagging = self.metadata.lagging();
+        if lagging.is_empty() {
+            return;
+        }
+        let Ok(_one_change_at_a_time) = self.change().await else {
+            return;
+        };
+        let entries: Vec<Arc<Entry>> = self.catalog.read().values().cloned().collect();
+        for entry in entries.iter().filter(|entry| entry.unavailable.is_none()) {
+            let record = entry.record.read().clone();
+            if lagging.contains(&record.description.id) {
+                self.metadata.repair_lagging(&record).await;
+            }
+        }
     }
 
     /// Makes the records of collections again that have none, or shows them where that must not be done yet.

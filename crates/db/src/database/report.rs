@@ -12,7 +12,7 @@ use crate::collection::Collection;
 use crate::discovery::Discovery;
 use crate::error::{Error, Result};
 use crate::placement::{Assignment, RootUse, StorageAssignment};
-use crate::root::{RootId, RootState, StorageComponentType, Usage};
+use crate::root::{LastError, RootId, RootState, StorageComponentType, Usage};
 use crate::schema::CollectionId;
 
 /// One root, as it is now.
@@ -28,6 +28,12 @@ pub struct RootReport {
     pub index: usize,
     /// State.
     pub state: RootState,
+    /// Why it is not online.
+    pub reason: Option<String>,
+    /// Since when its state is what it is, ms since 1970 UTC.
+    pub since_ms: u64,
+    /// Its last failed operation, whatever its state is now.
+    pub last_error: Option<LastError>,
     /// Bytes of collections' files.
     pub bytes: u64,
     /// Their number.
@@ -36,7 +42,7 @@ pub struct RootReport {
     pub collections: u64,
     /// Collections that are assigned to it, with or without files.
     pub assignments: u64,
-    /// Total and free bytes of the file system; `None` for a bucket.
+    /// Total and free bytes of the file system as last seen; `None` for a bucket.
     pub capacity: Option<(u64, u64)>,
     /// Requests since the start, by operation.
     pub operations: BTreeMap<&'static str, OperationReport>,
@@ -144,7 +150,8 @@ impl Database {
         Ok(reports)
     }
 
-    /// Every configured root. Lists the roots, so that the numbers are those of the disks.
+    /// Every configured root. Lists the roots, so that the numbers are those of the disks; a root that does not answer soon is
+    /// shown with the last known ones.
     pub async fn root_reports(&self) -> Vec<RootReport> {
         self.usage(Duration::ZERO).await;
         let assigned = self.assignments.get_assignment_stats().components;
@@ -152,7 +159,6 @@ impl Database {
         for root in self.roots.all() {
             let usage = root.usage();
             let of_component = assigned.get(&root.component());
-            let capacity = root.capacity().await.ok().flatten();
             let operations = Op::ALL.into_iter().map(|op| {
                 let stats = root.fs().meter().stats(op);
                 let (count, errors, bytes) = (stats.count, stats.errors, stats.bytes);
@@ -174,6 +180,9 @@ impl Database {
                 component: root.component(),
                 index: root.index(),
                 state: root.state(),
+                reason: root.reason(),
+                since_ms: root.since_ms(),
+                last_error: root.last_error(),
                 bytes: usage.bytes,
                 files: usage.files,
                 collections: root.collections() as u64,
@@ -181,7 +190,9 @@ impl Database {
                     .and_then(|of| of.roots.get(&root.id()))
                     .copied()
                     .unwrap_or(0),
-                capacity: capacity.map(|capacity| (capacity.total_bytes, capacity.free_bytes)),
+                capacity: root
+                    .last_capacity()
+                    .map(|capacity| (capacity.total_bytes, capacity.free_bytes)),
                 operations: operations.collect(),
             });
         }

@@ -73,6 +73,25 @@ fn e2_only_files_with_the_extensions_of_the_component_make_a_collection() {
     check(VIPER, "000/.parquet", false);
     check(StorageComponentType::Lsm, "000/a.sst", true);
     check(StorageComponentType::Lsm, "000/a.lsm", true);
+    check(
+        StorageComponentType::Lsm,
+        "000/compacted/01M7Y2GZ08PF6D81GFJA668EM9.sst",
+        true,
+    );
+    check(
+        StorageComponentType::Lsm,
+        "000/manifest/00000000000000000001.manifest",
+        true,
+    );
+    check(
+        StorageComponentType::Lsm,
+        "000/compactions/00000000000000000001.compactions",
+        true,
+    );
+    check(StorageComponentType::Lsm, "000/compacted/deep/a.sst", false);
+    check(StorageComponentType::Lsm, "000/manifest/1.sst", false);
+    check(StorageComponentType::Lsm, "x/compacted/a.sst", false);
+    check(VIPER, "000/manifest/1.manifest", false);
     check(StorageComponentType::Index, "000/a.idx", true);
     check(StorageComponentType::Index, "000/a.hnsw", true);
     check(StorageComponentType::Index, "000/a.ivf", true);
@@ -194,7 +213,7 @@ async fn e10_a_root_that_cannot_be_listed_is_unknown_and_offline_and_the_others_
     assert!(roots.all()[1].available().is_err());
     // Found again when it is back.
     std::fs::rename(dir.path().join("w1.gone"), dir.path().join("w1")).unwrap();
-    let back = roots.probe().await.unwrap().remove(0);
+    let back = roots.probe().await.remove(0);
     assert!(discover_root(back).await.collections.contains_key(&id(2)));
 }
 

@@ -8,7 +8,9 @@
 //! commit: one batch (rows, deletions, marker) ─▶ one table, durable ─▶ manifest n+1 names it
 //! ```
 //!
-//! Owns the shard's directory and what its keys and values mean ([`codec`]). Does not keep rows in memory, and does not
+//! Rows are read without a writer ([`Lsm::load`]); the first commit opens it.
+//!
+//! Owns the shard's directory and what its keys and values mean (`codec`). Does not keep rows in memory, and does not
 //! know the log: whoever commits releases it afterwards.
 //!
 //! Invariants: a commit is visible whole or not at all, since one manifest names its one table. Commits come in the order
@@ -24,48 +26,36 @@ mod no_wal;
 mod settings;
 
 mod compaction;
-mod inspect;
+mod tree;
+
+mod load;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use slatedb::config::{CloseOptions, FlushOptions, FlushType, ScanOptions, WriteOptions};
+use slatedb::config::{CloseOptions, FlushOptions, FlushType, WriteOptions};
 use slatedb::{Db, WriteBatch};
 use tokio::sync::Mutex;
 
-pub use inspect::Verified;
+pub use load::LsmContents;
+pub use tree::Verified;
 
-use self::codec::{Marker, StoredPoint};
+use self::codec::Marker;
 use self::compaction::Extent;
 use self::fault::database_error;
 use self::files::Files;
 use self::no_wal::NoWal;
-use crate::engine::cluster::sort_by_cluster;
-use crate::engine::segment::{SegmentBuilder, SegmentData};
-use crate::engine::viper::cpu;
+use self::tree::Tree;
+use crate::engine::segment::SegmentData;
 use crate::error::{Error, Result};
 use crate::point::{PointId, Seq};
 use crate::root::Root;
 use crate::schema::{CollectionDescription, CollectionId};
-use crate::sealed::{seal, unseal};
+use crate::sealed::seal;
 
-/// New tables that make [`Lsm::maintain`] compact: as many as SlateDB's tiers need.
-const TABLES_TO_COMPACT: usize = 4;
-/// Read ahead of a scan: one request of a useful size instead of one a block.
-const READ_AHEAD: usize = 1 << 20;
-/// Bytes of a row besides its vectors and payload, as a segment estimates them.
-const ROW_OVERHEAD: usize = 64;
-
-/// What a tree holds.
-#[derive(Debug)]
-pub struct LsmContents {
-    /// The collection when the last commit was made.
-    pub description: CollectionDescription,
-    /// Every operation up to this one is in the rows.
-    pub flushed_seq: Seq,
-    /// All points, each id once, in pieces that are each sorted by cluster. No tombstones: what is deleted is not there.
-    pub segments: Vec<SegmentData>,
-}
+/// New tables that make [`Lsm::maintain`] compact: as many as one compaction takes. A compaction costs about as many
+/// requests for looking after itself as eight commits do.
+const TABLES_TO_COMPACT: usize = 8;
 
 /// The tree of one shard on one root. Closed with [`close`](Self::close); dropped otherwise, it loses nothing either.
 #[derive(Debug)]
@@ -74,11 +64,11 @@ pub struct Lsm {
     shard: String,
     directory: String,
     files: Files,
-    /// The writer; `None` after a failed commit, until the next one opens it again. Held during a commit and while
+    /// The writer; `None` until the first commit, and after a failed one until the next. Held during a commit and while
     /// garbage is collected, never during a compaction.
     writer: Mutex<Option<Writer>>,
     /// Held while a compaction runs, and while all rows are read, as the replaced tables are deleted after it.
-    compacting: Mutex<()>,
+    compacting: Arc<Mutex<()>>,
 }
 
 struct Writer(Db);
@@ -90,8 +80,9 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Lsm {
-    /// Opens the shard's tree. Where there is none it is created, with a durable marker, so that the directory pins the
-    /// home and describes the collection; `description` is used for that only.
+    /// Opens the shard's tree, which writes nothing. Where there is none it is created, with a durable marker, so that the
+    /// directory pins the home and describes the collection; `description` is used for that only. Whether there should
+    /// be one is for the caller to know: a lost directory looks like a new one.
     ///
     /// # Errors
     /// [`Error::Corruption`] when files are damaged, tables lie there without a manifest, or the tree is another
@@ -120,65 +111,18 @@ impl Lsm {
             shard: shard.to_owned(),
             directory,
             writer: Mutex::default(),
-            compacting: Mutex::default(),
+            compacting: Arc::default(),
         };
-        let db = lsm.open_writer().await?;
-        *lsm.writer.lock().await = Some(Writer(db.clone()));
-        if let Some(marker) = lsm.marker(&db).await? {
-            inspect::check_owner(&lsm.root, &lsm.directory, &marker)?;
-            return Ok(lsm);
+        // A process may also have died between the first manifest and the marker.
+        if is_new || !lsm.is_described().await? {
+            lsm.commit(description, 0, &SegmentData::default()).await?;
         }
-        // A process may have died between the first manifest and the marker; with rows there is always one.
-        if db.manifest().last_l0_seq() > 0 {
-            return Err(lsm.corrupt("the tree has tables and no marker"));
-        }
-        lsm.commit(description, 0, &SegmentData::default()).await?;
         Ok(lsm)
     }
 
     /// The root that holds the files.
     pub fn root(&self) -> &Arc<Root> {
         &self.root
-    }
-
-    /// All rows, in pieces of about `max_bytes`, ready for search and for the building of indexes.
-    ///
-    /// # Errors
-    /// [`Error::Corruption`] when files are damaged; errors of the root.
-    pub async fn load(&self, max_bytes: usize) -> Result<LsmContents> {
-        let _compacting = self.compacting.lock().await;
-        let db = self.db().await?;
-        let marker = self.marker(&db).await?;
-        let marker = marker.ok_or_else(|| self.corrupt("the tree has no marker"))?;
-        let schema = &marker.description.schema;
-        let options = ScanOptions {
-            read_ahead_bytes: READ_AHEAD,
-            cache_blocks: false,
-            ..Default::default()
-        };
-        let scan = db.scan_with_options(codec::point_keys(), &options).await;
-        let mut rows = scan.map_err(|error| self.error(&error))?;
-        let mut segments = Vec::new();
-        let (mut builder, mut bytes) = (SegmentBuilder::new(schema), 0);
-        while let Some(row) = rows.next().await.map_err(|error| self.error(&error))? {
-            let (id, point) = inspect::read_row(&row).map_err(|reason| self.corrupt(&reason))?;
-            let size = weight(&point);
-            if bytes > 0 && bytes + size > max_bytes {
-                let full = std::mem::replace(&mut builder, SegmentBuilder::new(schema));
-                segments.push(self.clustered(full, schema).await?);
-                bytes = 0;
-            }
-            bytes += size;
-            self.push(&mut builder, schema, id, &point)?;
-        }
-        if bytes > 0 {
-            segments.push(self.clustered(builder, schema).await?);
-        }
-        Ok(LsmContents {
-            description: marker.description,
-            flushed_seq: marker.flushed_seq,
-            segments,
-        })
     }
 
     /// Commits the rows and tombstones of a flushed memtable and the marker, as one batch: after a crash all of it is
@@ -195,10 +139,7 @@ impl Lsm {
         self.root.available()?;
         let batch = self.batch(&Marker::new(&self.shard, flushed_seq, description), data)?;
         let mut writer = self.writer.lock().await;
-        let db = match writer.take() {
-            Some(Writer(db)) => db,
-            None => self.open_writer().await?,
-        };
+        let db = self.ready(&mut writer).await?;
         let flush = FlushOptions {
             flush_type: FlushType::MemTable,
         };
@@ -206,18 +147,14 @@ impl Lsm {
             db.write_with_options(batch, &WriteOptions::default()).await?;
             db.flush_with_options(flush).await
         };
-        match committed.await {
-            Ok(()) => {
-                *writer = Some(Writer(db));
-                Ok(())
-            }
-            Err(error) => {
-                let error = self.error(&error);
-                // What it still holds in memory must not reach the disk after what is committed next.
-                self.shut(&db).await;
-                Err(error)
-            }
+        if let Err(error) = committed.await {
+            let error = self.error(&error);
+            // What it still holds in memory must not reach the disk after what is committed next.
+            *writer = None;
+            self.shut(&db).await;
+            return Err(error);
         }
+        Ok(())
     }
 
     /// After commits: merges tables once enough have gathered, and deletes what no manifest needs any more. Commits may
@@ -254,10 +191,11 @@ impl Lsm {
 
     async fn merge(&self, extent: Extent) -> Result<()> {
         self.root.available()?;
-        let _compacting = self.compacting.lock().await;
+        let compacting = Arc::clone(&self.compacting).lock_owned().await;
+        let running = compaction::run(self.directory.clone(), self.files.clone(), extent);
         // On a task of its own, as a compactor must be stopped even if nobody waits for it any more.
-        let running = tokio::spawn(compaction::run(self.directory.clone(), self.files.clone(), extent));
-        let outcome = running
+        let running = tokio::spawn(async move { (running.await, compacting) });
+        let (outcome, _compacting) = running
             .await
             .map_err(|error| Error::Internal(format!("{}: compaction: {error}", self.directory)))?;
         if !outcome.map_err(|error| self.error(&error))? {
@@ -268,11 +206,19 @@ impl Lsm {
             );
         }
         let writer = self.writer.lock().await;
-        let Some(Writer(db)) = &*writer else { return Ok(()) };
-        // The writer must know the result before the tables and manifests it knew are deleted.
-        db.refresh_manifest().await.map_err(|error| self.error(&error))?;
+        if let Some(Writer(db)) = &*writer {
+            // It must know the result before the tables and manifests it knew are deleted.
+            db.refresh_manifest().await.map_err(|error| self.error(&error))?;
+        }
         let collected = compaction::collect_garbage(self.directory.clone(), self.files.clone()).await;
         collected.map_err(|error| self.error(&error))
+    }
+
+    async fn is_described(&self) -> Result<bool> {
+        let tree = Tree::open(&self.root, &self.directory, self.files.clone()).await?;
+        let marker = tree.marker().await;
+        tree.close().await;
+        Ok(marker?.is_some())
     }
 
     async fn open_writer(&self) -> Result<Db> {
@@ -284,22 +230,17 @@ impl Lsm {
         builder.build().await.map_err(|error| self.error(&error))
     }
 
-    async fn db(&self) -> Result<Db> {
-        let mut writer = self.writer.lock().await;
-        if let Some(Writer(db)) = &*writer {
-            return Ok(db.clone());
+    /// The writer, opened if it is not; also again after a failure of its own tasks, which ends it.
+    async fn ready(&self, writer: &mut Option<Writer>) -> Result<Db> {
+        if let Some(Writer(db)) = writer {
+            if db.status().close_reason.is_none() {
+                return Ok(db.clone());
+            }
+            self.shut(db).await;
         }
         let db = self.open_writer().await?;
         *writer = Some(Writer(db.clone()));
         Ok(db)
-    }
-
-    async fn marker(&self, db: &Db) -> Result<Option<Marker>> {
-        let found = db.get(codec::MARKER).await.map_err(|error| self.error(&error))?;
-        let Some(bytes) = found else { return Ok(None) };
-        unseal(&bytes)
-            .map(Some)
-            .map_err(|reason| self.corrupt(&format!("the marker: {reason}")))
     }
 
     /// All operations in the order of their numbers, so that the last of an id wins, and the marker.
@@ -323,30 +264,6 @@ impl Lsm {
         Ok(batch)
     }
 
-    fn push(
-        &self,
-        builder: &mut SegmentBuilder,
-        schema: &crate::schema::Schema,
-        id: PointId,
-        point: &StoredPoint<'_>,
-    ) -> Result<()> {
-        if let Some((name, _)) = point
-            .vectors
-            .iter()
-            .find(|(name, _)| !schema.vectors.contains_key(*name))
-        {
-            return Err(self.corrupt(&format!("point {id} has a vector {name:?} that the schema lacks")));
-        }
-        builder
-            .push_columns(id, point.seq, |name| point.vector(name), point.payload)
-            .map_err(|error| self.corrupt(&error.to_string()))
-    }
-
-    async fn clustered(&self, builder: SegmentBuilder, schema: &crate::schema::Schema) -> Result<SegmentData> {
-        let schema = schema.clone();
-        cpu(move || sort_by_cluster(&schema, &builder.build()).0).await
-    }
-
     /// Closes a writer without a flush: what a commit has not made durable does not count.
     async fn shut(&self, db: &Db) {
         let closed = db.close_with_options(CloseOptions { flush_type: None }).await;
@@ -358,20 +275,20 @@ impl Lsm {
     fn error(&self, error: &slatedb::Error) -> Error {
         database_error(&self.root, &self.directory, error)
     }
-
-    fn corrupt(&self, reason: &str) -> Error {
-        Error::Corruption(format!("{}/{}: {reason}", self.root.url(), self.directory))
-    }
 }
 
-/// About the bytes of a row in memory.
-fn weight(point: &StoredPoint<'_>) -> usize {
-    let vectors: usize = point
-        .vectors
-        .iter()
-        .map(|(_, vector)| size_of_val(vector.as_slice()))
-        .sum();
-    vectors + point.payload.len() + ROW_OVERHEAD
+impl Drop for Lsm {
+    /// SlateDB's tasks would live on otherwise.
+    fn drop(&mut self) {
+        if let Some(Writer(db)) = self.writer.get_mut().take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move {
+                // Nothing is lost by not waiting: every commit is durable.
+                let _closed = db.close_with_options(CloseOptions { flush_type: None }).await;
+            });
+        }
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 //! and nothing else, which is why a damaged one is reported and does not stop the start.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use proximadb_store::Created;
 use serde::{Deserialize, Serialize};
@@ -100,12 +99,6 @@ impl MetadataStore {
             Some(error) if !committed && !conflict => Err(error),
             _ => Ok(!conflict),
         }
-    }
-
-    fn metadata_roots(&self) -> Vec<Arc<Root>> {
-        let mut roots = self.roots.of_component(StorageComponentType::Metadata);
-        roots.retain(|root| root.available().is_ok());
-        roots
     }
 }
 

@@ -4,17 +4,20 @@
 //! would undo an acknowledged change (or bring a dropped collection back). Such a collection is reported with the file's
 //! name and left alone; the others load.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::future::join_all;
 use proximadb_store::FileInfo;
 
-use super::{CollectionRecord, MetadataStore, delete_outdated, record_path, version_of};
+use super::commit::read_nonce;
+use super::lineage::Known;
+use super::{CollectionRecord, MetadataStore, delete_outdated, home_ids, record_path, version_of};
 use crate::discovery::Discovery;
 use crate::error::{Error, Result};
-use crate::root::{Root, StorageComponentType};
+use crate::root::{Root, RootId, StorageComponentType};
 use crate::schema::CollectionId;
 
 /// Records read at the same time: enough to hide the latency of buckets, few enough for the threads of a disk.
@@ -48,6 +51,7 @@ impl MetadataStore {
     /// The newest record of every collection that discovery found on a metadata root. Copies that lag or are damaged are
     /// brought up to date where their root is available.
     pub async fn load_all(&self, discovery: &Discovery) -> LoadedRecords {
+        let _one_at_a_time = self.changing.lock().await;
         let loads = copies(discovery)
             .into_iter()
             .map(|(id, copies)| async move { (id, self.load(id, &copies).await) });
@@ -86,19 +90,42 @@ impl MetadataStore {
                 "metadata record {path} differs between {first} and {second}"
             )));
         }
-        self.repair(record, bytes, copies, &newest.damaged).await;
+        check_lineage(record, copies).await?;
+        let whole = self.repair(record, bytes, copies, &newest.damaged).await;
+        self.note_loaded(record, copies, &whole);
+        self.dismiss_stand_ins(record).await;
         Ok(record.clone())
     }
 
-    /// Gives every available home of the record the same bytes. A copy that cannot be written stays as it is until the
-    /// next start: the record is readable without it.
+    /// Notes which homes have the record, and what the others may have.
+    fn note_loaded(&self, record: &CollectionRecord, copies: &[Copy], whole: &BTreeSet<RootId>) {
+        let mut known = Known::of(record);
+        let homes = home_ids(record);
+        for home in homes.filter(|home| !whole.contains(home)) {
+            let held = record.lineage.behind.get(&home).unwrap_or(&record.lineage.previous);
+            known
+                .behind
+                .insert(home, held.iter().copied().chain([record.nonce]).collect());
+        }
+        let others = copies.iter().map(|copy| copy.root.id());
+        known
+            .stand_ins
+            .extend(others.filter(|root| !known.homes.contains(root)));
+        let mut all = self.known.lock();
+        known.tried = all.remove(&record.description.id).unwrap_or_default().tried;
+        all.insert(record.description.id, known);
+    }
+
+    /// Gives every available home of the record the same bytes, and returns the homes that have them. A copy that cannot
+    /// be written stays as it is until its root is well: the record is readable without it.
     async fn repair(
         &self,
         record: &CollectionRecord,
         bytes: &Bytes,
         copies: &[Copy],
         damaged: &[(Arc<Root>, FileInfo, String)],
-    ) {
+    ) -> BTreeSet<RootId> {
+        let mut whole = BTreeSet::new();
         for root in self.homes(record).into_iter().filter(|root| root.available().is_ok()) {
             let copy = copies.iter().find(|copy| copy.root.id() == root.id());
             let versions = copy.map_or(&[][..], |copy| &copy.versions);
@@ -121,10 +148,14 @@ impl MetadataStore {
                 (Some(_), None) => Ok(()),
             };
             match outcome {
-                Ok(()) => delete_outdated(&root, record, versions).await,
+                Ok(()) => {
+                    whole.insert(root.id());
+                    delete_outdated(&root, record, versions).await;
+                }
                 Err(error) => tracing::warn!(%error, "metadata copy not brought up to date"),
             }
         }
+        whole
     }
 }
 
@@ -137,13 +168,41 @@ async fn replace(root: &Root, record: &CollectionRecord, file: &FileInfo, bytes:
     Ok(())
 }
 
-async fn read_newest(id: CollectionId, version: u64, copies: &[Copy]) -> Newest {
-    let mut newest = Newest::default();
-    for copy in copies {
-        let Some((_, file)) = copy.versions.iter().find(|(own, _)| *own == version) else {
+/// Refuses a record of which a home has a history of its own: older versions that the newest one does not come from.
+async fn check_lineage(record: &CollectionRecord, copies: &[Copy]) -> Result<()> {
+    let homes: Vec<RootId> = home_ids(record).collect();
+    for copy in copies.iter().filter(|copy| homes.contains(&copy.root.id())) {
+        let Some((version, file)) = copy.versions.last().filter(|(version, _)| *version < record.version) else {
             continue;
         };
-        let bytes = match copy.root.read(&file.path).await {
+        // What cannot be read is brought up to date, as what is not there.
+        let Ok(nonce) = read_nonce(&copy.root, record.description.id, *version, file).await else {
+            continue;
+        };
+        if !record.lineage.knows(copy.root.id(), nonce) {
+            let (url, path, newest) = (
+                copy.root.url(),
+                &file.path,
+                record_path(record.description.id, record.version),
+            );
+            return Err(Error::Corruption(format!(
+                "metadata record {url}/{path} was changed while other roots were away, and {newest} does not know of it: \
+                 there are two histories; remove the files of one of them"
+            )));
+        }
+    }
+    Ok(())
+}
+
+async fn read_newest(id: CollectionId, version: u64, copies: &[Copy]) -> Newest {
+    let mut newest = Newest::default();
+    let with_newest = copies.iter().filter_map(|copy| {
+        let (_, file) = copy.versions.iter().find(|(own, _)| *own == version)?;
+        Some((copy, file))
+    });
+    let reads = with_newest.map(|(copy, file)| async move { (copy, file, copy.root.read(&file.path).await) });
+    for (copy, file, bytes) in join_all(reads).await {
+        let bytes = match bytes {
             Ok(bytes) => bytes,
             Err(error) => {
                 newest.failure = Some(error);

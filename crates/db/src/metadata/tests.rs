@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod outages;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -536,7 +538,7 @@ async fn before_the_first_copy_goes_every_home_says_dropping() {
     let record = world.store.update(dropping(&record)).await.unwrap();
     world.back(1);
     assert_eq!(world.versions(1, 1), [1]);
-    world.store.tell_all_homes(&record).await.unwrap();
+    world.store.tell_all_holders(&record).await.unwrap();
     fs::remove_dir_all(world.directory(0, 1)).unwrap();
     assert_eq!(world.load_one().await, record);
 }

@@ -10,6 +10,8 @@ use crate::schema::CollectionId;
 
 /// Where the identity is, below the root.
 pub(super) const PATH: &str = "_proximadb/root.json";
+/// File that probes write, in the same directory.
+pub(super) const PROBE: &str = "probe";
 /// The only version of the file so far.
 const FORMAT_VERSION: u32 = 1;
 
@@ -80,14 +82,27 @@ pub(super) fn first_placement_key(url: &StorageUrl) -> String {
 
 /// Looks at a root without changing it.
 pub(super) async fn look(fs: &Filesystem) -> Found {
+    let device = fs.device().await.ok().flatten();
     match fs.read(PATH).await {
         Ok(bytes) => match Identity::decode(&bytes) {
-            Ok(identity) => Found::Known(identity),
+            Ok(identity) => {
+                settle(fs, device).await;
+                Found::Known(identity)
+            }
             Err(reason) => Found::Unseen(reason),
         },
         Err(error) if error.is_not_found() => look_for_data(fs).await,
         Err(StoreError::Unavailable(_)) if base_is_missing(fs).await => Found::Blank,
         Err(error) => Found::Unseen(error.detail().reason.clone()),
+    }
+}
+
+/// Remembers where the identity was found, unless a disk was mounted or unmounted while it was read.
+async fn settle(fs: &Filesystem, before: Option<u64>) {
+    if let (Some(before), Ok(Some(now))) = (before, fs.device().await)
+        && before == now
+    {
+        fs.settle(now);
     }
 }
 
@@ -113,12 +128,14 @@ async fn base_is_missing(fs: &Filesystem) -> bool {
 /// Creates base directory and identity. When another process was first, its identity is returned.
 pub(super) async fn initialise(fs: &Filesystem, identity: Identity) -> Result<Identity, String> {
     let created = fs.create_dir_all().await.map_err(|error| error.to_string())?;
+    let device = fs.device().await.map_err(|error| error.to_string())?;
     let outcome = fs
         .create(PATH, identity.encode()?)
         .await
         .map_err(|error| error.to_string())?;
     let action = if created { "created" } else { "exists" };
     tracing::info!(root = %fs.url(), component = %identity.component, directory = action, "root initialised");
+    settle(fs, device).await;
     match outcome {
         Created::Committed => Ok(identity),
         Created::Conflict(other) => Identity::decode(&other),
@@ -127,7 +144,7 @@ pub(super) async fn initialise(fs: &Filesystem, identity: Identity) -> Result<Id
 
 /// Checks that the root can be written: a small file, replaced each time.
 pub(super) async fn write_probe(fs: &Filesystem) -> Result<(), StoreError> {
-    let path = format!("{RESERVED_DIRECTORY}/probe");
+    let path = format!("{RESERVED_DIRECTORY}/{PROBE}");
     fs.write_atomic(&path, Bytes::from(now_ms().to_string())).await
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::identity::{self, Found, Identity};
@@ -37,6 +38,7 @@ impl Roots {
             roots: RwLock::new(roots),
             registry: RwLock::new(registry),
             exclusive: true,
+            changing: Mutex::default(),
         })
     }
 }

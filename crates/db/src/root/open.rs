@@ -17,6 +17,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use parking_lot::RwLock;
 use proximadb_store::{Filesystem, FilesystemFactory, LockError, Overlap, RootLock, url};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::identity::{self, Found, Identity};
@@ -41,7 +42,7 @@ pub(super) struct Candidate {
 /// What a look at a candidate found.
 pub(super) struct Sight {
     pub(super) found: Found,
-    registry: Option<Registry>,
+    pub(super) registry: Option<Registry>,
 }
 
 /// What a look at all configured roots found, none of it wrong.
@@ -84,7 +85,11 @@ impl Roots {
             roots: RwLock::new(opened),
             registry: RwLock::new(before.clone()),
             exclusive,
+            changing: Mutex::default(),
         };
+        for root in roots.all().iter().filter(|root| before.is_draining(root.id())) {
+            root.set_state(RootState::Draining);
+        }
         let up_to_date = versions.len() == 1 && versions.contains(&before.version);
         roots.record(!up_to_date).await?;
         Ok(roots)
@@ -112,11 +117,15 @@ pub(super) async fn survey(configs: Vec<RootConfig>) -> Result<Survey> {
 }
 
 impl Sight {
-    pub(super) fn root_id(&self) -> Option<RootId> {
+    pub(super) fn identity(&self) -> Option<&Identity> {
         match &self.found {
-            Found::Known(identity) => Some(identity.root_id),
+            Found::Known(identity) => Some(identity),
             _ => None,
         }
+    }
+
+    pub(super) fn root_id(&self) -> Option<RootId> {
+        self.identity().map(|identity| identity.root_id)
     }
 
     fn registry_version(&self) -> u64 {
@@ -141,7 +150,7 @@ fn prepare(configs: Vec<RootConfig>) -> Result<Vec<Candidate>> {
     Ok(candidates)
 }
 
-async fn refuse_overlaps(candidates: &[Candidate]) -> Result<()> {
+pub(super) async fn refuse_overlaps(candidates: &[Candidate]) -> Result<()> {
     // Resolving links reads the disk: on the root's own threads, and a hanging one is compared as written.
     let keys = candidates.iter().map(|candidate| async {
         let url = candidate.config.url.clone();
@@ -173,7 +182,7 @@ async fn refuse_overlaps(candidates: &[Candidate]) -> Result<()> {
     Ok(())
 }
 
-async fn look(candidate: &Candidate) -> Sight {
+pub(super) async fn look(candidate: &Candidate) -> Sight {
     let look = async {
         let found = identity::look(&candidate.fs).await;
         if !matches!(found, Found::Known(_)) {
@@ -271,7 +280,7 @@ pub(super) fn two_places(a: &str, b: &str) -> Error {
     ))
 }
 
-async fn open_one(
+pub(super) async fn open_one(
     candidate: Candidate,
     found: Found,
     known: Option<RootId>,
@@ -379,4 +388,4 @@ pub(super) async fn within<T>(deadline: Duration, work: impl Future<Output = T>)
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

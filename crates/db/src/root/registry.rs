@@ -10,7 +10,8 @@ use proximadb_store::{Created, Filesystem, StorageUrl};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{RootId, StorageComponentType};
+use super::identity::now_ms;
+use super::{Root, RootId, StorageComponentType};
 use crate::sealed::{FORMAT_VERSION, seal, unseal};
 
 /// Directory of the versions, below the root.
@@ -25,6 +26,17 @@ pub(super) struct KnownRoot {
     /// Where it was last seen, as configured then.
     pub(super) url: String,
     pub(super) added_at_ms: u64,
+    /// It is being emptied; this outlasts restarts.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(super) draining: bool,
+    /// It was taken out of the set. The entry stays, so that an older copy of the list does not bring it back.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(super) removed: bool,
+}
+
+// The signature is serde's.
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// All known roots.
@@ -51,13 +63,32 @@ impl Registry {
     /// Id of the root that was last seen at a place.
     pub(super) fn at(&self, component: StorageComponentType, url: &StorageUrl) -> Option<RootId> {
         let same_place = |known: &KnownRoot| {
-            known.component == component
+            !known.removed
+                && known.component == component
                 && StorageUrl::parse(&known.url).is_ok_and(|known| known.lexical() == url.lexical())
         };
         self.roots
             .iter()
             .find(|(_, known)| same_place(known))
             .map(|(id, _)| *id)
+    }
+
+    /// Notes that a root is there, and where.
+    pub(super) fn see(&mut self, root: &Root) {
+        let known = self.roots.entry(root.id()).or_insert_with(|| KnownRoot {
+            component: root.component(),
+            url: String::new(),
+            added_at_ms: now_ms(),
+            draining: false,
+            removed: false,
+        });
+        root.url().clone_into(&mut known.url);
+        known.removed = false;
+    }
+
+    /// Whether a root is being emptied.
+    pub(super) fn is_draining(&self, id: RootId) -> bool {
+        self.roots.get(&id).is_some_and(|known| known.draining)
     }
 
     /// Adds what another copy knows; the newer version wins where both know a root.
@@ -129,6 +160,8 @@ mod tests {
                 component: StorageComponentType::Wal,
                 url: (*url).to_owned(),
                 added_at_ms: 1,
+                draining: false,
+                removed: false,
             };
             registry.roots.insert(RootId(Uuid::from_u128(*id)), known);
         }

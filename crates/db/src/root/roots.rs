@@ -1,15 +1,15 @@
-//! The set of all roots: finding them, taking back those that return, and keeping the list of known ones up to date.
+//! The set of all roots: finding them, and keeping the list of known ones up to date.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures::future::join_all;
 use parking_lot::RwLock;
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::identity::{self, Found, Identity};
-use super::open::{LOOK_DEADLINE, MISSING_IDENTITY, initialise, lock, offline, stranger, sync, two_places, within};
-use super::registry::{self, KnownRoot, Registry};
+use super::open::{LOOK_DEADLINE, lock, within};
+use super::registry::{self, Registry};
 use super::{Root, RootId, RootState, StorageComponentType};
 use crate::error::{Error, Result};
 
@@ -19,6 +19,8 @@ pub struct Roots {
     pub(super) roots: RwLock<Vec<Arc<Root>>>,
     pub(super) registry: RwLock<Registry>,
     pub(super) exclusive: bool,
+    /// The set of roots and the list of known ones change one at a time.
+    pub(super) changing: Mutex<()>,
 }
 
 impl Roots {
@@ -46,6 +48,10 @@ impl Roots {
             return Ok(Arc::clone(root));
         }
         Err(match self.registry.read().roots.get(&id) {
+            Some(known) if known.removed => Error::RootUnavailable {
+                url: known.url.clone(),
+                reason: format!("it was removed from the roots of {}", known.component),
+            },
             Some(known) => Error::RootUnavailable {
                 url: known.url.clone(),
                 reason: format!("it is not in the configuration of {} any more", known.component),
@@ -61,7 +67,10 @@ impl Roots {
     pub fn not_configured(&self) -> Vec<(RootId, StorageComponentType, String)> {
         let configured: HashSet<RootId> = self.roots.read().iter().map(|root| root.id()).collect();
         let registry = self.registry.read();
-        let others = registry.roots.iter().filter(|(id, _)| !configured.contains(id));
+        let others = registry
+            .roots
+            .iter()
+            .filter(|(id, known)| !known.removed && !configured.contains(id));
         others
             .map(|(id, known)| (*id, known.component, known.url.clone()))
             .collect()
@@ -77,122 +86,8 @@ impl Roots {
         self.exclusive
     }
 
-    /// Initialises again the known roots whose identity is missing and that no collection names (B7): their directory was
-    /// deleted. Those in `used` stay offline. Call it when all collections are known, and no root that could name one is
-    /// offline. Returns the roots that came back.
-    ///
-    /// # Errors
-    /// [`Error::Config`] when another process initialised the root at the same time.
-    pub async fn initialise_missing(&self, used: &HashSet<RootId>) -> Result<Vec<Arc<Root>>> {
-        let missing = |root: &Arc<Root>| *root.missing_identity.read() && !used.contains(&root.id());
-        let missing: Vec<Arc<Root>> = self.all().into_iter().filter(missing).collect();
-        let mut back = Vec::new();
-        for root in missing {
-            // It may have been mounted since it was looked at.
-            if !matches!(within(LOOK_DEADLINE, identity::look(root.fs())).await, Ok(Found::Blank)) {
-                continue;
-            }
-            let state = initialise(root.fs(), root.id(), self.cluster_id(), root.component()).await?;
-            *root.placement_key.write() = Some(identity::first_placement_key(&root.config.url));
-            self.take_up(&root, state).await?;
-            back.push(root);
-        }
-        self.record(!back.is_empty()).await?;
-        Ok(back)
-    }
-
-    /// Looks again at every root that is not online, and takes back those that are what they were. Returns them.
-    ///
-    /// # Errors
-    /// [`Error::Config`] when another process has locked a root in the meantime, or its identity is another's.
-    pub async fn probe(&self) -> Result<Vec<Arc<Root>>> {
-        let doubtful = |root: &Arc<Root>| !matches!(root.state(), RootState::Online | RootState::Draining);
-        let doubtful: Vec<Arc<Root>> = self.all().into_iter().filter(doubtful).collect();
-        let looks = doubtful
-            .iter()
-            .map(|root| within(LOOK_DEADLINE, identity::look(root.fs())));
-        let mut back = Vec::new();
-        for (root, look) in doubtful.iter().zip(join_all(looks).await) {
-            let found = look.unwrap_or_else(Found::Unseen);
-            if let Some(root) = self.probe_one(root, found).await? {
-                back.push(root);
-            }
-        }
-        self.record(!back.is_empty()).await?;
-        Ok(back)
-    }
-
-    async fn probe_one(&self, root: &Arc<Root>, found: Found) -> Result<Option<Arc<Root>>> {
-        let was_offline = matches!(root.state(), RootState::Offline { .. });
-        match found {
-            Found::Known(identity) => {
-                let root = self.identified(root, &identity)?;
-                *root.placement_key.write() = Some(identity.placement_key());
-                if was_offline {
-                    let state = if self.exclusive {
-                        sync(root.fs()).await
-                    } else {
-                        RootState::Online
-                    };
-                    self.take_up(&root, state).await?;
-                }
-                let writable = within(LOOK_DEADLINE, identity::write_probe(root.fs())).await;
-                match writable {
-                    _ if matches!(root.state(), RootState::Offline { .. }) => return Ok(None),
-                    Ok(Ok(())) => root.set_state(RootState::Online),
-                    Ok(Err(error)) => root.note(&error),
-                    Err(_) => root.set_state(RootState::Suspect),
-                }
-                Ok(was_offline.then_some(root))
-            }
-            Found::Blank | Found::DataWithoutIdentity(_) => {
-                root.set_state(offline(MISSING_IDENTITY));
-                Ok(None)
-            }
-            Found::Unseen(reason) => {
-                root.set_state(RootState::Offline { reason });
-                Ok(None)
-            }
-        }
-    }
-
-    /// The root of an identity that was read at the place of `root`. A root that was never seen since the start has a
-    /// stand-in id, and is replaced by one with its own.
-    fn identified(&self, root: &Arc<Root>, identity: &Identity) -> Result<Arc<Root>> {
-        if identity.cluster_id != self.cluster_id() || identity.component != root.component() {
-            return Err(stranger(root.url(), identity, self.cluster_id(), root.component()));
-        }
-        if identity.root_id == root.id() {
-            return Ok(Arc::clone(root));
-        }
-        let mut roots = self.roots.write();
-        if let Some(twin) = roots.iter().find(|twin| twin.id() == identity.root_id) {
-            return Err(two_places(twin.url(), root.url()));
-        }
-        if self.registry.read().roots.contains_key(&root.id()) {
-            return Err(Error::Config(format!(
-                "root {}: expected root id {}, found {}: another disk is mounted there",
-                root.url(),
-                root.id(),
-                identity.root_id
-            )));
-        }
-        let state = offline("not taken up yet");
-        let replacement = Arc::new(Root::new(
-            identity.root_id,
-            root.config.clone(),
-            root.index,
-            root.fs.clone(),
-            state,
-        ));
-        for slot in roots.iter_mut().filter(|slot| slot.id() == root.id()) {
-            *slot = Arc::clone(&replacement);
-        }
-        Ok(replacement)
-    }
-
     /// Locks a root if need be and lets it be used.
-    async fn take_up(&self, root: &Arc<Root>, state: RootState) -> Result<()> {
+    pub(super) async fn take_up(&self, root: &Arc<Root>, state: RootState) -> Result<()> {
         let usable = !matches!(state, RootState::Offline { .. });
         let locked = root.lock.lock().is_some();
         let state = if self.exclusive && usable && !locked {
@@ -208,42 +103,52 @@ impl Roots {
     /// Releases the locks of the local roots; nothing may be written afterwards.
     pub fn close(&self) {
         for root in self.roots.read().iter() {
-            root.lock.lock().take();
+            root.unlock();
         }
+    }
+
+    /// The roots that can be used now.
+    pub(super) fn usable(&self) -> Vec<Arc<Root>> {
+        let mut all = self.all();
+        all.retain(|root| root.available().is_ok());
+        all
     }
 
     /// Brings the list of known roots up to date on every usable root, when it changed or `force`d.
     pub(super) async fn record(&self, force: bool) -> Result<()> {
-        let usable = |root: &Arc<Root>| !matches!(root.state(), RootState::Offline { .. });
-        let usable: Vec<Arc<Root>> = self.all().into_iter().filter(usable).collect();
+        let _one_change_at_a_time = self.changing.lock().await;
+        let usable = self.usable();
         let before = self.registry.read().clone();
         let mut next = before.clone();
-        for root in &usable {
-            let entry = next.roots.entry(root.id()).or_insert_with(|| KnownRoot {
-                component: root.component(),
-                url: String::new(),
-                added_at_ms: identity::now_ms(),
-            });
-            entry.url = root.url().to_owned();
-        }
+        usable.iter().for_each(|root| next.see(root));
         let changed = next.roots != before.roots;
         if !(changed || force) || usable.is_empty() {
             return Ok(());
         }
+        match self.publish(next, &usable).await {
+            // The roots are as known as they were.
+            Err(_) if !changed => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Stores the next version of the list of known roots on `holders`; one that takes it is enough.
+    pub(super) async fn publish(&self, mut next: Registry, holders: &[Arc<Root>]) -> Result<()> {
         next.version += 1;
-        let writes = usable
+        let writes = holders
             .iter()
             .map(|root| within(LOOK_DEADLINE, registry::store(root.fs(), &next)));
-        let outcomes = join_all(writes).await;
-        let failures: Vec<String> = outcomes
-            .into_iter()
-            .filter_map(|outcome| outcome.and_then(|o| o).err())
-            .collect();
+        let outcomes = join_all(writes).await.into_iter();
+        let failures: Vec<String> = outcomes.filter_map(|outcome| outcome.and_then(|o| o).err()).collect();
         for reason in &failures {
             // A full or read-only root: the others know.
             tracing::warn!(reason, "the list of roots was not written to one of them");
         }
-        if let (true, Some(reason)) = (changed && failures.len() == usable.len(), failures.into_iter().next()) {
+        if failures.len() == holders.len() {
+            let reason = failures
+                .into_iter()
+                .next()
+                .unwrap_or_else(|| "no root can be used".to_owned());
             return Err(Error::Config(format!(
                 "the list of roots could not be written anywhere: {reason}"
             )));

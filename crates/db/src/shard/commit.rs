@@ -117,7 +117,7 @@ impl Shard {
                 let replaced = inputs.into_iter().map(|input| input.meta);
                 self.replaced.lock().extend(replaced);
             }
-            Takeover::Relocated(_) => {}
+            Takeover::Relocated(metas) => self.state.write().relocate(metas),
         }
         self.index_in_background(added);
     }

@@ -25,6 +25,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Mutex as AsyncMutex, RwLock as AsyncRwLock};
 
 use crate::axis::{self, Axis};
+use crate::config::WalFormat;
 use crate::engine::manifest::SegmentMeta;
 use crate::engine::segment::SegmentId;
 use crate::error::{Error, Result};
@@ -32,7 +33,7 @@ use crate::memtable::memory_bytes;
 use crate::point::{Operation, Seq};
 use crate::root::StorageComponentType;
 use crate::schema::CollectionDescription;
-use crate::wal::{Wal, WalFile, WalOptions, WalStart, WalStats};
+use crate::wal::{Spare, Wal, WalFile, WalOptions, WalStart, WalStats};
 
 use crate::state::{SegmentSource, SourceId, State};
 use budget::MemoryBudget;
@@ -47,6 +48,10 @@ pub use relocate::Pace;
 pub struct ShardOptions {
     /// Where its files are and go.
     pub homes: Arc<Homes>,
+    /// The format of new log files.
+    pub wal_format: WalFormat,
+    /// Finds another root for the log when one fails.
+    pub spare: Option<Spare>,
     /// A memtable of this many bytes is flushed.
     pub memory_flush_size_bytes: u64,
     /// Segments grow to this many bytes.
@@ -320,20 +325,24 @@ async fn open_wal(
     let mut replay = |seq, operation: Operation| state.write().apply(seq, operation);
     let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
     let start = WalStart {
+        lanes: options.homes.lanes(StorageComponentType::Wal)?,
+        spare: options.spare.clone(),
         directory: directory.to_owned(),
         description: to_json(description)?,
         files: files
             .iter()
             .map(|located| WalFile {
+                root: located.root.clone(),
                 name: name(&located.file.path),
                 bytes: located.file.size,
             })
             .collect(),
         after: flushed_seq,
+        format: options.wal_format,
         options: WalOptions::default(),
         apply: Arc::new(apply),
     };
-    Wal::open(options.homes.home(StorageComponentType::Wal)?.fs(), start, &mut replay).await
+    Wal::open(start, &mut replay).await
 }
 
 fn to_json(description: &CollectionDescription) -> Result<String> {

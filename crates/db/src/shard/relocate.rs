@@ -22,7 +22,7 @@ use crate::engine::lsm::Lsm;
 use crate::engine::manifest::{ManifestStore, SegmentMeta};
 use crate::error::{Error, Result};
 use crate::placement::Moving;
-use crate::root::{Root, StorageComponentType};
+use crate::root::{Root, RootId, StorageComponentType};
 use crate::throttle::Throttle;
 
 /// Segments that are published together.
@@ -77,13 +77,48 @@ impl Shard {
             StorageComponentType::Viper if matches!(self.engine, Engine::Viper) => {
                 self.relocate_viper(moving, pace, switch).await
             }
+            StorageComponentType::Wal => self.relocate_log(moving, pace, switch).await,
             StorageComponentType::Index => self.relocate_indexes(moving, pace, switch).await,
             StorageComponentType::Lsm => match &self.engine {
                 Engine::Lsm(lsm) => self.relocate_tree(lsm, moving, pace, switch).await,
                 Engine::Viper => switch().await,
             },
-            _ => switch().await,
+            StorageComponentType::Viper | StorageComponentType::Metadata => switch().await,
         }
+    }
+
+    /// Roots that hold files of the log now.
+    pub fn log_roots(&self) -> Vec<RootId> {
+        self.wal.roots_in_use()
+    }
+
+    /// After a failover: the log goes on where it belongs, and what lies elsewhere is flushed and released.
+    ///
+    /// # Errors
+    /// Errors of the roots; the log goes on where it is.
+    pub async fn return_log(self: &Arc<Self>) -> Result<()> {
+        let _one_at_a_time = self.relocating.lock().await;
+        self.check_open()?;
+        let lanes = self.options.homes.lanes(StorageComponentType::Wal)?;
+        self.wal.continue_on(lanes).await?;
+        self.flush().await
+    }
+
+    /// Nothing is copied: the log goes on at the new root, and what only the old files have is flushed.
+    async fn relocate_log(self: &Arc<Self>, moving: Moving, pace: &Pace, switch: Switch<'_>) -> Result<()> {
+        let homes = &self.options.homes;
+        let from = homes.root(moving.from)?;
+        let directory = self.description().id.to_string();
+        self.wal.continue_on(homes.lanes(StorageComponentType::Wal)?).await?;
+        switch().await?;
+        let files = from.list(&directory).await?;
+        self.flush().await?;
+        if self.wal.roots_in_use().contains(&from.id()) {
+            return Err(Error::Overloaded(format!("{} still has files of the log", from.url())));
+        }
+        from.delete_dir(&directory).await?;
+        pace.count(files.iter().map(|file| file.size).sum(), files.len() as u64);
+        Ok(())
     }
 
     async fn relocate_viper(self: &Arc<Self>, moving: Moving, pace: &Pace, switch: Switch<'_>) -> Result<()> {

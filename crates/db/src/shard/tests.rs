@@ -64,6 +64,8 @@ impl Fixture {
         let placements = StorageComponentType::ALL.into_iter().map(place).collect();
         ShardOptions {
             homes: Arc::new(Homes::new(id, self.roots.clone(), placements)),
+            wal_format: WalFormat::default(),
+            spare: None,
             memory_flush_size_bytes: 1 << 30,
             segment_size_bytes: 1 << 30,
             budget: self.budget.clone(),

@@ -7,6 +7,7 @@ use super::roots::stray;
 use super::{Finding, FindingKind, RESTORE, read};
 use crate::discovery::Discovery;
 use crate::metadata::{CollectionRecord, version_of};
+use crate::placement::Placement;
 use crate::root::{Root, RootId, Roots, StorageComponentType};
 use crate::schema::CollectionId;
 
@@ -120,7 +121,7 @@ fn judge(roots: &Roots, id: CollectionId, copies: &Copies, findings: &mut Vec<Fi
         .record
         .placement
         .get(&StorageComponentType::Metadata)
-        .map_or_else(Vec::new, |placement| placement.roots.clone());
+        .map_or_else(Vec::new, Placement::all_roots);
     check_homes(roots, id, copies, chosen, &homes, findings);
     Some(chosen.record.clone())
 }
@@ -168,7 +169,10 @@ fn check_homes(
             ));
         }
     }
-    for root in copies.roots.iter().filter(|root| !homes.contains(&root.id())) {
+    // Stand-ins keep their copies until every home has the newest version.
+    let stand_ins = &newest.record.lineage.stand_ins;
+    let named = |root: &Arc<Root>| homes.contains(&root.id()) || stand_ins.contains(&root.id());
+    for root in copies.roots.iter().filter(|root| !named(root)) {
         let problem = "a copy of the metadata record on a root that is not its home";
         let advice = "look whether it was copied by hand, then delete it";
         findings.push(Finding::new(

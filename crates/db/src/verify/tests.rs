@@ -120,26 +120,31 @@ impl Stopped {
     /// Goes on with the log in files of one operation each.
     async fn append_in_small_files(&self) {
         let home = self.home("wal");
-        let root = home.parent().unwrap();
-        let url = proximadb_store::StorageUrl::parse(&format!("file://{}", root.display())).unwrap();
-        let fs = proximadb_store::FilesystemFactory::get_filesystem(&url, &BTreeMap::new()).unwrap();
+        let roots = Roots::open(root_configs(&self.config).unwrap(), false).await.unwrap();
+        let mut roots = roots.of_component(StorageComponentType::Wal);
+        roots.retain(|root| root.url() == format!("file://{}", home.parent().unwrap().display()));
+        let root = roots.remove(0);
         let log = self.files("avro").remove(0);
         let bytes = std::fs::read(&log).unwrap();
         let start = WalStart {
+            lanes: vec![root.clone()],
+            spare: None,
             directory: format!("{}/000", name(&home)),
             description: read_log_file("log", &bytes, &mut |_, _| ()).unwrap().description,
             files: vec![WalFile {
+                root,
                 name: name(&log).to_owned(),
                 bytes: bytes.len() as u64,
             }],
             after: 2_110,
+            format: Default::default(),
             options: WalOptions {
                 segment_bytes: 1,
                 ..WalOptions::default()
             },
             apply: Arc::new(|_| ()),
         };
-        let wal = Wal::open(&fs, start, &mut |_, _| ()).await.unwrap();
+        let wal = Wal::open(start, &mut |_, _| ()).await.unwrap();
         for point in points(0..3) {
             wal.append(vec![Operation::Upsert(point)]).await.unwrap();
         }

@@ -12,13 +12,20 @@
 //! small.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use proximadb_store::append::AppendFile;
 
+use crate::config::WalFormat;
 use crate::point::Seq;
 
-use super::block::{FrameBuffer, Header, SyncMarker};
+use super::Home;
+use super::block::{Framed, Header, SyncMarker};
+use super::codec::codec;
+use super::log::SealedFile;
+
+#[cfg(test)]
+pub(super) mod faults;
 
 /// Least and most that is zeroed ahead in one step, in bytes.
 const GROWTH_MIN: u64 = 16 * 1024;
@@ -28,39 +35,46 @@ const GROWTH_MAX: u64 = 1024 * 1024;
 const GROWTH_PER_BLOCK: u64 = 4;
 
 /// One file of the log that may still be appended to.
-#[derive(Debug)]
 pub(super) struct ActiveFile {
-    pub(super) path: PathBuf,
+    pub(super) home: Home,
+    pub(super) name: String,
+    pub(super) format: WalFormat,
     pub(super) first: Seq,
-    /// The sequence number that the next block must begin with.
+    /// The sequence number after the last entry.
     pub(super) next: Seq,
-    /// Bytes of header and valid blocks.
+    /// Bytes of header and valid blocks, without a closing block.
     pub(super) end: u64,
-    /// Length of the file on disk, including zeros ahead.
+    /// Length of the file on disk, including zeros ahead or a closing block.
     pub(super) len: u64,
+    /// Whether a closing block stands behind the blocks and nothing else.
+    pub(super) closed: bool,
     pub(super) marker: SyncMarker,
     /// Opened by the first append: an idle log holds no handle.
     pub(super) handle: Option<AppendFile>,
-    /// Errors that tests put in the way of the next write; nothing in production.
+    /// What tests put in the way of the next write; nothing in production.
     pub(super) faults: Faults,
 }
 
 impl ActiveFile {
     /// Creates the file with its header, durably.
-    pub(super) fn create(path: &Path, header: &Header, faults: Faults) -> io::Result<Self> {
+    pub(super) fn create(home: &Home, header: &Header, faults: &Faults) -> io::Result<Self> {
         let bytes = header.encode();
-        faults.check("create")?;
-        let handle = AppendFile::create_new(path, &bytes)?;
+        let name = super::file_name(header.first_seq, header.format);
+        faults.check("create", home)?;
+        let handle = AppendFile::create_new(&home.local.join(&name), &bytes)?;
         let length = bytes.len() as u64;
         Ok(Self {
-            path: path.to_owned(),
+            home: home.clone(),
+            name,
+            format: header.format,
             first: header.first_seq,
             next: header.first_seq,
             end: length,
             len: length,
+            closed: false,
             marker: header.marker,
             handle: Some(handle),
-            faults,
+            faults: faults.clone(),
         })
     }
 
@@ -69,20 +83,35 @@ impl ActiveFile {
         self.next == self.first
     }
 
-    /// Appends the batch as one block and makes it durable. After an error the file must not be appended to again.
-    pub(super) fn append(&mut self, first: Seq, count: usize, batch: &mut FrameBuffer) -> io::Result<()> {
-        assert_eq!(first, self.next, "entries of a file are numbered without gaps");
+    /// The file as one that is not written any more.
+    pub(super) fn as_sealed(&self) -> SealedFile {
+        SealedFile {
+            home: self.home.clone(),
+            name: self.name.clone(),
+            first: self.first,
+            last: self.next - 1,
+            bytes: self.len,
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.home.local.join(&self.name)
+    }
+
+    /// Appends a block of `count` entries from `first` on and makes it durable. After an error the file must not be
+    /// appended to again.
+    pub(super) fn append(&mut self, first: Seq, count: usize, block: &[u8]) -> io::Result<()> {
+        assert!(first >= self.next, "entries of a file are numbered in order");
         let handle = match self.handle.take() {
             Some(handle) => handle,
             None => self.open()?,
         };
-        let block = batch.seal(count, &self.marker);
-        self.faults.check("write")?;
+        self.faults.check("write", &self.home)?;
         handle.write_all_at(block, self.end)?;
         let end = self.end + block.len() as u64;
         self.len = self.len.max(end);
         self.grow(&handle, end, block.len() as u64)?;
-        self.faults.check("sync")?;
+        self.faults.check("sync", &self.home)?;
         handle.sync_data()?;
         self.handle = Some(handle);
         self.end = end;
@@ -90,10 +119,10 @@ impl ActiveFile {
         Ok(())
     }
 
-    /// Opens the file and makes sure that nothing follows the valid blocks: a crash may have left something, and the
-    /// cut at the start may have failed.
+    /// Opens the file and makes sure that nothing follows the valid blocks: a crash may have left something, the cut at
+    /// the start may have failed, and a closing block must not stand in the middle.
     fn open(&mut self) -> io::Result<AppendFile> {
-        let handle = AppendFile::open(&self.path)?;
+        let handle = AppendFile::open(&self.path())?;
         let length = handle.len()?;
         if length < self.end {
             return Err(io::Error::other(format!(
@@ -105,6 +134,7 @@ impl ActiveFile {
             handle.truncate(self.end)?;
         }
         self.len = self.end;
+        self.closed = false;
         Ok(handle)
     }
 
@@ -117,7 +147,7 @@ impl ActiveFile {
         let zeros = vec![0; step as usize];
         match self
             .faults
-            .check("grow")
+            .check("grow", &self.home)
             .and_then(|()| handle.write_all_at(&zeros, end))
         {
             Ok(()) => self.len = end + step,
@@ -128,58 +158,88 @@ impl ActiveFile {
         Ok(())
     }
 
-    /// Ends the file at its valid length, so that strict readers see no zeros, and closes it. If that fails nothing is
-    /// lost: replay skips what follows the blocks, and entries of a failed write are excluded by the header of the next
-    /// file.
-    pub(super) fn seal(&mut self) {
-        let handle = self.handle.take();
-        if handle.is_some() && self.len == self.end {
+    /// Ends the file at its true length, so that strict readers see no zeros, with a closing block that says that
+    /// everything up to `durable` was, and closes it.
+    pub(super) fn seal(&mut self, durable: Seq) {
+        if self.closed {
+            self.handle = None;
+        } else if self.is_empty() {
+            // The header says it already.
+            self.cut();
+        } else {
+            let closing = Framed::closing(codec(self.format), durable, &self.marker);
+            let closed = self.reopened().and_then(|handle| {
+                handle.write_all_at(closing.bytes(), self.end)?;
+                let length = self.end + closing.bytes().len() as u64;
+                handle.truncate(length)?;
+                Ok(length)
+            });
+            match closed {
+                Ok(length) => (self.len, self.closed) = (length, true),
+                Err(_) => self.cut(),
+            }
+        }
+    }
+
+    /// Ends the file at its valid length and closes it. If that fails nothing is lost: replay skips what follows the
+    /// blocks, and entries of a failed write are excluded by the header of the next file.
+    pub(super) fn cut(&mut self) {
+        if self.handle.is_some() && self.len == self.end {
+            self.handle = None;
             return;
         }
-        let cut = handle
-            .map_or_else(|| AppendFile::open(&self.path), Ok)
-            .and_then(|handle| {
-                if handle.len()? > self.end {
-                    handle.truncate(self.end)
-                } else {
-                    Ok(())
-                }
-            });
+        let cut = self.reopened().and_then(|handle| {
+            if handle.len()? > self.end {
+                handle.truncate(self.end)?;
+            }
+            Ok(())
+        });
         match cut {
             Ok(()) => self.len = self.end,
             Err(error) => {
-                let file = self.path.display();
+                let file = self.path().display().to_string();
                 tracing::warn!(%file, %error, "the end of a log file could not be cut; readers skip it");
             }
         }
     }
+
+    fn reopened(&mut self) -> io::Result<AppendFile> {
+        let handle = self.handle.take();
+        handle.map_or_else(|| AppendFile::open(&self.path()), Ok)
+    }
+
+    /// After a failed write: cuts the file, or deletes it if it holds nothing and is not the only one, lest a full disk
+    /// gathers empty files. Returns what remains.
+    pub(super) fn fail(mut self, is_only: bool) -> Option<SealedFile> {
+        if self.is_empty() && !is_only && AppendFile::discard(&self.path()).is_ok() {
+            return None;
+        }
+        self.cut();
+        Some(self.as_sealed())
+    }
 }
 
 /// Whether the error means that no space (or no quota) is left.
-pub(super) fn is_full(error: &io::Error) -> bool {
+fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// The errors a test wants: none in production, where this is an empty value.
-#[derive(Debug, Clone, Default)]
+/// What a test wants to go wrong: nothing in production, where this is an empty value.
+#[derive(Clone, Default)]
 pub(super) struct Faults {
     #[cfg(test)]
-    pub(super) next: std::sync::Arc<parking_lot::Mutex<Vec<(&'static str, io::ErrorKind)>>>,
+    pub(super) planned: faults::Planned,
 }
 
 impl Faults {
-    /// Fails if a test has asked that this step fails now.
+    /// Fails, or blocks, if a test has asked that this step does so now.
     #[cfg(test)]
-    fn check(&self, step: &str) -> io::Result<()> {
-        let mut next = self.next.lock();
-        match next.iter().position(|(planned, _)| *planned == step) {
-            Some(at) => Err(next.remove(at).1.into()),
-            None => Ok(()),
-        }
+    fn check(&self, step: &str, home: &Home) -> io::Result<()> {
+        self.planned.check(step, &home.root)
     }
 
     #[cfg(not(test))]
-    fn check(&self, _step: &str) -> io::Result<()> {
+    fn check(&self, _step: &str, _home: &Home) -> io::Result<()> {
         Ok(())
     }
 }

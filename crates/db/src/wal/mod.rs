@@ -19,31 +19,39 @@
 //! - **Idle costs nothing.** No thread, no open file before the first append, no preallocation: a new log is one
 //!   header.
 
+mod avro;
+mod bincode;
 mod block;
 mod codec;
+mod failover;
 mod file;
 mod log;
+mod merge;
 mod queue;
 mod replay;
 mod scan;
+mod still;
 #[cfg(test)]
 mod tests;
+mod worker;
 mod writer;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
-use proximadb_store::{Filesystem, StoreError};
+use proximadb_store::StoreError;
 
+use crate::config::WalFormat;
 use crate::error::{Error, Result};
 use crate::point::Seq;
+use crate::root::Root;
 use crate::schema::CollectionDescription;
-
-use self::file::Faults;
 
 pub use self::replay::Replay;
 pub use self::scan::{FileEnd, FileSummary, read_log_file};
-pub use self::writer::{Apply, Wal, WalStart};
+pub use self::writer::{Apply, Spare, Wal, WalStart};
 
 /// Sizes of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,22 +60,27 @@ pub struct WalOptions {
     pub segment_bytes: u64,
     /// Operations of several calls share a block up to this size; a single larger call still is one block. Bytes.
     pub max_batch_bytes: usize,
+    /// A write that takes longer is given up, if there is another root for it.
+    pub stall: Duration,
 }
 
 impl Default for WalOptions {
-    /// Files of 64 MiB, read whole at replay; blocks of 4 MiB, 3 ms on the slowest disk of today.
+    /// Files of 64 MiB, read whole at replay; blocks of 4 MiB, 3 ms on the slowest disk of today; a stall of a second.
     fn default() -> Self {
         Self {
             segment_bytes: 64 << 20,
             max_batch_bytes: 4 << 20,
+            stall: Duration::from_secs(1),
         }
     }
 }
 
-/// A file of the log's directory, from discovery's listing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A file of the log, from discovery's listing.
+#[derive(Debug, Clone)]
 pub struct WalFile {
-    /// Name within the directory.
+    /// The root it lies on.
+    pub root: Arc<Root>,
+    /// Name within the log's directory.
     pub name: String,
     /// Size in bytes.
     pub bytes: u64,
@@ -90,30 +103,28 @@ pub struct WalStats {
     pub commits: u64,
 }
 
-/// Where a log lives: its root, and its directory there.
+/// A place where a log may have files: a root, and the log's directory there.
 #[derive(Clone)]
 struct Home {
-    fs: Filesystem,
+    root: Arc<Root>,
     /// Below the root: `<collection id>/<shard>`.
-    directory: String,
+    directory: Arc<str>,
     /// The same on this machine.
     local: PathBuf,
-    faults: Faults,
 }
 
 impl Home {
-    fn new(fs: Filesystem, directory: String) -> Result<Self> {
-        let local = fs.local_file(&directory).ok_or_else(|| {
+    fn new(root: &Arc<Root>, directory: &Arc<str>) -> Result<Self> {
+        let local = root.fs().local_file(directory).ok_or_else(|| {
             Error::Config(format!(
                 "the log of {directory} needs a local directory, {} is none",
-                fs.url().as_str()
+                root.url()
             ))
         })?;
         Ok(Self {
-            fs,
-            directory,
+            root: Arc::clone(root),
+            directory: Arc::clone(directory),
             local,
-            faults: Faults::default(),
         })
     }
 
@@ -129,29 +140,47 @@ impl Home {
 
     /// A file as messages name it.
     fn display(&self, name: &str) -> String {
-        format!("{}/{}", self.fs.url().as_str().trim_end_matches('/'), self.path(name))
+        format!("{}/{}", self.root.url().trim_end_matches('/'), self.path(name))
     }
 
-    fn error(&self, name: &str, error: &io::Error) -> Error {
-        to_error(&StoreError::from_io(self.fs.url(), &self.path(name), error))
+    fn io_error(&self, name: &str, error: &io::Error) -> Error {
+        self.error(StoreError::from_io(self.root.fs().url(), &self.path(name), error))
     }
-}
 
-/// The database's error for a failed operation on the root.
-fn to_error(error: &StoreError) -> Error {
-    let detail = error.detail();
-    let (url, reason) = (detail.root.clone(), format!("{}: {}", detail.path, detail.reason));
-    match error {
-        StoreError::Full(_) => Error::StorageFull { url, reason },
-        _ => Error::RootUnavailable { url, reason },
+    /// The database's error for a failed operation on the root. A directory that is not there any more says nothing
+    /// about the data: it is the root that is missing.
+    fn error(&self, error: StoreError) -> Error {
+        self.root.map_error(match error {
+            StoreError::NotFound(detail) => StoreError::Unavailable(detail),
+            other => other,
+        })
+    }
+
+    /// Runs blocking work on the root's own threads, and gives up waiting after `patience`: the work itself goes on.
+    async fn run<T: Send + 'static>(&self, patience: Duration, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        match tokio::time::timeout(patience, self.root.fs().blocking(work)).await {
+            Ok(result) => result.map_err(|error| self.error(error)),
+            Err(_) => Err(self.no_answer(patience)),
+        }
+    }
+
+    /// The error of a root that does not answer.
+    fn no_answer(&self, patience: Duration) -> Error {
+        let error = Error::RootUnavailable {
+            url: self.root.url().to_owned(),
+            reason: format!("{}: no answer within {patience:?}", self.directory),
+        };
+        self.root.note_failure(&error);
+        error
     }
 }
 
 /// Sequence number that a log file begins with, by its name; `None` for other files.
 pub fn first_seq(path: &str) -> Option<Seq> {
     let name = path.rsplit('/').next()?;
-    let first = name.strip_suffix(".avro")?.parse().ok()?;
-    (name == file_name(first)).then_some(first)
+    let (first, format) = name.split_once('.')?;
+    let (first, format) = (first.parse().ok()?, format.parse().ok()?);
+    (name == file_name(first, format)).then_some(first)
 }
 
 /// The collection that a log file says it belongs to.
@@ -165,6 +194,6 @@ pub fn describe(file: &str, bytes: &[u8]) -> Result<CollectionDescription> {
 }
 
 /// Name of the file that begins with `first`.
-fn file_name(first: Seq) -> String {
-    format!("{first:020}.avro")
+fn file_name(first: Seq, format: WalFormat) -> String {
+    format!("{first:020}.{format}")
 }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::point::{Operation, Seq};
 
 use super::block::FrameBuffer;
-use super::codec::{PayloadTexts, encode_entry};
+use super::codec::{Damage, LogCodec, PayloadTexts};
 
 /// Blocks in flight at once: one is written, one is applied, one gathers.
 const SPARE_BLOCKS: usize = 3;
@@ -23,8 +23,9 @@ pub(super) struct Queue {
     pub(super) next: Seq,
     /// Oldest first; the last one still gathers.
     batches: VecDeque<Batch>,
-    /// Whether somebody is writing the queue.
-    pub(super) leading: bool,
+    /// Whether a lane rests, so that somebody has to look whether it should write.
+    pub(super) watched: bool,
+    codec: &'static dyn LogCodec,
     /// A block holds operations of several calls up to this size. Bytes.
     max_batch_bytes: usize,
     /// Set when nothing more is accepted.
@@ -49,11 +50,12 @@ pub(super) struct Waiter {
 
 impl Queue {
     /// An empty queue whose first operation gets the number `next`.
-    pub(super) fn new(next: Seq, max_batch_bytes: usize) -> Self {
+    pub(super) fn new(next: Seq, max_batch_bytes: usize, codec: &'static dyn LogCodec) -> Self {
         Self {
             next,
             batches: VecDeque::new(),
-            leading: false,
+            watched: true,
+            codec,
             max_batch_bytes,
             closed: None,
             spare: Vec::new(),
@@ -67,24 +69,34 @@ impl Queue {
         payloads: &PayloadTexts,
         bound: usize,
         waiter: Waiter,
-    ) -> Range<Seq> {
-        let first = self.next;
-        self.next += operations.len() as u64;
-        let numbers = first..self.next;
+    ) -> Result<Range<Seq>, Damage> {
+        let numbers = self.next..self.next + operations.len() as u64;
         let mut batch = self.take_gathering(bound);
-        for ((seq, operation), payload) in numbers.clone().zip(operations).zip(payloads.iter()) {
-            encode_entry(batch.entries.entries_mut(), seq, &operation, payload);
-            batch.operations.push((seq, operation));
+        let (before, is_new) = (batch.entries.entries_mut().len(), batch.operations.is_empty());
+        for ((seq, operation), payload) in numbers.clone().zip(&operations).zip(payloads.iter()) {
+            let is_first = is_new && seq == numbers.start;
+            let entry = self
+                .codec
+                .put_entry(batch.entries.entries_mut(), is_first, seq, operation, payload);
+            if let Err(damage) = entry {
+                batch.entries.entries_mut().truncate(before);
+                if !is_new {
+                    self.batches.push_back(batch);
+                }
+                return Err(damage);
+            }
         }
+        self.next = numbers.end;
+        batch.operations.extend(numbers.clone().zip(operations));
         batch.waiters.push(waiter);
         self.batches.push_back(batch);
-        numbers
+        Ok(numbers)
     }
 
     /// Takes out the last batch if `bytes` more fit in it, or a new one.
     fn take_gathering(&mut self, bytes: usize) -> Batch {
         let limit = self.max_batch_bytes;
-        let fits = |batch: &mut Batch| batch.operations.is_empty() || batch.entries.raw_len() + bytes <= limit;
+        let fits = |batch: &mut Batch| batch.entries.raw_len() + bytes <= limit;
         self.batches.pop_back_if(fits).unwrap_or_else(|| {
             let entries = FrameBuffer::reusing(self.spare.pop().unwrap_or_default());
             Batch {
@@ -106,14 +118,20 @@ impl Queue {
         self.batches.is_empty()
     }
 
-    /// The oldest batch, or the end of the leadership.
-    pub(super) fn take_or_resign(&mut self) -> Option<Batch> {
-        let batch = self.batches.pop_front();
-        if batch.is_none() {
-            self.leading = false;
-            self.spare = Vec::new();
-        }
-        batch
+    /// Batches of at least `bytes`.
+    pub(super) fn batches_of(&self, bytes: usize) -> usize {
+        let large = |batch: &&Batch| batch.entries.raw_len() >= bytes;
+        self.batches.iter().filter(large).count()
+    }
+
+    /// The oldest batch.
+    pub(super) fn take(&mut self) -> Option<Batch> {
+        self.batches.pop_front()
+    }
+
+    /// Frees the memory that was kept for further blocks.
+    pub(super) fn forget_memory(&mut self) {
+        self.spare = Vec::new();
     }
 
     /// Keeps the memory of a block for the next one, unless one huge call has grown it.

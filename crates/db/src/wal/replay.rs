@@ -1,21 +1,19 @@
-//! Opening a log: which files to read, in which order, and what a gap between them means.
+//! Opening a log: which files to read, and what can be appended to afterwards.
 //!
-//! Owns the rules between files; the rules within a file are in `scan` and `block`. Reads one file at a time.
-//!
-//! A failed write ends its file, and its sequence numbers are not used again. So the next file begins at a higher
-//! number and its header names the last *acknowledged* one (`previous_seq`). Replay therefore accepts a hole in the
-//! numbers exactly where a header declares it, drops entries that failed but reached the disk all the same, and calls
-//! everything else corruption.
+//! Owns the reading of files; their order and the gaps between them are `merge`'s. Reads a file when its turn comes.
+
+use std::sync::Arc;
 
 use crate::error::Result;
 use crate::point::{Operation, Seq};
 
-use super::block::{Header, SyncMarker};
+use super::block::{FORMAT_VERSION, Header};
 use super::codec::Damage;
 use super::file::ActiveFile;
-use super::log::SealedFile;
-use super::scan::{FileSummary, corruption, read_log_file};
-use super::{Home, WalFile, file_name, to_error};
+use super::log::{Hole, Log, SealedFile};
+use super::merge::{Merge, Reader};
+use super::scan::corruption;
+use super::{Home, WalFile};
 
 /// Bytes read to see a header; a longer one is read again with the larger limit.
 const HEADER_READ: u64 = 64 * 1024;
@@ -24,116 +22,113 @@ const HEADER_LIMIT: u64 = 16 * 1024 * 1024;
 /// Receives each replayed operation in order.
 pub type Replay<'a> = &'a mut (dyn FnMut(Seq, Operation) + Send);
 
+/// A file of the log, by its name.
+#[derive(Clone)]
+pub(super) struct Found {
+    pub(super) home: Home,
+    pub(super) name: String,
+    pub(super) first: Seq,
+    pub(super) bytes: u64,
+}
+
+impl Found {
+    /// The file as messages name it.
+    pub(super) fn shown(&self) -> String {
+        self.home.display(&self.name)
+    }
+}
+
 /// The state of a log after replay.
 pub(super) struct Replayed {
-    pub(super) sealed: Vec<SealedFile>,
-    /// The newest file, when appending may go on in it.
-    pub(super) active: Option<ActiveFile>,
+    /// Files whose entries are all flushed, and that were not read.
+    sealed: Vec<SealedFile>,
+    /// Files that were read, by first number.
+    read: Vec<Reader>,
     /// Last sequence number that counts: replayed or already flushed.
     pub(super) last: Seq,
     /// First sequence number that is free.
-    pub(super) next: Seq,
+    next: Seq,
 }
 
 /// Reads the files and hands every operation after `after` to `each`.
-pub(super) async fn replay(home: &Home, files: &[WalFile], after: Seq, each: Replay<'_>) -> Result<Replayed> {
-    let files = in_order(home, files)?;
-    let mut state = Replayed {
-        sealed: Vec::new(),
-        active: None,
-        last: after,
-        next: after + 1,
-    };
-    for (at, (first, file)) in files.iter().enumerate() {
-        let following = files.get(at + 1);
-        match following {
-            // Every entry is below the next file's first: a flushed file is not read again.
-            Some((next_first, _)) if *next_first <= after + 1 => {
-                state.sealed.push(SealedFile {
-                    first: *first,
-                    last: next_first - 1,
-                    bytes: file.bytes,
-                });
-                continue;
-            }
-            _ => {}
-        }
-        let limit = match following {
-            Some((_, next_file)) => read_header(home, next_file).await?.previous_seq,
-            None => Seq::MAX,
-        };
-        let (summary, marker) = replay_file(home, *first, &mut state.last, after..=limit, each).await?;
-        if following.is_some() {
-            state.sealed.push(SealedFile {
-                first: *first,
-                last: summary.next_seq - 1,
-                bytes: summary.bytes,
-            });
-        } else {
-            state.next = summary.next_seq.max(state.last + 1);
-            state.active = Some(newest(home, &summary, marker).await?);
-        }
+pub(super) async fn replay(
+    directory: &Arc<str>,
+    files: &[WalFile],
+    after: Seq,
+    mut each: Replay<'_>,
+) -> Result<Replayed> {
+    let files = in_order(directory, files)?;
+    let from = first_needed(&files, after).await?;
+    let (flushed, needed) = files.split_at(from);
+    let last = needed.first().map_or(after, |file| file.first - 1);
+    let sealed = flushed.iter().map(|file| SealedFile {
+        home: file.home.clone(),
+        name: file.name.clone(),
+        first: file.first,
+        last,
+        bytes: file.bytes,
+    });
+    let mut headers = Vec::with_capacity(needed.len());
+    for file in needed {
+        headers.push(read_header(file).await?);
     }
-    // Appending goes on in the newest file only if no number is missing there (a flush may be ahead of a log that lost
-    // its end).
-    if let Some(active) = state.active.take_if(|active| active.next != state.next) {
-        state.sealed.push(SealedFile {
-            first: active.first,
-            last: active.next - 1,
-            bytes: active.len,
-        });
+    let mut merge = Merge::new(after, &headers);
+    let mut waiting = needed.iter();
+    let mut upcoming = waiting.next();
+    loop {
+        // A file is read when the next number may be in it, or when it is in no other.
+        let due = upcoming.is_some_and(|file| file.first <= merge.expected);
+        if !due && merge.step(&mut each)? {
+            continue;
+        }
+        let Some(file) = upcoming else { break };
+        let bytes = file.home.root.fs().read(&file.home.path(&file.name)).await;
+        let bytes = bytes.map_err(|error| file.home.error(error))?;
+        let reader = Reader::new(file.clone(), bytes, &mut merge.known)?;
+        merge.readers.push(reader);
+        upcoming = waiting.next();
     }
-    Ok(state)
+    let next = merge.finish()?;
+    let mut read = merge.done;
+    read.sort_by_key(|reader| (reader.header.first_seq, reader.next_seq));
+    Ok(Replayed {
+        sealed: sealed.collect(),
+        read,
+        last: merge.last,
+        next,
+    })
 }
 
 /// The files by first sequence number, from their names.
-fn in_order<'a>(home: &Home, files: &'a [WalFile]) -> Result<Vec<(Seq, &'a WalFile)>> {
+fn in_order(directory: &Arc<str>, files: &[WalFile]) -> Result<Vec<Found>> {
     let mut ordered = Vec::with_capacity(files.len());
     for file in files {
-        match super::first_seq(&file.name) {
-            Some(first) => ordered.push((first, file)),
-            None => {
-                return Err(corruption(
-                    &home.display(&file.name),
-                    0,
-                    &Damage::new("is not named as a log file"),
-                ));
-            }
-        }
+        let home = Home::new(&file.root, directory)?;
+        let Some(first) = super::first_seq(&file.name) else {
+            let damage = Damage::new("is not named as a log file");
+            return Err(corruption(&home.display(&file.name), 0, &damage));
+        };
+        ordered.push(Found {
+            home,
+            name: file.name.clone(),
+            first,
+            bytes: file.bytes,
+        });
     }
-    ordered.sort_by_key(|(first, _)| *first);
+    ordered.sort_by(|a, b| (a.first, &a.name).cmp(&(b.first, &b.name)));
     Ok(ordered)
 }
 
-/// Replays one file; raises `last` to the last number in it that counts.
-async fn replay_file(
-    home: &Home,
-    first: Seq,
-    last: &mut Seq,
-    wanted: std::ops::RangeInclusive<Seq>,
-    each: Replay<'_>,
-) -> Result<(FileSummary, SyncMarker)> {
-    let name = file_name(first);
-    let shown = home.display(&name);
-    let bytes = home
-        .fs
-        .read(&home.path(&name))
-        .await
-        .map_err(|error| to_error(&error))?;
-    let (header, _) = Header::decode(&bytes).map_err(|damage| corruption(&shown, 0, &damage))?;
-    check_place(home, &header, first).map_err(|damage| corruption(&shown, 0, &damage))?;
-    if header.previous_seq > *last {
-        let (from, to) = (*last + 1, header.previous_seq);
-        let reason = format!("it continues after entry {to}, but entries {from} to {to} are missing");
-        return Err(corruption(&shown, 0, &Damage(reason)));
-    }
-    let summary = read_log_file(&shown, &bytes, &mut |seq, operation| {
-        if seq > *wanted.start() && seq <= *wanted.end() {
-            each(seq, operation);
+/// Position of the first file that may hold an entry after `after`. A file that began when only one was written has
+/// everything before it in older files; so these are flushed if it begins with a flushed number.
+async fn first_needed(files: &[Found], after: Seq) -> Result<usize> {
+    for (at, file) in files.iter().enumerate().rev() {
+        if at > 0 && file.first <= after + 1 && read_header(file).await?.lanes == 1 {
+            // Of several files that begin with the same number each may hold it.
+            return Ok(files.iter().position(|other| other.first == file.first).unwrap_or(at));
         }
-    })?;
-    *last = (summary.next_seq - 1).min(*wanted.end()).max(*last);
-    Ok((summary, header.marker))
+    }
+    Ok(0)
 }
 
 /// Whether the file belongs where it was found: a copy under another name or in another collection must not be
@@ -152,52 +147,108 @@ fn check_place(home: &Home, header: &Header, first: Seq) -> Result<(), Damage> {
         .and_then(serde_json::Value::as_str)
         .unwrap_or("none");
     let place = format!("{collection}/{}", header.shard);
-    if home.directory != place {
+    if *home.directory != *place {
         return Err(Damage::new(format!("its header says that it belongs to {place}")));
     }
     Ok(())
 }
 
-/// The newest file as the one to append to; what a crash left behind its blocks is cut.
-async fn newest(home: &Home, summary: &FileSummary, marker: SyncMarker) -> Result<ActiveFile> {
-    let name = file_name(summary.first_seq);
-    let mut file = ActiveFile {
-        path: home.local.join(&name),
-        first: summary.first_seq,
-        next: summary.next_seq,
-        end: summary.valid_bytes,
-        len: summary.bytes,
-        marker,
-        handle: None,
-        faults: home.faults.clone(),
-    };
-    if file.len == file.end {
-        return Ok(file);
-    }
-    let (end, bytes, state) = (file.end, file.len, &summary.end);
-    tracing::info!(file = %home.display(&name), end, bytes, %state, "cutting the end of a log file");
-    let cut = home.fs.blocking(move || {
-        file.seal();
-        file
-    });
-    cut.await.map_err(|error| to_error(&error))
-}
-
 /// Reads only the header of a file.
-async fn read_header(home: &Home, file: &WalFile) -> Result<Header> {
+async fn read_header(file: &Found) -> Result<Header> {
+    let (home, shown) = (&file.home, file.shown());
     let mut read = file.bytes.min(HEADER_READ);
     loop {
-        let bytes = home
-            .fs
-            .read_range(&home.path(&file.name), 0..read)
-            .await
-            .map_err(|error| to_error(&error))?;
+        let bytes = home.root.fs().read_range(&home.path(&file.name), 0..read).await;
+        let bytes = bytes.map_err(|error| home.error(error))?;
         match Header::decode(&bytes) {
-            Ok((header, _)) => return Ok(header),
-            Err(damage) if read == file.bytes.min(HEADER_LIMIT) => {
-                return Err(corruption(&home.display(&file.name), 0, &damage));
+            Ok((header, _)) => {
+                check_place(home, &header, file.first).map_err(|damage| corruption(&shown, 0, &damage))?;
+                return Ok(header);
             }
+            Err(damage) if read == file.bytes.min(HEADER_LIMIT) => return Err(corruption(&shown, 0, &damage)),
             Err(_) => read = file.bytes.min(HEADER_LIMIT),
+        }
+    }
+}
+
+impl Log {
+    /// Takes over what a replay found, and cuts what a crash has left behind the blocks. Appending goes on in the
+    /// newest file, if it can. Returns the number that is next.
+    pub(super) async fn adopt(&mut self, found: Replayed) -> Seq {
+        self.sealed = found.sealed;
+        let mut next = found.next;
+        let mut is_taken = false;
+        let newest = found.read.len();
+        for (at, reader) in found.read.into_iter().enumerate() {
+            let goes_on = at + 1 == newest && self.goes_on_in(&reader, next);
+            is_taken |= !goes_on && (reader.header.first_seq, reader.header.format) == (next, self.format);
+            let mut file = self.file_of(&reader);
+            if reader.len() > reader.end {
+                let (file_name, end, bytes) = (reader.found.shown(), reader.end, reader.len());
+                tracing::info!(file = file_name, end, bytes, "cutting the end of a log file");
+                let (home, before) = (file.home.clone(), file.as_sealed());
+                let cut = home.run(self.options.stall, move || {
+                    file.cut();
+                    file
+                });
+                // What is not cut now is cut before the file is appended to, or never counts.
+                match cut.await {
+                    Ok(cut) => file = cut,
+                    Err(_) => {
+                        self.sealed.push(before);
+                        is_taken |= goes_on && reader.header.first_seq == next;
+                        continue;
+                    }
+                }
+            }
+            let lane = self
+                .lanes
+                .iter_mut()
+                .find(|lane| lane.home.root.id() == file.home.root.id());
+            match lane.filter(|_| goes_on && !is_taken) {
+                Some(lane) => lane.file = Some(file),
+                None => self.sealed.push(file.as_sealed()),
+            }
+        }
+        // Every number begins at most one file.
+        if is_taken {
+            next += 1;
+        }
+        if next > self.durable + 1 {
+            self.hole = Some(Hole {
+                previous: self.durable,
+                first: next,
+            });
+        }
+        next
+    }
+
+    /// Whether the file can be appended to: it has the present form, and its next number is the log's.
+    fn goes_on_in(&self, reader: &Reader, next: Seq) -> bool {
+        let header = &reader.header;
+        reader.next_seq == next
+            && header.format == self.format
+            && header.version == FORMAT_VERSION
+            && header.lanes == self.width
+            && self
+                .lanes
+                .iter()
+                .any(|lane| lane.home.root.id() == reader.found.home.root.id())
+    }
+
+    fn file_of(&self, reader: &Reader) -> ActiveFile {
+        ActiveFile {
+            home: reader.found.home.clone(),
+            name: reader.found.name.clone(),
+            format: reader.header.format,
+            first: reader.header.first_seq,
+            next: reader.next_seq,
+            end: reader.closing.unwrap_or(reader.end) as u64,
+            len: reader.len() as u64,
+            closed: reader.closing.is_some() && reader.len() == reader.end,
+            marker: reader.header.marker,
+            handle: None,
+            faults: self.faults.clone(),
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::point::{Operation, Seq};
 
 use super::block::{Block, Header, Step, step};
-use super::codec::{Damage, Input, decode_entry};
+use super::codec::Damage;
 
 /// How a log file ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,11 +43,15 @@ pub struct FileSummary {
     pub shard: String,
     /// Sequence number of the first entry, whether or not there is one.
     pub first_seq: Seq,
-    /// Last acknowledged sequence number before this file; entries of earlier files above it do not count.
+    /// Numbers between it and `first_seq` belong to operations that failed: they may be missing.
     pub previous_seq: Seq,
+    /// Last sequence number that the file knows to have been durable, with all before it.
+    pub acknowledged: Seq,
+    /// Number of files that were written side by side; with more than one, blocks of several files alternate.
+    pub lanes: u32,
     /// Sequence number after the last entry.
     pub next_seq: Seq,
-    /// Number of blocks, one a group commit.
+    /// Number of blocks with entries, one a group commit.
     pub blocks: u64,
     /// Entries that insert or replace a point.
     pub upserts: u64,
@@ -61,6 +65,51 @@ pub struct FileSummary {
     pub end: FileEnd,
 }
 
+/// The blocks of one file, one after the other.
+pub(super) struct Blocks<'a> {
+    /// The file as messages name it.
+    file: &'a str,
+    bytes: &'a [u8],
+    header: &'a Header,
+    /// Where the next block begins.
+    pub(super) at: usize,
+    /// How the file ends, once that is known.
+    pub(super) end: Option<FileEnd>,
+}
+
+impl<'a> Blocks<'a> {
+    /// The blocks from offset `at`.
+    pub(super) fn new(file: &'a str, bytes: &'a [u8], header: &'a Header, at: usize) -> Self {
+        Self {
+            file,
+            bytes,
+            header,
+            at,
+            end: None,
+        }
+    }
+
+    /// The next block; `None` at the end, which `end` then tells.
+    ///
+    /// # Errors
+    /// `Corruption` for a block that was complete once and is not what it was.
+    pub(super) fn next(&mut self) -> Result<Option<Block<'a>>> {
+        self.end = Some(match step(self.bytes, self.at, self.header) {
+            Step::Block(block) => {
+                self.at = block.end;
+                return Ok(Some(block));
+            }
+            Step::Damaged(damage) => return Err(corruption(self.file, self.at, &damage)),
+            Step::Torn(damage) => FileEnd::Torn {
+                reason: damage.to_string(),
+            },
+            Step::End if self.at < self.bytes.len() => FileEnd::Zeros,
+            Step::End => FileEnd::Complete,
+        });
+        Ok(None)
+    }
+}
+
 /// Reads a whole log file, hands every entry to `each` in order and sums up.
 ///
 /// # Errors
@@ -69,10 +118,12 @@ pub struct FileSummary {
 pub fn read_log_file(file: &str, bytes: &[u8], each: &mut dyn FnMut(Seq, Operation)) -> Result<FileSummary> {
     let (header, header_len) = Header::decode(bytes).map_err(|damage| corruption(file, 0, &damage))?;
     let mut summary = FileSummary {
-        description: header.description,
-        shard: header.shard,
+        description: header.description.clone(),
+        shard: header.shard.clone(),
         first_seq: header.first_seq,
         previous_seq: header.previous_seq,
+        acknowledged: header.acknowledged,
+        lanes: header.lanes,
         next_seq: header.first_seq,
         blocks: 0,
         upserts: 0,
@@ -81,61 +132,36 @@ pub fn read_log_file(file: &str, bytes: &[u8], each: &mut dyn FnMut(Seq, Operati
         bytes: bytes.len() as u64,
         end: FileEnd::Complete,
     };
+    let mut blocks = Blocks::new(file, bytes, &header, header_len);
     let mut at = header_len;
-    loop {
-        match step(bytes, at, &header.marker) {
-            Step::Block(block) => {
-                let entries = decode_block(&block, summary.next_seq).map_err(|damage| corruption(file, at, &damage))?;
-                at = block.end;
-                summary.blocks += 1;
-                summary.next_seq += entries.len() as u64;
-                for (seq, operation) in entries {
-                    match operation {
-                        Operation::Upsert(_) => summary.upserts += 1,
-                        Operation::Delete(_) => summary.deletes += 1,
-                    }
-                    each(seq, operation);
-                }
+    while let Some(block) = blocks.next()? {
+        let entries = entries(&header, &block, summary.next_seq).map_err(|damage| corruption(file, at, &damage))?;
+        at = block.end;
+        summary.acknowledged = summary.acknowledged.max(block.mark);
+        summary.blocks += u64::from(!entries.is_empty());
+        for (seq, operation) in entries {
+            match operation {
+                Operation::Upsert(_) => summary.upserts += 1,
+                Operation::Delete(_) => summary.deletes += 1,
             }
-            Step::Damaged(damage) => return Err(corruption(file, at, &damage)),
-            Step::Torn(damage) => {
-                summary.end = FileEnd::Torn {
-                    reason: damage.to_string(),
-                };
-                break;
-            }
-            Step::End if at < bytes.len() => {
-                summary.end = FileEnd::Zeros;
-                break;
-            }
-            Step::End => break,
+            summary.next_seq = seq + 1;
+            each(seq, operation);
         }
     }
     summary.valid_bytes = at as u64;
+    summary.end = blocks.end.unwrap_or(FileEnd::Complete);
     Ok(summary)
 }
 
-/// All entries of a block, which begin with `first` and are numbered without gaps. A whole block or nothing: the
-/// operations of one call stand in one block.
-fn decode_block(block: &Block<'_>, first: Seq) -> Result<Vec<(Seq, Operation)>, Damage> {
-    let mut input = Input::new(block.raw);
-    let mut entries = Vec::new();
-    while input.remaining() > 0 {
-        let entry = decode_entry(&mut input)?;
-        let expected = first + entries.len() as u64;
-        if entry.0 != expected {
-            return Err(Damage::new(format!(
-                "entry {} stands where entry {expected} belongs",
-                entry.0
-            )));
+/// The entries of a block that follows the numbers below `next`: at once, unless other files hold the ones between.
+pub(super) fn entries(header: &Header, block: &Block<'_>, next: Seq) -> Result<Vec<(Seq, Operation)>, Damage> {
+    let entries = block.entries(header)?;
+    match entries.first() {
+        Some((first, _)) if *first != next && (header.lanes == 1 || *first < next) => {
+            Err(Damage(format!("entry {first} stands where entry {next} belongs")))
         }
-        entries.push(entry);
+        _ => Ok(entries),
     }
-    if entries.len() != block.count {
-        let reason = format!("the block holds {} entries and says {}", entries.len(), block.count);
-        return Err(Damage(reason));
-    }
-    Ok(entries)
 }
 
 /// The error for damage in `file`.

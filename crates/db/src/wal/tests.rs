@@ -2,62 +2,102 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bytes;
+mod failover;
 mod failures;
+mod formats;
+mod lanes;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use proximadb_store::{Filesystem, FilesystemFactory, StorageUrl};
+use proximadb_store::StorageUrl;
 
 use super::*;
+use crate::config::WalFormat;
 use crate::point::{NamedVectors, Operation, Payload, Point, PointId};
+use crate::root::{RootConfig, Roots, StorageComponentType};
 
 const COLLECTION: &str = "01930000-0000-7000-8000-000000000001";
 
 type Entries = Vec<(Seq, Operation)>;
 
-/// A root in a temporary directory and what was applied to "memory" there.
+/// Roots in a temporary directory and what was applied to "memory" there.
 struct Place {
-    root: tempfile::TempDir,
-    fs: Filesystem,
+    directory: tempfile::TempDir,
+    roots: Vec<Arc<Root>>,
+    /// How many of the roots, from the first on, are written side by side.
+    lanes: usize,
+    format: WalFormat,
     applied: Arc<Mutex<Entries>>,
     options: WalOptions,
+    spare: Option<Spare>,
 }
 
 impl Place {
-    fn new() -> Self {
-        Self::with(WalOptions::default())
+    async fn new() -> Self {
+        Self::with(WalOptions::default()).await
     }
 
-    fn with(options: WalOptions) -> Self {
-        let root = tempfile::tempdir().unwrap();
-        let url = StorageUrl::parse(&format!("file://{}", root.path().display())).unwrap();
-        let fs = FilesystemFactory::get_filesystem(&url, &BTreeMap::new()).unwrap();
+    async fn with(options: WalOptions) -> Self {
+        Self::with_roots(1, options).await
+    }
+
+    async fn with_roots(roots: usize, options: WalOptions) -> Self {
+        Self::over(tempfile::tempdir().unwrap(), roots, options).await
+    }
+
+    /// A place over what lies in a directory.
+    async fn over(directory: tempfile::TempDir, roots: usize, options: WalOptions) -> Self {
+        let config = |at: usize| RootConfig {
+            component: StorageComponentType::Wal,
+            url: StorageUrl::parse(&format!("file://{}/r{at}", directory.path().display())).unwrap(),
+            options: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            weight: 1.0,
+        };
+        let roots = Roots::open((0..roots).map(config).collect(), false).await.unwrap();
         Self {
-            root,
-            fs,
+            directory,
+            roots: roots.of_component(StorageComponentType::Wal),
+            lanes: 1,
+            format: WalFormat::Avro,
             applied: Arc::default(),
             options,
+            spare: None,
         }
     }
 
-    fn directory(&self) -> PathBuf {
-        self.root.path().join(COLLECTION).join("000")
+    fn root(&self) -> PathBuf {
+        self.directory.path().join("r0")
     }
 
-    /// The files of the log by name, as a listing shows them.
+    fn directory(&self) -> PathBuf {
+        self.directory_on(0)
+    }
+
+    fn directory_on(&self, root: usize) -> PathBuf {
+        self.directory.path().join(format!("r{root}/{COLLECTION}/000"))
+    }
+
+    /// The files of the log by root and name, as listings show them.
     fn files(&self) -> Vec<WalFile> {
-        let Ok(entries) = std::fs::read_dir(self.directory()) else {
+        (0..self.roots.len()).flat_map(|root| self.files_on(root)).collect()
+    }
+
+    fn files_on(&self, root: usize) -> Vec<WalFile> {
+        let Ok(entries) = std::fs::read_dir(self.directory_on(root)) else {
             return Vec::new();
         };
         let mut files: Vec<WalFile> = entries
             .map(|entry| entry.unwrap())
             .map(|entry| WalFile {
+                root: self.roots[root].clone(),
                 name: entry.file_name().into_string().unwrap(),
                 bytes: entry.metadata().unwrap().len(),
             })
+            .filter(|file| !file.name.contains('#'))
             .collect();
         files.sort_by(|a, b| a.name.cmp(&b.name));
         files
@@ -68,12 +108,22 @@ impl Place {
     }
 
     fn start(&self, after: Seq) -> WalStart {
+        WalStart {
+            files: self.files(),
+            ..self.start_without_files(after)
+        }
+    }
+
+    fn start_without_files(&self, after: Seq) -> WalStart {
         let applied = Arc::clone(&self.applied);
         WalStart {
+            lanes: self.roots[..self.lanes].to_vec(),
+            spare: self.spare.clone(),
             directory: format!("{COLLECTION}/000"),
             description: format!(r#"{{"id":"{COLLECTION}","name":"packages"}}"#),
-            files: self.files(),
+            files: Vec::new(),
             after,
+            format: self.format,
             options: self.options,
             apply: Arc::new(move |operations| applied.lock().extend(operations)),
         }
@@ -83,7 +133,7 @@ impl Place {
     async fn open(&self, after: Seq) -> Result<(Wal, Entries)> {
         let mut replayed = Vec::new();
         self.applied.lock().clear();
-        let wal = Wal::open(&self.fs, self.start(after), &mut |seq, op| replayed.push((seq, op))).await?;
+        let wal = Wal::open(self.start(after), &mut |seq, op| replayed.push((seq, op))).await?;
         Ok((wal, replayed))
     }
 
@@ -116,7 +166,7 @@ fn delete(id: u64) -> Operation {
 
 #[tokio::test]
 async fn f5_an_acknowledged_append_is_on_disk_and_applied() {
-    let place = Place::new();
+    let place = Place::new().await;
     let (wal, _) = place.open(0).await.unwrap();
     assert_eq!(wal.append(vec![upsert(1), delete(2)]).await.unwrap(), 1..3);
     assert_eq!(wal.append(vec![upsert(3)]).await.unwrap(), 3..4);
@@ -129,7 +179,7 @@ async fn f5_an_acknowledged_append_is_on_disk_and_applied() {
 
 #[tokio::test]
 async fn f4_a_new_log_is_one_numbered_file_with_a_header_and_no_open_handle() {
-    let place = Place::new();
+    let place = Place::new().await;
     let (wal, replayed) = place.open(0).await.unwrap();
     assert_eq!(replayed, vec![]);
     assert_eq!(place.files().len(), 1);
@@ -150,7 +200,9 @@ async fn f5_concurrent_writers_share_commits_and_are_applied_in_the_order_of_the
     let place = Place::with(WalOptions {
         segment_bytes: 20_000,
         max_batch_bytes: 2_000,
-    });
+        ..WalOptions::default()
+    })
+    .await;
     let (wal, _) = place.open(0).await.unwrap();
     let writers: Vec<_> = (0..32_u64)
         .map(|writer| {
@@ -188,7 +240,8 @@ async fn f5_large_batches_are_applied_in_order_although_the_next_is_written_mean
     let place = Place::with(WalOptions {
         max_batch_bytes: 300_000,
         ..WalOptions::default()
-    });
+    })
+    .await;
     let (wal, _) = place.open(0).await.unwrap();
     let call = |id: u64| {
         let vectors = NamedVectors::single(vec![id as f32; 80_000]);
@@ -215,7 +268,9 @@ async fn f9_statistics_equal_the_disk() {
     let place = Place::with(WalOptions {
         segment_bytes: 3_000,
         max_batch_bytes: 1_000,
-    });
+        ..WalOptions::default()
+    })
+    .await;
     let (wal, _) = place.open(0).await.unwrap();
     let check = || {
         let files = place.files();
@@ -243,7 +298,7 @@ async fn f9_statistics_equal_the_disk() {
 
 #[tokio::test]
 async fn f12_release_deletes_only_files_whose_every_entry_is_flushed_and_never_the_newest() {
-    let place = Place::new();
+    let place = Place::new().await;
     let (wal, _) = place.open(0).await.unwrap();
     let first = |at: usize| place.files()[at].name.trim_start_matches('0').to_owned();
     for _ in 0..3 {
@@ -267,7 +322,7 @@ async fn f12_release_deletes_only_files_whose_every_entry_is_flushed_and_never_t
 
 #[tokio::test]
 async fn roll_leaves_an_empty_or_a_small_file_alone() {
-    let place = Place::new();
+    let place = Place::new().await;
     let (wal, _) = place.open(0).await.unwrap();
     wal.roll(0).await.unwrap();
     assert_eq!(place.files().len(), 1);
@@ -281,7 +336,7 @@ async fn roll_leaves_an_empty_or_a_small_file_alone() {
 
 #[tokio::test]
 async fn f8_flushed_files_are_not_read_again() {
-    let place = Place::new();
+    let place = Place::new().await;
     let (wal, _) = place.open(0).await.unwrap();
     wal.append(vec![upsert(1)]).await.unwrap();
     wal.roll(0).await.unwrap();
@@ -293,7 +348,7 @@ async fn f8_flushed_files_are_not_read_again() {
 
 #[tokio::test]
 async fn a_flush_that_is_ahead_of_the_log_goes_on_in_a_new_file() {
-    let place = Place::new();
+    let place = Place::new().await;
     let (wal, _) = place.open(0).await.unwrap();
     wal.append(vec![upsert(1)]).await.unwrap();
     wal.close().await;
@@ -311,7 +366,9 @@ async fn one_huge_call_is_one_block() {
     let place = Place::with(WalOptions {
         segment_bytes: 4_000,
         max_batch_bytes: 1_000,
-    });
+        ..WalOptions::default()
+    })
+    .await;
     let (wal, _) = place.open(0).await.unwrap();
     wal.append((1..=500).map(upsert).collect()).await.unwrap();
     wal.append(vec![delete(1)]).await.unwrap();
@@ -325,7 +382,7 @@ async fn one_huge_call_is_one_block() {
 
 #[tokio::test]
 async fn an_empty_call_writes_nothing() {
-    let place = Place::new();
+    let place = Place::new().await;
     let (wal, _) = place.open(0).await.unwrap();
     assert_eq!(wal.append(vec![]).await.unwrap(), 1..1);
     assert_eq!(wal.stats().commits, 0);
@@ -333,7 +390,7 @@ async fn an_empty_call_writes_nothing() {
 
 #[tokio::test]
 async fn later_files_carry_the_new_description() {
-    let place = Place::new();
+    let place = Place::new().await;
     let (wal, _) = place.open(0).await.unwrap();
     wal.append(vec![upsert(1)]).await.unwrap();
     let renamed = format!(r#"{{"id":"{COLLECTION}","name":"renamed"}}"#);
@@ -348,7 +405,7 @@ async fn later_files_carry_the_new_description() {
 
 #[tokio::test]
 async fn a_closed_log_refuses_and_leaves_a_file_without_zeros() {
-    let place = Place::new();
+    let place = Place::new().await;
     let (wal, _) = place.open(0).await.unwrap();
     wal.append(vec![upsert(1)]).await.unwrap();
     wal.close().await;
@@ -364,7 +421,7 @@ async fn a_closed_log_refuses_and_leaves_a_file_without_zeros() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_that_goes_away_neither_loses_nor_doubles_anything() {
-    let place = Place::new();
+    let place = Place::new().await;
     let (wal, _) = place.open(0).await.unwrap();
     for id in 0..200 {
         let mut append = Box::pin(wal.append(vec![upsert(id)]));

@@ -1,58 +1,68 @@
-//! The log as its callers see it: `append` from any task, one leader at a time that writes.
+//! The log as its callers see it: `append` from any task, and what is done with the files.
 //!
-//! Owns leadership, waiting and waking. Does not own batches and numbers (`queue`) or files (`log`).
+//! Owns waiting and waking. Does not own batches and numbers (`queue`), blocks and files (`log`), writing (`worker`) or
+//! what happens when a root fails (`failover`).
 //!
 //! ```text
-//! append: serialise JSON ─ wait for room ─ [queue lock: number, encode into the last batch] ─ start a leader if none ─ wait
-//! leader: [log lock: take the oldest batch, write, sync] ─ [apply] ─ wake its callers ─ again until the queue is empty
+//! append: serialise JSON ─ wait for room ─ [queue lock: number, encode into the last batch] ─ wake a lane ─ wait
 //! ```
 //!
-//! Lock order: log, then queue or applying. A leader with a large batch lets a successor write while it applies. The
-//! queue lock is held for copies in memory only; the log lock during I/O, on threads of the root's pool. Dropping the
-//! future of an `append` neither loses nor repeats anything: before the operations are queued nothing has happened,
-//! afterwards they are written and applied and only the answer goes nowhere.
+//! Lock order: log, then queue. Both are held for moments in memory, never during I/O. Dropping the future of an
+//! `append` neither loses nor repeats anything: before the operations are queued nothing has happened, afterwards they are
+//! written and applied and only the answer goes nowhere.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::future::{BoxFuture, join_all};
 use parking_lot::Mutex;
-use proximadb_store::Filesystem;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore, oneshot};
 
+use crate::config::WalFormat;
 use crate::error::{Error, Result};
 use crate::point::{Operation, Seq};
+use crate::root::{Root, RootId};
 
 use super::block::MAX_RAW_BYTES;
-use super::codec::{PayloadTexts, size_bound};
-use super::log::Log;
+use super::codec::{LogCodec, PayloadTexts, codec};
+use super::file::Faults;
+use super::log::{Log, SealedFile};
 use super::queue::{Queue, Waiter};
 use super::replay::{Replay, replay};
-use super::{Home, WalFile, WalOptions, WalStats, to_error};
+use super::{Home, WalFile, WalOptions, WalStats};
 
 /// Applies the operations of one commit to memory. Called in order of their numbers, after the sync and before the
-/// callers wake, on a thread of the root's pool; must not call the log.
+/// callers wake, on a thread of a root's pool; must not call the log.
 pub type Apply = Arc<dyn Fn(Vec<(Seq, Operation)>) + Send + Sync>;
+
+/// Asked for the root where the log goes on, when a write to this root has failed or stalled with this error. Before it
+/// answers it has made durable that the collection may have files there.
+pub type Spare = Arc<dyn Fn(RootId, Error) -> BoxFuture<'static, Result<Arc<Root>>> + Send + Sync>;
 
 /// Bytes that may be queued, in KiB (permits of a semaphore). Callers beyond wait in line: a slow disk must not fill
 /// the memory.
 const QUEUE_KIB: u32 = 64 * 1024;
-/// Commits that one leader does before it queues up again behind other work of the root: a busy log must not keep a
-/// thread forever.
-const LEADER_COMMITS: usize = 64;
-/// From this size on the next batch is written while this one is applied: below it waking a second thread costs more.
-const HAND_OVER_BYTES: usize = 256 * 1024;
 
 /// How a log is opened.
 pub struct WalStart {
-    /// Directory below the root: `<collection id>/<shard>`.
+    /// The roots where it is written: one, or several side by side.
+    pub lanes: Vec<Arc<Root>>,
+    /// Finds another root when one fails; without it callers get the error.
+    pub spare: Option<Spare>,
+    /// Directory below the roots: `<collection id>/<shard>`.
     pub directory: String,
     /// The collection's `CollectionDescription` as JSON, for the headers of new files.
     pub description: String,
-    /// The files that discovery found in the directory.
+    /// The files that discovery found in the directory, on all roots.
     pub files: Vec<WalFile>,
     /// Last sequence number that is in flushed segments; only later operations are replayed.
     pub after: Seq,
-    /// Sizes.
+    /// The format of new files. Those that are there may have any.
+    pub format: WalFormat,
+    /// Sizes and patience.
     pub options: WalOptions,
     /// Receives the operations of each commit.
     pub apply: Apply,
@@ -61,19 +71,22 @@ pub struct WalStart {
 /// The log of one shard. Cheap to clone; clones share everything.
 #[derive(Clone)]
 pub struct Wal {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
-struct Shared {
-    fs: Filesystem,
-    apply: Apply,
+pub(super) struct Shared {
+    pub(super) apply: Apply,
+    pub(super) spare: Option<Spare>,
+    pub(super) runtime: Handle,
+    pub(super) stall: Duration,
+    codec: &'static dyn LogCodec,
     room: Arc<Semaphore>,
-    queue: Mutex<Queue>,
-    log: Mutex<Log>,
-    /// Held while a batch is applied.
-    applying: Mutex<()>,
-    /// A copy that can be read while the log lock is held during a sync.
-    stats: Mutex<WalStats>,
+    pub(super) log: Mutex<Log>,
+    pub(super) queue: Mutex<Queue>,
+    /// Told when a block is applied, a lane rests or a root is replaced.
+    pub(super) progress: Notify,
+    /// Held by whoever keeps the log still.
+    pub(super) only: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Wal {
@@ -82,34 +95,73 @@ impl Wal {
     ///
     /// # Errors
     /// `Corruption` naming file and offset; nothing is cut then, and what `replayed` has seen must be thrown away.
-    /// `RootUnavailable` or `StorageFull` as the root answers; `Config` if the root is no local directory.
-    pub async fn open(fs: &Filesystem, start: WalStart, replayed: Replay<'_>) -> Result<Self> {
-        let home = Home::new(fs.clone(), start.directory)?;
-        let found = replay(&home, &start.files, start.after, replayed).await?;
-        let log = Log {
-            home,
+    /// `RootUnavailable` or `StorageFull` as the root answers; `Config` if a root is no local directory.
+    pub async fn open(start: WalStart, replayed: Replay<'_>) -> Result<Self> {
+        let directory: Arc<str> = start.directory.into();
+        let homes = start.lanes.iter().map(|root| Home::new(root, &directory));
+        let homes: Vec<Home> = homes.collect::<Result<_>>()?;
+        let faults = Faults::default();
+        let found = replay(&directory, &start.files, start.after, replayed).await?;
+        let mut log = Log {
+            directory,
             description: start.description,
-            segment_bytes: start.options.segment_bytes,
-            sealed: found.sealed,
-            active: found.active,
+            format: start.format,
+            options: start.options,
+            lanes: Vec::new(),
+            width: 0,
+            sealed: Vec::new(),
+            flights: BTreeMap::new(),
             durable: found.last,
+            hole: None,
+            paused: false,
+            applying: false,
             totals: WalStats::default(),
+            faults,
+            issued: 0,
         };
+        log.set_lanes(homes);
+        let next = log.adopt(found).await;
         let shared = Shared {
-            fs: fs.clone(),
             apply: start.apply,
+            spare: start.spare,
+            runtime: Handle::current(),
+            stall: start.options.stall,
+            codec: codec(start.format),
             room: Arc::new(Semaphore::new(QUEUE_KIB as usize)),
-            queue: Mutex::new(Queue::new(found.next, start.options.max_batch_bytes)),
-            stats: Mutex::new(log.stats()),
+            queue: Mutex::new(Queue::new(next, start.options.max_batch_bytes, codec(start.format))),
             log: Mutex::new(log),
-            applying: Mutex::new(()),
+            progress: Notify::new(),
+            only: Arc::default(),
         };
         let wal = Self {
             shared: Arc::new(shared),
         };
-        wal.with_log(|log, next| if log.active.is_none() { log.begin(next) } else { Ok(()) })
-            .await??;
+        wal.begin().await?;
         Ok(wal)
+    }
+
+    /// Creates the first file unless appending can go on in one.
+    async fn begin(&self) -> Result<()> {
+        let shared = &self.shared;
+        if shared.log.lock().lanes.iter().any(|lane| lane.file.is_some()) {
+            return Ok(());
+        }
+        let Err(error) = shared.begin_file().await else {
+            return Ok(());
+        };
+        let failed = shared.log.lock().lanes.first().map(|lane| lane.home.root.id());
+        let (Some(spare), Some(failed)) = (&shared.spare, failed) else {
+            return Err(error);
+        };
+        let root = spare(failed, error.clone()).await.map_err(|_| error)?;
+        {
+            let mut log = shared.log.lock();
+            let home = Home::new(&root, &log.directory)?;
+            if let Some(lane) = log.lanes.first_mut() {
+                lane.home = home;
+            }
+        }
+        shared.begin_file().await
     }
 
     /// Logs and applies the operations of one call as a whole and returns their sequence numbers, in order. When it
@@ -126,7 +178,11 @@ impl Wal {
         }
         let payloads = PayloadTexts::of(&operations)
             .map_err(|error| Error::Internal(format!("a payload could not be written as JSON: {error}")))?;
-        let bound = payloads.len() + operations.iter().map(size_bound).sum::<usize>();
+        let bound = payloads.len()
+            + operations
+                .iter()
+                .map(|operation| self.shared.codec.entry_bound(operation))
+                .sum::<usize>();
         if bound > MAX_RAW_BYTES {
             let reason = format!(
                 "{} operations of {bound} bytes are too many for one call: send parts",
@@ -144,39 +200,58 @@ impl Wal {
         };
         // No await between here and the queue: a dropped future stops before or after, never inside.
         let numbers = self.shared.enqueue(operations, &payloads, bound, waiter)?;
-        answer.await.map_err(|_| unknown_outcome())??;
+        self.shared.answered(answer).await?;
         Ok(numbers)
     }
 
-    /// Ends the active file if it holds entries and at least `min_bytes`, so that a flush can release it. Everything
-    /// appended and acknowledged before is in it.
+    /// Ends what is being written if it holds entries and at least `min_bytes`, so that a flush can release it.
+    /// Everything appended and acknowledged before is in it.
     ///
     /// # Errors
-    /// `RootUnavailable` when the root is being closed. A new file that cannot be created (a full disk) is not an
-    /// error: the next write tries again.
+    /// None now: a new file that cannot be created (a full disk) is created by the next write.
     pub async fn roll(&self, min_bytes: u64) -> Result<()> {
-        self.with_log(move |log, next| log.roll(min_bytes, next)).await
+        let _still = self.shared.still().await;
+        if self.shared.end_files(min_bytes).await
+            && let Err(error) = self.shared.begin_file().await
+        {
+            let directory = Arc::clone(&self.shared.log.lock().directory);
+            tracing::warn!(%directory, %error, "the next log file could not be created; the next write tries again");
+        }
+        Ok(())
     }
 
-    /// Deletes the files whose operations are all at or below `through`, oldest first, durably; never the newest.
-    /// Returns the bytes freed. Call it only when a manifest that names the flushed data is durable.
+    /// Goes on on these roots, one block after the other on one or side by side on several. What was written ends; when
+    /// it returns a file lies on the first of the new roots, durably.
     ///
     /// # Errors
-    /// As the root answers; the remaining files stay and can be released later.
+    /// As the first root answers; the log then goes on where it was.
+    pub async fn continue_on(&self, lanes: Vec<Arc<Root>>) -> Result<()> {
+        self.shared.continue_on(&lanes).await
+    }
+
+    /// Deletes the files whose operations are all at or below `through`, on each root oldest first, durably; never the
+    /// newest file of the log. Returns the bytes freed. Call it only when a manifest that names the flushed data is
+    /// durable.
+    ///
+    /// # Errors
+    /// The first error of a root, when all roots are done; the files that remain can be released later.
     pub async fn release(&self, through: Seq) -> Result<u64> {
-        let mut freed = 0;
-        while let Some((file, path)) = self.with_log(move |log, _| log.releasable(through)).await? {
-            self.shared.fs.delete(&path).await.map_err(|error| to_error(&error))?;
-            if self.with_log(move |log, _| log.forget(file)).await? {
-                freed += file.bytes;
-            }
+        let mut by_root: BTreeMap<RootId, Vec<SealedFile>> = BTreeMap::new();
+        for file in self.shared.log.lock().releasable(through) {
+            by_root.entry(file.home.root.id()).or_default().push(file);
         }
-        Ok(freed)
+        let freed = join_all(by_root.into_values().map(|files| self.shared.delete(files))).await;
+        freed.into_iter().sum()
+    }
+
+    /// The roots that hold a file of this log now.
+    pub fn roots_in_use(&self) -> Vec<RootId> {
+        self.shared.log.lock().roots()
     }
 
     /// Files, bytes and totals.
     pub fn stats(&self) -> WalStats {
-        *self.shared.stats.lock()
+        self.shared.log.lock().stats()
     }
 
     /// Last sequence number that is durable.
@@ -187,31 +262,27 @@ impl Wal {
     /// Sets the description that the headers of later files carry.
     ///
     /// # Errors
-    /// `RootUnavailable` when the root is being closed.
+    /// None now.
     pub async fn set_description(&self, description: String) -> Result<()> {
-        self.with_log(move |log, _| log.description = description).await
+        self.shared.log.lock().description = description;
+        Ok(())
     }
 
-    /// Waits for what was appended, refuses everything after, and ends the active file at its true length.
+    /// Waits for what was appended, refuses everything after, and ends the files at their true length.
     pub async fn close(&self) {
-        self.shared.queue.lock().closed.get_or_insert_with(closed_error);
+        let shared = &self.shared;
+        shared.queue.lock().closed.get_or_insert_with(closed_error);
         // A log that has failed is closed all the same; its callers have got the error.
-        let _ = self.drained().await;
-        let _ = self
-            .with_log(|log, _| {
-                if let Some(active) = &mut log.active {
-                    active.seal()
-                }
-            })
-            .await;
-    }
-
-    /// Waits until everything queued now is answered and applied.
-    async fn drained(&self) -> Result<()> {
-        let (done, answer) = oneshot::channel();
-        self.shared
-            .enqueue(Vec::new(), &PayloadTexts::none(), 0, Waiter { done, _room: None })?;
-        answer.await.map_err(|_| unknown_outcome())?
+        let done = |log: &Log, queue: &Queue| queue.is_empty() && log.flights.is_empty() && !log.applying;
+        let stopped = |log: &Log, queue: &Queue| queue.is_empty() && log.flights.is_empty() && log.is_still();
+        shared.until(|log, queue| done(log, queue) || stopped(log, queue)).await;
+        let _still = shared.still().await;
+        shared.end_files(0).await;
+        let (empty, durable) = {
+            let mut log = shared.log.lock();
+            (log.take_files(), log.durable)
+        };
+        shared.seal(empty, durable).await;
     }
 
     /// Looks at the files.
@@ -219,24 +290,10 @@ impl Wal {
     pub(super) fn log_for_test<T>(&self, look: impl FnOnce(&mut Log) -> T) -> T {
         look(&mut self.shared.log.lock())
     }
-
-    /// Runs `work` with the log lock on the root's pool, with the number that will be written next.
-    async fn with_log<T: Send + 'static>(&self, work: impl FnOnce(&mut Log, Seq) -> T + Send + 'static) -> Result<T> {
-        let shared = Arc::clone(&self.shared);
-        let result = self.shared.fs.blocking(move || {
-            let mut log = shared.log.lock();
-            let next = shared.queue.lock().first_queued();
-            let result = work(&mut log, next);
-            *shared.stats.lock() = log.stats();
-            result
-        });
-        result.await.map_err(|error| to_error(&error))
-    }
 }
 
 impl Shared {
-    /// Numbers the operations, adds them to the last batch or begins a new one, and sees to it that a leader is
-    /// running.
+    /// Numbers the operations, adds them to the last batch or begins a new one, and sees to it that a lane writes.
     fn enqueue(
         self: &Arc<Self>,
         operations: Vec<Operation>,
@@ -245,100 +302,42 @@ impl Shared {
         waiter: Waiter,
     ) -> Result<Range<Seq>> {
         let mut queue = self.queue.lock();
-        // Nothing to write is answered even then: it is how `close` waits.
-        if let Some(error) = queue.closed.as_ref().filter(|_| !operations.is_empty()) {
+        if let Some(error) = &queue.closed {
             return Err(error.clone());
         }
         let numbers = queue.push(operations, payloads, bound, waiter);
-        let lead = !std::mem::replace(&mut queue.leading, true);
+        let watched = queue.watched;
         drop(queue);
-        if lead {
-            Leadership {
-                shared: Arc::clone(self),
-                resigned: false,
-            }
-            .start();
+        if watched {
+            self.kick();
         }
-        Ok(numbers)
-    }
-}
-
-/// The right and the duty to write the queue. However it ends, nobody waits forever: dropped without a regular end (a
-/// panic, a root that is being closed) it refuses what is queued and everything after, because memory and log may then
-/// differ.
-struct Leadership {
-    shared: Arc<Shared>,
-    resigned: bool,
-}
-
-impl Leadership {
-    fn start(self) {
-        let fs = self.shared.fs.clone();
-        fs.spawn_blocking(move || self.lead());
+        numbers.map_err(|damage| Error::Internal(format!("an operation could not be encoded: {damage}")))
     }
 
-    fn lead(mut self) {
-        for _ in 0..LEADER_COMMITS {
-            if !self.commit_next() {
-                self.resigned = true;
-                return;
+    /// Waits for the answer, and looks after hung roots meanwhile.
+    async fn answered(self: &Arc<Self>, mut answer: oneshot::Receiver<Result<()>>) -> Result<()> {
+        let tick = self.tick();
+        loop {
+            match tokio::time::timeout(tick, &mut answer).await {
+                Ok(answer) => return answer.map_err(|_| unknown_outcome())?,
+                Err(_) => self.watch(),
             }
         }
-        self.start();
     }
 
-    /// Writes, applies and answers the oldest batch; false when the leadership has ended, because there was none or
-    /// because a successor writes the next one already.
-    fn commit_next(&self) -> bool {
-        let shared = &self.shared;
-        let mut log = shared.log.lock();
-        let Some(mut batch) = shared.queue.lock().take_or_resign() else {
-            return false;
-        };
-        let operations = std::mem::take(&mut batch.operations);
-        let result = match operations.first() {
-            Some((first, _)) => log.commit(*first, operations.len(), &mut batch.entries),
-            None => Ok(()),
-        };
-        *shared.stats.lock() = log.stats();
-        // Taken before the log is let go: batches are applied in the order in which they were written.
-        let applying = shared.applying.lock();
-        drop(log);
-        let hand_over = batch.entries.raw_len() >= HAND_OVER_BYTES && !shared.queue.lock().is_empty();
-        if hand_over {
-            Self::start(Self {
-                shared: Arc::clone(shared),
-                resigned: false,
-            });
+    /// Deletes files of one root; returns the bytes freed.
+    async fn delete(&self, files: Vec<SealedFile>) -> Result<u64> {
+        let mut freed = 0;
+        let patience = self.patience();
+        for file in files {
+            let path = file.home.path(&file.name);
+            let deleted = tokio::time::timeout(patience, file.home.root.delete(&path));
+            deleted.await.unwrap_or_else(|_| Err(file.home.no_answer(patience)))?;
+            if self.log.lock().forget(&file) {
+                freed += file.bytes;
+            }
         }
-        if result.is_ok() && !operations.is_empty() {
-            (shared.apply)(operations);
-        }
-        drop(applying);
-        shared.queue.lock().keep(batch.entries.into_memory());
-        for waiter in batch.waiters {
-            // The caller may have gone.
-            let _ = waiter.done.send(result.clone());
-        }
-        !hand_over
-    }
-}
-
-impl Drop for Leadership {
-    fn drop(&mut self) {
-        if self.resigned {
-            return;
-        }
-        let mut queue = self.shared.queue.lock();
-        queue.leading = false;
-        let error =
-            Error::Internal("the log has stopped after a failure of the program; restart to replay it".to_owned());
-        queue.closed.get_or_insert_with(|| error.clone());
-        let abandoned = queue.abandon();
-        drop(queue);
-        for waiter in abandoned {
-            let _ = waiter.done.send(Err(error.clone()));
-        }
+        Ok(freed)
     }
 }
 

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::routing::get;
 use proximadb_db::Database;
 use proximadb_db::database::{OperationReport, RootReport};
-use proximadb_db::root::{RootState, StorageComponentType};
+use proximadb_db::root::StorageComponentType;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ use super::AppState;
 use super::envelope::Answer;
 use super::extract::{Path, Query};
 use crate::failure::Failure;
-use crate::wire::storage::{OperationOut, RootOut, stats};
+use crate::wire::storage::{LastErrorOut, OperationOut, RootOut, stats};
 
 pub fn router() -> Router<AppState> {
     Router::new()
@@ -105,10 +105,12 @@ pub async fn roots(database: &Database) -> Vec<RootOut> {
         component: root.component.name().to_owned(),
         index: root.index,
         state: root.state.name().to_owned(),
-        reason: match root.state {
-            RootState::Offline { reason } => Some(reason),
-            _ => None,
-        },
+        reason: root.reason,
+        since_ms: root.since_ms,
+        last_error: root.last_error.map(|error| LastErrorOut {
+            message: error.message,
+            at_ms: error.at_ms,
+        }),
         bytes: root.bytes,
         files: root.files,
         collections: root.collections,

@@ -24,6 +24,10 @@ pub struct RootOut {
     /// Why it is not online.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Since when its state is what it is, ms since 1970 UTC.
+    pub since_ms: u64,
+    /// The last failed operation, whatever the state is now; null if none failed since the start.
+    pub last_error: Option<LastErrorOut>,
     /// Bytes of all collections' files.
     pub bytes: u64,
     /// Their number.
@@ -38,6 +42,15 @@ pub struct RootOut {
     pub free_bytes: Option<u64>,
     /// Requests to the root by operation.
     pub operations: BTreeMap<String, OperationOut>,
+}
+
+/// A failed operation of a root.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LastErrorOut {
+    /// What failed and why.
+    pub message: String,
+    /// When, ms since 1970 UTC.
+    pub at_ms: u64,
 }
 
 impl RootOut {

@@ -24,13 +24,47 @@ impl Filesystem {
         Some(self.base()?.join(path))
     }
 
+    /// The device that the root's directory is on now; `None` for a bucket.
+    ///
+    /// # Errors
+    /// When the directory could not be looked at.
+    pub async fn device(&self) -> Result<Option<u64>, StoreError> {
+        let Some(disk) = self.inner.local.clone() else {
+            return Ok(None);
+        };
+        self.local_io("", move || disk.present_device()).await.map(Some)
+    }
+
+    /// From now on the root is what lies on this device: without its disk the directory below the mount point is neither
+    /// written nor taken for an empty root. For whoever has seen the identity of the root there.
+    pub fn settle(&self, device: u64) {
+        if let Some(disk) = &self.inner.local {
+            disk.settle(device);
+        }
+    }
+
+    /// Whether the root's directory is there, on the device that was settled on; buckets always are. Blocking: it belongs
+    /// on the threads of the root, for append files before and after they are created.
+    ///
+    /// # Errors
+    /// `NotConnected` when the disk is not mounted; any failure of the disk.
+    pub fn check_place(&self) -> std::io::Result<()> {
+        self.inner.local.as_ref().map_or(Ok(()), |disk| disk.check_place())
+    }
+
     /// Size of the file system below the root; `None` for buckets.
     ///
     /// # Errors
     /// When the root could not be looked at.
     pub async fn capacity(&self) -> Result<Option<Capacity>, StoreError> {
-        let Some(path) = self.base() else { return Ok(None) };
-        let look = self.local_io("", move || Ok(rustix::fs::statvfs(&path)?));
+        let (Some(path), Some(disk)) = (self.base(), self.inner.local.clone()) else {
+            return Ok(None);
+        };
+        let look = self.local_io("", move || {
+            let stat = rustix::fs::statvfs(&path);
+            disk.check_place()?;
+            Ok(stat?)
+        });
         let stat = self.within("", breaker::deadline(0), look).await?;
         Ok(Some(Capacity {
             total_bytes: stat.f_blocks * stat.f_frsize,

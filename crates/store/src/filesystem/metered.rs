@@ -180,3 +180,6 @@ impl MultipartUpload for MeteredUpload {
         self.fs.counted(Op::Delete, self.upload.abort(), |()| 0).await
     }
 }
+
+#[cfg(test)]
+mod tests;

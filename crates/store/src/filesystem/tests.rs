@@ -482,6 +482,9 @@ async fn child_that_does_one_of_each_under_a_trace() {
     fs.create("new/000/created", bytes("x")).await.unwrap();
     fs.write_atomic("new/000/written", bytes("x")).await.unwrap();
     fs.delete("new/000/written").await.unwrap();
+    let mut upload = fs.object_store().put_multipart(&"new/000/parts".into()).await.unwrap();
+    upload.put_part("x".into()).await.unwrap();
+    upload.complete().await.unwrap();
     fs.delete_dir("new/000").await.unwrap();
     let log = crate::AppendFile::create_new(&fs.local_file("log/000/1.avro").unwrap(), b"header").unwrap();
     log.write_all_at(b"x", 0).unwrap();
@@ -545,6 +548,10 @@ fn every_write_create_and_delete_is_followed_by_a_sync_of_its_directory() {
         // delete
         "unlink /new/000/written",
         "fsync /new/000",
+        // upload in parts
+        "fsync /new/000/parts#1",
+        "rename /new/000/parts",
+        "fsync /new/000",
     ];
     assert_eq!(calls[..expected.len()], expected);
     // delete_dir: the last removal is of the directory itself; its parent is synced next.
@@ -562,4 +569,33 @@ fn every_write_create_and_delete_is_followed_by_a_sync_of_its_directory() {
     assert_eq!(before[before.len() - expected.len()..], expected);
     // The open file goes by either of the two names that it has had.
     assert_eq!(last.trim_end_matches("#1"), "fdatasync /log/000/1.avro");
+}
+
+#[tokio::test]
+async fn e10_a_mount_point_without_its_disk_is_neither_written_nor_empty() {
+    let dir = TempDir::new().unwrap();
+    let url = StorageUrl::parse(&format!("file://{}", dir.path().display())).unwrap();
+    let fs = FilesystemFactory::get_filesystem(&url, &BTreeMap::new()).unwrap();
+    let device = fs.device().await.unwrap().unwrap();
+    fs.write_atomic("a/b", "kept".into()).await.unwrap();
+    // As if the disk had been mounted, and were not any more.
+    fs.settle(device + 1);
+    let outcomes = [
+        fs.write_atomic("a/c", "x".into()).await,
+        fs.create("a/d", "x".into()).await.map(drop),
+        fs.delete("a/b").await,
+        fs.delete_dir("a").await.map(drop),
+        fs.list("").await.map(drop),
+        fs.list_names("").await.map(drop),
+        fs.read("gone").await.map(drop),
+        fs.capacity().await.map(drop),
+    ];
+    for outcome in outcomes {
+        let error = outcome.unwrap_err();
+        assert!(error.to_string().contains("is the disk mounted?"), "{error}");
+    }
+    assert!(fs.check_place().is_err());
+    fs.settle(device);
+    let names: Vec<String> = fs.list("").await.unwrap().into_iter().map(|file| file.path).collect();
+    assert_eq!(names, ["a/b"], "nothing was written or deleted");
 }

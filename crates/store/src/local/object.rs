@@ -1,6 +1,5 @@
 //! The `object_store` face of a local disk: each call is one piece of work on the threads of its root.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
@@ -52,6 +51,21 @@ impl LocalDisk {
     /// Work on the threads of the root for which nobody waits.
     pub(super) fn spawn(&self, work: impl FnOnce() + Send + 'static) {
         self.pool.spawn(work);
+    }
+
+    /// The device that the base is on now. Blocking.
+    pub(crate) fn present_device(&self) -> io::Result<u64> {
+        self.disk.present_device()
+    }
+
+    /// From now on the root is what lies on this device.
+    pub(crate) fn settle(&self, device: u64) {
+        *self.disk.device.lock() = Some(device);
+    }
+
+    /// Fails while the base is not on the device that was settled on. Blocking.
+    pub(crate) fn check_place(&self) -> io::Result<()> {
+        self.disk.check_place()
     }
 
     /// Removes the directory and all below it; returns the number of files. The parent is synced.
@@ -154,13 +168,9 @@ impl ObjectStore for LocalDisk {
         let (store, prefix) = (self.clone(), prefix.cloned().unwrap_or_default());
         let listing = async move {
             let relative = prefix.to_string();
-            let walk = move |disk: &Disk| {
-                let mut files = Vec::new();
-                disk.walk(&relative, MAX_DEPTH, &mut files, &mut BTreeSet::new())?;
-                Ok(files)
-            };
+            let walk = move |disk: &Disk| disk.list(&relative, MAX_DEPTH);
             let metas: Vec<Result<ObjectMeta>> = match store.run(&prefix, walk).await {
-                Ok(files) => files.into_iter().map(object_meta).collect(),
+                Ok((files, _)) => files.into_iter().map(object_meta).collect(),
                 Err(error) => vec![Err(error)],
             };
             stream::iter(metas)
@@ -171,13 +181,7 @@ impl ObjectStore for LocalDisk {
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let prefix = prefix.cloned().unwrap_or_default();
         let relative = prefix.to_string();
-        let (files, directories) = self
-            .run(&prefix, move |disk| {
-                let (mut files, mut directories) = (Vec::new(), BTreeSet::new());
-                disk.walk(&relative, 1, &mut files, &mut directories)?;
-                Ok((files, directories))
-            })
-            .await?;
+        let (files, directories) = self.run(&prefix, move |disk| disk.list(&relative, 1)).await?;
         Ok(ListResult {
             objects: files.into_iter().map(object_meta).collect::<Result<_>>()?,
             common_prefixes: directories

@@ -20,7 +20,7 @@ use super::files::Files;
 use super::settings::{NO_FILTER, RETRIES};
 
 /// The compactor looks after its work this often, only while one runs.
-const STEP: Duration = Duration::from_millis(20);
+const STEP: Duration = Duration::from_millis(50);
 /// A compaction that shows no sign of life for so long was a killed process's, and is taken over.
 const DEAD_AFTER: Duration = Duration::from_secs(5);
 

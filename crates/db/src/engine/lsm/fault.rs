@@ -65,3 +65,37 @@ impl<'a> Causes<'a> {
         found
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use std::collections::BTreeMap;
+
+    use proximadb_store::{FilesystemFactory, StorageUrl};
+    use slatedb_common::retry::NonRetryable;
+
+    use super::*;
+
+    fn request(source: Box<dyn StdError + Send + Sync>) -> object_store::Error {
+        object_store::Error::Generic { store: "test", source }
+    }
+
+    #[test]
+    fn a_full_disk_is_found_below_every_layer() {
+        let url = StorageUrl::parse("file:///disk").unwrap();
+        let fs = FilesystemFactory::get_filesystem(&url, &BTreeMap::new()).unwrap();
+        let disk = request(Box::new(io::Error::from(io::ErrorKind::StorageFull)));
+        let shown = Arc::new(request(Box::new(NonRetryable(Box::new(disk)))));
+        let layers = io::Error::other(io::Error::other(shown));
+        let causes = Causes::of(&layers);
+        assert!(!causes.is_damage);
+        assert!(fs.explain("x", causes.request.unwrap()).is_full());
+    }
+
+    #[test]
+    fn a_wrong_checksum_is_found_below_every_layer() {
+        let disk = request(Box::new(io::Error::new(io::ErrorKind::InvalidData, "checksum")));
+        let shown = Arc::new(request(Box::new(NonRetryable(Box::new(disk)))));
+        assert!(Causes::of(&io::Error::other(shown)).is_damage);
+    }
+}

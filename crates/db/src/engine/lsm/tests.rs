@@ -6,9 +6,11 @@ use proptest::prelude::*;
 use proximadb_store::{Op, StorageUrl};
 use tempfile::TempDir;
 
+use super::tree::read_row;
 use super::*;
 use crate::discovery::belongs_to;
 use crate::engine::samples::{contents, data, description, point};
+use crate::engine::segment::SegmentBuilder;
 use crate::point::Point;
 use crate::root::{RootConfig, Roots, StorageComponentType};
 
@@ -109,21 +111,25 @@ fn expected(numbers: impl IntoIterator<Item = u64>) -> BTreeMap<PointId, (Seq, P
         .collect()
 }
 
+async fn writer(lsm: &Lsm) -> Db {
+    lsm.ready(&mut *lsm.writer.lock().await).await.unwrap()
+}
+
 /// A point as the tree itself has it.
 async fn get(lsm: &Lsm, id: PointId) -> Option<Seq> {
-    let value = lsm.db().await.unwrap().get(codec::key(id)).await.unwrap()?;
+    let value = writer(lsm).await.get(codec::key(id)).await.unwrap()?;
     Some(codec::decode(&value).unwrap().seq)
 }
 
 /// Ids and numbers from an id on, as the tree has them.
 async fn scan(lsm: &Lsm, from: PointId, limit: usize) -> Vec<(PointId, Seq)> {
-    let db = lsm.db().await.unwrap();
+    let db = writer(lsm).await;
     let mut rows = db.scan(codec::key(from)..).await.unwrap();
     let mut found = Vec::new();
     while found.len() < limit
         && let Some(row) = rows.next().await.unwrap()
     {
-        let (id, point) = inspect::read_row(&row).unwrap();
+        let (id, point) = read_row(&row).unwrap();
         found.push((id, point.seq));
     }
     found
@@ -241,6 +247,32 @@ async fn h4_compaction_reads_and_writes_one_directory_and_deletes_what_it_replac
 }
 
 #[tokio::test]
+async fn h4_a_table_larger_than_one_request_is_written_and_merged_whole() {
+    let fixture = Fixture::new().await;
+    let lsm = fixture.open().await;
+    let big = |seq: Seq| {
+        let mut builder = SegmentBuilder::new(&fixture.description.schema);
+        for number in seq..seq + 16 {
+            let mut point = point(number, DIM);
+            point.payload.insert("text".to_owned(), "x".repeat(1 << 20).into());
+            builder.push(number, &point).unwrap();
+        }
+        builder.build()
+    };
+    for seq in [1, 17] {
+        lsm.commit(&fixture.description, seq + 15, &big(seq)).await.unwrap();
+    }
+    lsm.compact().await.unwrap();
+    let verified = Lsm::verify(&fixture.root, fixture.description.id, SHARD).await.unwrap();
+    assert_eq!((verified.rows, verified.flushed_seq), (32, 32));
+    assert_eq!(
+        lsm.load(4 << 20).await.unwrap().segments.len(),
+        11,
+        "at most three rows of a megabyte each"
+    );
+}
+
+#[tokio::test]
 async fn h4_maintenance_keeps_the_number_of_files_small_while_commits_go_on() {
     let fixture = Fixture::new().await;
     let lsm = Arc::new(fixture.open().await);
@@ -275,6 +307,54 @@ async fn an_idle_tree_makes_no_request() {
 }
 
 #[tokio::test]
+async fn a_closed_or_dropped_tree_and_a_finished_compaction_leave_no_task_behind() {
+    let fixture = Fixture::new().await;
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let none = tasks();
+    for is_closed in [true, false] {
+        let lsm = fixture.open().await;
+        for start in 1..=TABLES_TO_COMPACT as u64 {
+            fixture.commit(&lsm, start..start + 1, &[]).await;
+        }
+        let open = tasks();
+        lsm.maintain().await.unwrap();
+        settle(open, tasks).await;
+        if is_closed {
+            lsm.close().await;
+        }
+        drop(lsm);
+        settle(none, tasks).await;
+    }
+}
+
+#[tokio::test]
+async fn a_tree_is_opened_and_read_without_a_write() {
+    let fixture = Fixture::new().await;
+    let lsm = fixture.open().await;
+    fixture.commit(&lsm, 1..20, &[]).await;
+    lsm.close().await;
+    let before = files(fixture.directory.path());
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    settle(0, tasks).await;
+    let lsm = fixture.open().await;
+    assert_eq!(rows(&lsm).await, expected(1..20));
+    settle(0, tasks).await;
+    drop(lsm);
+    assert_eq!(files(fixture.directory.path()), before);
+}
+
+/// Waits until so many tasks are left; the test hangs no longer than the deadline if that never comes.
+async fn settle(expected: usize, tasks: impl Fn() -> usize) {
+    let left = async {
+        while tasks() != expected {
+            tokio::task::yield_now().await;
+        }
+    };
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(30), left).await;
+    assert!(ended.is_ok(), "{} tasks instead of {expected}", tasks());
+}
+
+#[tokio::test]
 async fn a_later_operation_of_a_batch_wins_and_a_repeated_commit_changes_nothing() {
     let fixture = Fixture::new().await;
     let lsm = fixture.open().await;
@@ -294,7 +374,7 @@ async fn a_later_operation_of_a_batch_wins_and_a_repeated_commit_changes_nothing
 async fn a_closed_tree_is_moved_to_another_root_by_copying_its_files() {
     let fixture = Fixture::new().await;
     let lsm = fixture.open().await;
-    for start in [1, 11, 21, 31, 41] {
+    for start in [1, 11, 21, 31, 41, 51, 61, 71, 81] {
         fixture.commit(&lsm, start..start + 10, &[(start, start + 10)]).await;
     }
     lsm.maintain().await.unwrap();
@@ -311,7 +391,7 @@ async fn a_closed_tree_is_moved_to_another_root_by_copying_its_files() {
     }
     let moved = fixture.open_on(&fixture.other).await.unwrap();
     assert_eq!(rows(&moved).await, before);
-    fixture.commit(&moved, 60..61, &[]).await;
+    fixture.commit(&moved, 100..101, &[]).await;
     moved.compact().await.unwrap();
     assert_eq!(rows(&moved).await.len(), before.len() + 1);
 }
@@ -447,6 +527,27 @@ async fn a_failed_commit_names_the_root_and_the_next_one_succeeds() {
     std::fs::rename(&aside, &tables).unwrap();
     lsm.commit(&fixture.description, 8, &next).await.unwrap();
     assert_eq!(rows(&lsm).await, expected(1..9));
+}
+
+#[tokio::test]
+async fn a_failed_compaction_names_the_root_and_the_tree_stays_as_it_was() {
+    let fixture = Fixture::new().await;
+    let lsm = fixture.open().await;
+    let tables = TABLES_TO_COMPACT as u64;
+    for number in 1..=tables {
+        fixture.commit(&lsm, number..number + 1, &[]).await;
+    }
+    // A file where the compactor's directory should be.
+    let notes = fixture.shard_directory("a").join("compactions");
+    std::fs::write(&notes, b"").unwrap();
+    let error = lsm.maintain().await.unwrap_err();
+    assert!(error.to_string().contains(fixture.root.url()), "{error}");
+    fixture.commit(&lsm, tables + 1..tables + 2, &[]).await;
+    std::fs::remove_file(&notes).unwrap();
+    lsm.maintain().await.unwrap();
+    assert_eq!(rows(&lsm).await, expected(1..=tables + 1));
+    let verified = Lsm::verify(&fixture.root, fixture.description.id, SHARD).await.unwrap();
+    assert!(verified.tables < tables, "merged");
 }
 
 /// One step of a history.

@@ -7,23 +7,23 @@ use tempfile::TempDir;
 
 use super::*;
 
-struct World {
+pub(in crate::root) struct World {
     dir: TempDir,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(in crate::root) fn new() -> Self {
         Self {
             dir: TempDir::new().unwrap(),
         }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(in crate::root) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// A root whose component is its name up to the first digit.
-    fn config(&self, name: &str) -> RootConfig {
+    pub(in crate::root) fn config(&self, name: &str) -> RootConfig {
         let component = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '/');
         self.config_at(
             component.parse().unwrap(),
@@ -31,7 +31,7 @@ impl World {
         )
     }
 
-    fn config_at(&self, component: StorageComponentType, url: &str) -> RootConfig {
+    pub(in crate::root) fn config_at(&self, component: StorageComponentType, url: &str) -> RootConfig {
         let url = StorageUrl::parse(url).unwrap();
         RootConfig {
             component,
@@ -42,22 +42,22 @@ impl World {
         }
     }
 
-    async fn open(&self, names: &[&str]) -> Result<Roots> {
+    pub(in crate::root) async fn open(&self, names: &[&str]) -> Result<Roots> {
         Roots::open(names.iter().map(|name| self.config(name)).collect(), true).await
     }
 
-    async fn refused(&self, names: &[&str], part: &str) {
+    pub(in crate::root) async fn refused(&self, names: &[&str], part: &str) {
         match self.open(names).await {
             Err(Error::Config(message)) => assert!(message.contains(part), "{message}"),
             other => panic!("{other:?}"),
         }
     }
 
-    fn rename(&self, from: &str, to: &str) {
+    pub(in crate::root) fn rename(&self, from: &str, to: &str) {
         std::fs::rename(self.path(from), self.path(to)).unwrap();
     }
 
-    fn entries(&self, name: &str) -> usize {
+    pub(in crate::root) fn entries(&self, name: &str) -> usize {
         std::fs::read_dir(self.path(name)).unwrap().count()
     }
 }
@@ -72,7 +72,7 @@ fn ids(roots: &Roots) -> Vec<(String, RootId)> {
     ids
 }
 
-fn state_of(roots: &Roots, position: usize) -> RootState {
+pub(in crate::root) fn state_of(roots: &Roots, position: usize) -> RootState {
     roots.all()[position].state()
 }
 
@@ -169,7 +169,7 @@ async fn e10_an_unmounted_disk_is_offline_nothing_is_written_and_it_comes_back_w
     );
     let used = HashSet::from([root.id()]);
     assert!(roots.initialise_missing(&used).await.unwrap().is_empty());
-    assert!(roots.probe().await.unwrap().is_empty());
+    assert!(roots.probe().await.is_empty());
     let error = root.write_atomic("x", "x".into()).await.unwrap_err();
     assert!(
         error.to_string().contains(root.url()) && error.to_string().contains("is the disk mounted"),
@@ -179,9 +179,12 @@ async fn e10_an_unmounted_disk_is_offline_nothing_is_written_and_it_comes_back_w
     assert_eq!(state_of(&roots, 0), RootState::Online);
 
     mount(&world, "wal2");
-    let back = roots.probe().await.unwrap();
+    let back = roots.probe().await;
     assert_eq!(back.iter().map(|root| root.id()).collect::<Vec<_>>(), [root.id()]);
     root.write_atomic("x", "x".into()).await.unwrap();
+    assert_eq!(root.state(), RootState::Suspect, "one good probe can be luck");
+    assert!(roots.probe().await.is_empty(), "it is back already");
+    assert_eq!((root.state(), root.reason()), (RootState::Online, None));
     // It is locked again.
     assert!(proximadb_store::RootLock::acquire(&world.path("wal2")).is_err());
 }
@@ -286,7 +289,7 @@ async fn the_first_start_needs_every_root_and_later_ones_do_not() {
     assert!(matches!(state_of(&roots, 1), RootState::Offline { .. }));
     // Seen at last: it has no identity, so it could be anything; a restart decides.
     std::fs::remove_file(world.path("wal2")).unwrap();
-    assert!(roots.probe().await.unwrap().is_empty());
+    assert!(roots.probe().await.is_empty());
     assert!(!world.path("wal2").exists());
     drop(roots);
     let roots = world.open(&["wal1", "wal2"]).await.unwrap();
@@ -348,17 +351,27 @@ async fn k3_a_failure_changes_the_state_of_its_root_only_and_a_probe_heals_it() 
     assert_eq!(root.state(), RootState::Online);
     assert!(matches!(fail(enospc), Error::StorageFull { url, .. } if url == root.url()));
     assert_eq!(root.state(), RootState::ReadOnly);
+    assert!(
+        root.reason().unwrap().contains("a/b: no space left"),
+        "{:?}",
+        root.reason()
+    );
+    assert_eq!(root.last_error().unwrap().message, root.reason().unwrap());
     assert!(!root.accepts_placements());
     assert!(
         root.available().is_ok(),
         "writes are tried, so that space that returns is noticed"
     );
-    roots.probe().await.unwrap();
-    assert_eq!(root.state(), RootState::Online);
+    roots.probe().await;
+    assert_eq!(root.state(), RootState::Suspect);
+    roots.probe().await;
+    assert_eq!((root.state(), root.reason()), (RootState::Online, None));
     assert!(matches!(fail(eio), Error::RootUnavailable { .. }));
     assert_eq!(root.state(), RootState::Suspect);
-    roots.probe().await.unwrap();
-    assert_eq!(root.state(), RootState::Online);
+    roots.probe().await;
+    assert_eq!(root.state(), RootState::Suspect);
+    roots.probe().await;
+    assert_eq!((root.state(), root.reason()), (RootState::Online, None));
     assert_eq!(state_of(&roots, 1), RootState::Online);
 }
 

@@ -3,8 +3,8 @@
 use apache_avro::types::Value;
 use proptest::prelude::*;
 
-use super::super::block::{FrameBuffer, Header, Step, step};
-use super::super::codec::{Input, PayloadTexts, decode_entry, encode_entry, size_bound};
+use super::super::block::{FORMAT_VERSION, FrameBuffer, Header, Step, SyncMarker, step};
+use super::super::codec::{PayloadTexts, codec};
 use super::*;
 
 fn operations() -> impl Strategy<Value = Vec<Operation>> {
@@ -28,32 +28,54 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
     prop::collection::vec(prop_oneof![4 => upsert, 1 => id.prop_map(Operation::Delete)], 1..12)
 }
 
-fn header(first_seq: Seq) -> Header {
+fn header(format: WalFormat, first_seq: Seq) -> Header {
     Header {
+        format,
+        version: FORMAT_VERSION,
         description: format!(r#"{{"id":"{COLLECTION}"}}"#),
         shard: "000".into(),
         first_seq,
         previous_seq: first_seq - 1,
+        acknowledged: first_seq - 1,
+        lanes: 1,
         marker: *b"a sync marker 16",
     }
 }
 
+/// The bytes of one block.
+pub(super) fn block(
+    format: WalFormat,
+    first: Seq,
+    operations: &[Operation],
+    mark: Seq,
+    marker: &SyncMarker,
+) -> Vec<u8> {
+    let codec = codec(format);
+    let mut frame = FrameBuffer::reusing(Vec::new());
+    let payloads = PayloadTexts::of(operations).unwrap();
+    for ((seq, operation), payload) in (first..).zip(operations).zip(payloads.iter()) {
+        codec
+            .put_entry(frame.entries_mut(), seq == first, seq, operation, payload)
+            .unwrap();
+    }
+    let bound = payloads.len()
+        + operations
+            .iter()
+            .map(|operation| codec.entry_bound(operation))
+            .sum::<usize>();
+    assert!(frame.raw_len() <= bound, "{} > {bound}", frame.raw_len());
+    frame.seal(codec, operations.len(), mark, marker).bytes().to_vec()
+}
+
 /// A file of these blocks, and the offset after its header and after each block.
-fn file_of(first: Seq, blocks: &[Vec<Operation>]) -> (Vec<u8>, Vec<usize>) {
-    let header = header(first);
+fn file_of(format: WalFormat, first: Seq, blocks: &[Vec<Operation>]) -> (Vec<u8>, Vec<usize>) {
+    let header = header(format, first);
     let mut bytes = header.encode();
     let mut ends = vec![bytes.len()];
     let mut seq = first;
     for operations in blocks {
-        let mut frame = FrameBuffer::reusing(Vec::new());
-        let payloads = PayloadTexts::of(operations).unwrap();
-        for (operation, payload) in operations.iter().zip(payloads.iter()) {
-            encode_entry(frame.entries_mut(), seq, operation, payload);
-            seq += 1;
-        }
-        let bound = payloads.len() + operations.iter().map(size_bound).sum::<usize>();
-        assert!(frame.raw_len() <= bound, "{} > {bound}", frame.raw_len());
-        bytes.extend_from_slice(frame.seal(operations.len(), &header.marker));
+        bytes.extend_from_slice(&block(format, seq, operations, seq - 1, &header.marker));
+        seq += operations.len() as u64;
         ends.push(bytes.len());
     }
     (bytes, ends)
@@ -69,10 +91,14 @@ fn small_blocks() -> Vec<Vec<Operation>> {
     vec![vec![upsert(1), delete(2)], vec![upsert(3)], vec![upsert(4), upsert(5)]]
 }
 
+fn formats() -> impl Strategy<Value = WalFormat> {
+    prop::sample::select(WalFormat::ALL.to_vec())
+}
+
 proptest! {
     #[test]
-    fn f1_what_is_encoded_is_decoded(blocks in prop::collection::vec(operations(), 0..5), first in 1_u64..1 << 62) {
-        let (bytes, _) = file_of(first, &blocks);
+    fn f1_f2_what_is_encoded_is_decoded(format in formats(), blocks in prop::collection::vec(operations(), 0..5), first in 1_u64..1 << 62) {
+        let (bytes, _) = file_of(format, first, &blocks);
         let (entries, summary) = read(&bytes).unwrap();
         let expected: Entries = (first..).zip(blocks.iter().flatten().cloned()).collect();
         prop_assert_eq!(entries, expected);
@@ -83,18 +109,22 @@ proptest! {
     #[test]
     fn f8_bytes_from_a_disk_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let _ = read(&bytes);
-        let _ = decode_entry(&mut Input::new(&bytes));
-        let mut file = header(1).encode();
-        file.extend_from_slice(&bytes);
-        let _ = read(&file);
+        for format in WalFormat::ALL {
+            let _ = codec(format).entries(FORMAT_VERSION, &bytes);
+            let _ = codec(format).header(&bytes);
+            let mut file = header(format, 1).encode();
+            file.extend_from_slice(&bytes);
+            let _ = read(&file);
+        }
     }
 
     #[test]
     fn f8_flipped_bytes_never_panic_and_never_change_an_entry(
+        format in formats(),
         flips in prop::collection::vec((any::<prop::sample::Index>(), 1_u8..), 1..6),
         blocks in prop::collection::vec(operations(), 1..4),
     ) {
-        let (mut bytes, _) = file_of(1, &blocks);
+        let (mut bytes, _) = file_of(format, 1, &blocks);
         for (at, bits) in flips {
             let at = at.index(bytes.len());
             bytes[at] ^= bits;
@@ -107,7 +137,7 @@ proptest! {
 }
 
 /// The entry as a stock reader must show it.
-fn as_avro(seq: Seq, operation: &Operation) -> Value {
+fn as_avro(acknowledged: Seq, seq: Seq, operation: &Operation) -> Value {
     let (index, symbol, vectors, payload) = match operation {
         Operation::Upsert(point) => {
             let floats = |vector: &[f32]| Value::Array(vector.iter().map(|value| Value::Float(*value)).collect());
@@ -121,6 +151,7 @@ fn as_avro(seq: Seq, operation: &Operation) -> Value {
         Operation::Delete(_) => (1, "DELETE", std::collections::HashMap::new(), String::new()),
     };
     Value::Record(vec![
+        ("acknowledged".into(), Value::Long(acknowledged as i64)),
         ("seq".into(), Value::Long(seq as i64)),
         ("op".into(), Value::Enum(index, symbol.into())),
         ("id".into(), Value::String(operation.id().to_string())),
@@ -131,7 +162,7 @@ fn as_avro(seq: Seq, operation: &Operation) -> Value {
 
 #[tokio::test]
 async fn f1_a_stock_avro_reader_reads_every_value_of_a_sealed_file() {
-    let place = Place::new();
+    let place = Place::new().await;
     let (wal, _) = place.open(0).await.unwrap();
     for id in 0..30 {
         wal.append(vec![upsert(id), delete(id / 2)]).await.unwrap();
@@ -144,112 +175,126 @@ async fn f1_a_stock_avro_reader_reads_every_value_of_a_sealed_file() {
     let applied = place.applied.lock().clone();
     assert_eq!(values.len(), 60);
     for (value, (seq, operation)) in values.iter().zip(&applied) {
-        assert_eq!(*value, as_avro(*seq, operation));
+        // Each call was a block of two operations, and the first of them says what was durable before it.
+        let acknowledged = if seq % 2 == 1 { seq - 1 } else { 0 };
+        assert_eq!(*value, as_avro(acknowledged, *seq, operation));
     }
 }
 
 #[test]
 fn f8_a_file_cut_at_every_byte_keeps_exactly_its_complete_blocks() {
-    let (bytes, ends) = file_of(1, &small_blocks());
-    let whole = read(&bytes).unwrap().0;
-    for cut in ends[0]..=bytes.len() {
-        let complete = ends.iter().filter(|end| **end <= cut).count() - 1;
-        let entries = small_blocks().iter().take(complete).map(Vec::len).sum::<usize>();
-        let (found, summary) = read(&bytes[..cut]).unwrap_or_else(|error| panic!("cut at {cut}: {error}"));
-        assert_eq!(found, whole[..entries], "cut at {cut}");
-        assert_eq!(summary.valid_bytes as usize, ends[complete], "cut at {cut}");
-        assert_eq!(summary.end == FileEnd::Complete, cut == ends[complete], "cut at {cut}");
-        // The same with the zeros that were written ahead.
-        let mut zeroed = bytes[..cut].to_vec();
-        zeroed.resize(bytes.len() + 1000, 0);
-        let (found, summary) = read(&zeroed).unwrap_or_else(|error| panic!("zeros from {cut}: {error}"));
-        // A block that ends in zero bytes is complete with them.
-        assert!(
-            found.len() >= entries && found == whole[..found.len()],
-            "zeros from {cut}"
-        );
-        assert!(summary.valid_bytes as usize >= ends[complete]);
+    for format in WalFormat::ALL {
+        let (bytes, ends) = file_of(format, 1, &small_blocks());
+        let whole = read(&bytes).unwrap().0;
+        for cut in ends[0]..=bytes.len() {
+            let complete = ends.iter().filter(|end| **end <= cut).count() - 1;
+            let entries = small_blocks().iter().take(complete).map(Vec::len).sum::<usize>();
+            let (found, summary) = read(&bytes[..cut]).unwrap_or_else(|error| panic!("cut at {cut}: {error}"));
+            assert_eq!(found, whole[..entries], "cut at {cut}");
+            assert_eq!(summary.valid_bytes as usize, ends[complete], "cut at {cut}");
+            assert_eq!(summary.end == FileEnd::Complete, cut == ends[complete], "cut at {cut}");
+            // The same with the zeros that were written ahead.
+            let mut zeroed = bytes[..cut].to_vec();
+            zeroed.resize(bytes.len() + 1000, 0);
+            let (found, summary) = read(&zeroed).unwrap_or_else(|error| panic!("zeros from {cut}: {error}"));
+            // A block that ends in zero bytes is complete with them.
+            assert!(
+                found.len() >= entries && found == whole[..found.len()],
+                "zeros from {cut}"
+            );
+            assert!(summary.valid_bytes as usize >= ends[complete]);
+        }
     }
 }
 
 #[test]
 fn f8_any_lost_part_of_the_last_block_is_a_torn_tail() {
-    // A disk may write the sectors of a block in any order: any range of it may still be the zeros from before.
-    let (bytes, ends) = file_of(1, &small_blocks());
-    let last = ends[2]..ends[3];
-    for from in last.clone() {
-        for to in from + 1..=last.end {
-            let mut torn = bytes.clone();
-            torn[from..to].fill(0);
-            torn.resize(torn.len() + 100, 0);
-            let (found, _) = read(&torn).unwrap_or_else(|error| panic!("{from}..{to}: {error}"));
-            assert!(found.len() == 3 || torn[..bytes.len()] == bytes[..], "{from}..{to}");
+    for format in WalFormat::ALL {
+        // A disk may write the sectors of a block in any order: any range of it may still be the zeros from before.
+        let (bytes, ends) = file_of(format, 1, &small_blocks());
+        let last = ends[2]..ends[3];
+        for from in last.clone() {
+            for to in from + 1..=last.end {
+                let mut torn = bytes.clone();
+                torn[from..to].fill(0);
+                torn.resize(torn.len() + 100, 0);
+                let (found, _) = read(&torn).unwrap_or_else(|error| panic!("{from}..{to}: {error}"));
+                assert!(found.len() == 3 || torn[..bytes.len()] == bytes[..], "{from}..{to}");
+            }
         }
     }
 }
 
 #[test]
 fn f8_damage_at_any_byte_before_the_last_block_is_corruption_at_its_block() {
-    let (bytes, ends) = file_of(1, &small_blocks());
-    for at in 0..ends[2] {
-        for bits in [0x01, 0x80, 0xff] {
-            let mut damaged = bytes.clone();
-            damaged[at] ^= bits;
-            let Err(Error::Corruption(message)) = read(&damaged) else {
-                panic!("{at} ^ {bits} was not noticed")
-            };
-            let block = ends.iter().copied().filter(|end| *end <= at).max().unwrap_or(0);
-            assert!(
-                message.contains(&format!("the file at offset {block}:")),
-                "{at} ^ {bits}: {message}"
-            );
+    for format in WalFormat::ALL {
+        let (bytes, ends) = file_of(format, 1, &small_blocks());
+        for at in 0..ends[2] {
+            for bits in [0x01, 0x80, 0xff] {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= bits;
+                let Err(Error::Corruption(message)) = read(&damaged) else {
+                    panic!("{at} ^ {bits} was not noticed")
+                };
+                let block = ends.iter().copied().filter(|end| *end <= at).max().unwrap_or(0);
+                assert!(
+                    message.contains(&format!("the file at offset {block}:")),
+                    "{at} ^ {bits}: {message}"
+                );
+            }
         }
-    }
-    for at in ends[2]..ends[3] {
-        let mut damaged = bytes.clone();
-        damaged[at] ^= 0x01;
-        // In the last block damage looks like a torn write, unless only the number of entries is wrong.
-        assert!(read(&damaged).is_err() || read(&damaged).unwrap().0.len() == 3, "{at}");
+        for at in ends[2]..ends[3] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x01;
+            // In the last block damage looks like a torn write, unless only the number of entries is wrong.
+            assert!(read(&damaged).is_err() || read(&damaged).unwrap().0.len() == 3, "{at}");
+        }
     }
 }
 
 #[test]
 fn f8_two_lost_blocks_are_corruption_not_a_torn_tail() {
-    // The last block is unreadable, but it was begun: so the one before it had been synced.
-    let (mut bytes, ends) = file_of(1, &small_blocks());
-    bytes[ends[1] + 20] ^= 1;
-    bytes[ends[2] + 20] ^= 1;
-    assert!(matches!(read(&bytes), Err(Error::Corruption(_))));
+    for format in WalFormat::ALL {
+        // The last block is unreadable, but it was begun: so the one before it had been synced.
+        let (mut bytes, ends) = file_of(format, 1, &small_blocks());
+        bytes[ends[1] + 20] ^= 1;
+        bytes[ends[2] + 20] ^= 1;
+        assert!(matches!(read(&bytes), Err(Error::Corruption(_))));
+    }
 }
 
 #[test]
 fn a_block_with_a_right_checksum_and_wrong_numbers_is_corruption() {
-    let (mut bytes, _) = file_of(1, &small_blocks());
-    let (other, ends) = file_of(7, &small_blocks());
-    bytes.extend_from_slice(&other[ends[0]..ends[1]]);
-    let error = read(&bytes).unwrap_err();
-    assert!(
-        error.to_string().contains("entry 7 stands where entry 6 belongs"),
-        "{error}"
-    );
+    for format in WalFormat::ALL {
+        let (mut bytes, _) = file_of(format, 1, &small_blocks());
+        let (other, ends) = file_of(format, 7, &small_blocks());
+        bytes.extend_from_slice(&other[ends[0]..ends[1]]);
+        let error = read(&bytes).unwrap_err();
+        assert!(
+            error.to_string().contains("entry 7 stands where entry 6 belongs"),
+            "{error}"
+        );
+    }
 }
 
 #[test]
 fn a_file_of_another_version_is_refused_by_name() {
-    let mut bytes = header(1).encode();
+    let mut bytes = header(WalFormat::Avro, 1).encode();
     let at = bytes
         .windows(24)
         .position(|window| window == b"proximadb.format_version")
         .unwrap()
         + 25;
-    assert_eq!(bytes[at], b'1');
-    bytes[at] = b'2';
+    assert_eq!(bytes[at], b'2');
+    bytes[at] = b'3';
     assert!(matches!(read(&bytes), Err(Error::Corruption(_))));
 }
 
 #[test]
 fn the_end_of_a_file_is_no_block() {
-    let (bytes, ends) = file_of(1, &small_blocks());
-    assert!(matches!(step(&bytes, ends[0], &header(1).marker), Step::Block(_)));
-    assert!(matches!(step(&bytes, bytes.len(), &header(1).marker), Step::End));
+    for format in WalFormat::ALL {
+        let (bytes, ends) = file_of(format, 1, &small_blocks());
+        assert!(matches!(step(&bytes, ends[0], &header(format, 1)), Step::Block(_)));
+        assert!(matches!(step(&bytes, bytes.len(), &header(format, 1)), Step::End));
+    }
 }

@@ -1,20 +1,25 @@
-//! A tree looked at without becoming its writer: nothing is written, not even a checkpoint.
+//! A tree read without becoming its writer: nothing is written, not even a checkpoint, so a full or read-only root is
+//! read like any other.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use slatedb::config::ScanOptions;
-use slatedb::{DbReader, DbReaderMode, KeyValue};
+use slatedb::{DbIterator, DbReader, DbReaderMode, KeyValue};
 
 use super::codec::{self, Marker, StoredPoint};
 use super::fault::database_error;
 use super::files::Files;
-use super::{Lsm, READ_AHEAD, settings};
+use super::{Lsm, settings};
 use crate::error::{Error, Result};
 use crate::point::{Payload, PointId, Seq};
 use crate::root::Root;
 use crate::schema::{CollectionDescription, CollectionId};
 use crate::sealed::unseal;
+
+/// Read ahead of a scan: one request of a useful size instead of one a block.
+const READ_AHEAD: usize = 1 << 20;
 
 /// What a whole reading of a tree found.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,8 +40,9 @@ impl Lsm {
     /// # Errors
     /// [`Error::Corruption`] when there is no tree, or files are damaged; errors of the root.
     pub async fn describe(root: &Arc<Root>, collection: CollectionId, shard: &str) -> Result<CollectionDescription> {
-        let tree = Tree::open(root, collection, shard).await?;
-        let marker = tree.marker().await;
+        let directory = format!("{collection}/{shard}");
+        let tree = Tree::open(root, &directory, uncounted(root, collection)).await?;
+        let marker = tree.required_marker().await;
         tree.close().await;
         Ok(marker?.description)
     }
@@ -46,33 +52,36 @@ impl Lsm {
     /// # Errors
     /// [`Error::Corruption`] for anything damaged or missing; errors of the root.
     pub async fn verify(root: &Arc<Root>, collection: CollectionId, shard: &str) -> Result<Verified> {
-        let tree = Tree::open(root, collection, shard).await?;
+        let directory = format!("{collection}/{shard}");
+        let tree = Tree::open(root, &directory, uncounted(root, collection)).await?;
         let verified = tree.verify().await;
         tree.close().await;
         verified
     }
 }
 
-/// A reader of one tree.
-struct Tree<'a> {
-    root: &'a Arc<Root>,
-    directory: String,
+/// For readers, which change no file: there is nothing to count.
+fn uncounted(root: &Arc<Root>, collection: CollectionId) -> Files {
+    Files::new(root, collection, HashMap::new())
+}
+
+/// A reader of one tree, as it was when it was opened.
+pub(super) struct Tree<'a> {
+    root: &'a Root,
+    directory: &'a str,
     reader: DbReader,
 }
 
 impl<'a> Tree<'a> {
-    async fn open(root: &'a Arc<Root>, collection: CollectionId, shard: &str) -> Result<Self> {
+    pub(super) async fn open(root: &'a Root, directory: &'a str, files: Files) -> Result<Self> {
         root.available()?;
-        let directory = format!("{collection}/{shard}");
-        // It only reads, so there is nothing to count.
-        let files = Files::new(root, collection, HashMap::new());
-        let reader = DbReader::builder(directory.clone(), Arc::new(files))
+        let reader = DbReader::builder(directory.to_owned(), Arc::new(files))
             .with_reader_mode(DbReaderMode::FollowLatest)
             .with_options(settings::reader())
             .with_db_cache_disabled()
             .build()
             .await
-            .map_err(|error| database_error(root, &directory, &error))?;
+            .map_err(|error| database_error(root, directory, &error))?;
         Ok(Self {
             root,
             directory,
@@ -80,31 +89,49 @@ impl<'a> Tree<'a> {
         })
     }
 
-    async fn close(&self) {
+    pub(super) async fn close(&self) {
         if let Err(error) = self.reader.close().await {
             tracing::debug!(directory = self.directory, %error, "reader of an LSM tree closed");
         }
     }
 
-    async fn marker(&self) -> Result<Marker> {
+    /// What the tree says about itself; `None` while it is being created.
+    pub(super) async fn marker(&self) -> Result<Option<Marker>> {
         let found = self.reader.get(codec::MARKER).await;
-        let bytes = found
-            .map_err(|error| self.error(&error))?
-            .ok_or_else(|| self.corrupt("the tree has no marker"))?;
-        let marker = unseal(&bytes).map_err(|reason| self.corrupt(&format!("the marker: {reason}")))?;
-        check_owner(self.root, &self.directory, &marker)?;
-        Ok(marker)
+        let Some(bytes) = found.map_err(|error| self.error(&error))? else {
+            // Every commit writes one.
+            return match self.reader.manifest().last_l0_seq() {
+                0 => Ok(None),
+                _ => Err(self.corrupt("the tree has tables and no marker")),
+            };
+        };
+        let marker: Marker = unseal(&bytes).map_err(|reason| self.corrupt(&format!("the marker: {reason}")))?;
+        let owner = format!("{}/{}", marker.description.id, marker.shard);
+        if owner != self.directory {
+            return Err(self.corrupt(&format!("the tree is that of {owner}")));
+        }
+        Ok(Some(marker))
     }
 
-    async fn verify(&self) -> Result<Verified> {
+    pub(super) async fn required_marker(&self) -> Result<Marker> {
         let marker = self.marker().await?;
+        marker.ok_or_else(|| self.corrupt("the tree has no marker"))
+    }
+
+    /// The rows with these keys, in order.
+    pub(super) async fn scan(&self, keys: Range<[u8; 1]>) -> Result<DbIterator> {
         let options = ScanOptions {
             read_ahead_bytes: READ_AHEAD,
             cache_blocks: false,
             ..Default::default()
         };
-        let scan = self.reader.scan_with_options::<std::ops::RangeFull>(.., &options).await;
-        let mut entries = scan.map_err(|error| self.error(&error))?;
+        let scan = self.reader.scan_with_options(keys, &options).await;
+        scan.map_err(|error| self.error(&error))
+    }
+
+    async fn verify(&self) -> Result<Verified> {
+        let marker = self.required_marker().await?;
+        let mut entries = self.scan([u8::MIN]..[u8::MAX]).await?;
         let mut rows = 0;
         while let Some(entry) = entries.next().await.map_err(|error| self.error(&error))? {
             if entry.key == codec::MARKER {
@@ -126,25 +153,13 @@ impl<'a> Tree<'a> {
         })
     }
 
-    fn error(&self, error: &slatedb::Error) -> Error {
-        database_error(self.root, &self.directory, error)
+    pub(super) fn error(&self, error: &slatedb::Error) -> Error {
+        database_error(self.root, self.directory, error)
     }
 
-    fn corrupt(&self, reason: &str) -> Error {
-        Error::Corruption(format!("{}/{}: {reason}", self.root.url(), self.directory))
+    pub(super) fn corrupt(&self, reason: &str) -> Error {
+        Error::Corruption(format!("{}/{}: LSM tree: {reason}", self.root.url(), self.directory))
     }
-}
-
-/// The tree must be that of its directory.
-pub(super) fn check_owner(root: &Root, directory: &str, marker: &Marker) -> Result<()> {
-    let owner = format!("{}/{}", marker.description.id, marker.shard);
-    if owner != directory {
-        let url = root.url();
-        return Err(Error::Corruption(format!(
-            "{url}/{directory}: the LSM tree is that of {owner}"
-        )));
-    }
-    Ok(())
 }
 
 /// Id and value of a row, or what is wrong with it.

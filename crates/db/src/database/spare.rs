@@ -1,0 +1,122 @@
+//! Where a log goes on when its root fails, and how it comes back.
+//!
+//! Invariant: the record names a root before the log writes there, and names it as long as it may hold a file.
+
+use std::sync::Arc;
+
+use super::Database;
+use super::entry::Entry;
+use crate::error::{Error, Result};
+use crate::metadata::CollectionRecord;
+use crate::placement::Placement;
+use crate::root::{Root, RootId, StorageComponentType};
+use crate::wal::Spare;
+
+impl Database {
+    /// Answers an open log whose root fails.
+    pub(super) fn spare(self: &Arc<Self>, entry: &Arc<Entry>) -> Spare {
+        let (database, entry) = (Arc::downgrade(self), Arc::downgrade(entry));
+        Arc::new(move |failed, error| {
+            let (database, entry) = (database.upgrade(), entry.upgrade());
+            Box::pin(async move {
+                match (database, entry) {
+                    (Some(database), Some(entry)) => database.spare_root(&entry, failed, error).await,
+                    _ => Err(error),
+                }
+            })
+        })
+    }
+
+    /// The root with the fewest logs that takes new ones, named in the record. No policy is asked: a log on an unwanted
+    /// device is better than none, and it comes back.
+    async fn spare_root(&self, entry: &Entry, failed: RootId, error: Error) -> Result<Arc<Root>> {
+        if let Ok(root) = self.roots.by_id(failed) {
+            root.note_failure(&error);
+        }
+        let assigned = self.assignments.get_assignment_stats();
+        let logs = |root: &Root| {
+            let of_component = assigned.components.get(&StorageComponentType::Wal);
+            of_component
+                .and_then(|stats| stats.roots.get(&root.id()).copied())
+                .unwrap_or(0)
+        };
+        let candidates = self.roots.of_component(StorageComponentType::Wal).into_iter();
+        let candidates =
+            candidates.filter(|root| root.id() != failed && root.accepts_placements() && root.fs().is_local());
+        let Some(root) = candidates.min_by_key(|root| (logs(root), root.index())) else {
+            return Err(error);
+        };
+        let id = root.id();
+        entry.promised.lock().insert(id);
+        let name = entry.record.read().description.name.clone();
+        let name_it = move |record: &mut CollectionRecord| {
+            let placement = log_placement(record)?;
+            if !placement.all_roots().contains(&id) {
+                placement.also.push(id);
+            }
+            Ok(())
+        };
+        self.change_record(entry, name_it).await?;
+        self.failovers.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        tracing::warn!(collection = name, to = root.url(), %error, "the log goes on at another root");
+        Ok(root)
+    }
+
+    /// Brings logs back to their homes once these are well, and forgets the roots that they have left.
+    pub(super) async fn bring_logs_home(self: &Arc<Self>) {
+        let entries: Vec<Arc<Entry>> = self.catalog.read().values().cloned().collect();
+        for entry in entries {
+            let record = entry.record.read().clone();
+            let Some(placement) = record.placement.get(&StorageComponentType::Wal) else {
+                continue;
+            };
+            if !placement.affinity || placement.moving.is_some() || placement.also.is_empty() {
+                continue;
+            }
+            if let Err(error) = self.bring_log_home(&entry, placement).await {
+                tracing::warn!(collection = record.description.name, %error, "a log stays where it is for now");
+            }
+        }
+    }
+
+    async fn bring_log_home(self: &Arc<Self>, entry: &Arc<Entry>, placement: &Placement) -> Result<()> {
+        let home = placement
+            .roots
+            .first()
+            .map(|home| self.roots.by_id(*home))
+            .transpose()?;
+        if !home.is_some_and(|home| home.accepts_placements()) {
+            return Ok(());
+        }
+        let collection = self.open_entry(entry).await?;
+        let away = |roots: &[RootId]| roots.iter().any(|root| !placement.roots.contains(root));
+        if away(&collection.shard().log_roots()) {
+            collection.shard().return_log().await?;
+        }
+        let in_use = collection.shard().log_roots();
+        let promised = {
+            let mut promised = entry.promised.lock();
+            promised.retain(|root| !in_use.contains(root));
+            promised.clone()
+        };
+        let forget = move |record: &mut CollectionRecord| {
+            let placement = log_placement(record)?;
+            placement
+                .also
+                .retain(|root| in_use.contains(root) || promised.contains(root));
+            Ok(())
+        };
+        let wanted = entry.record.read().placement.get(&StorageComponentType::Wal).cloned();
+        let mut after = entry.record.read().clone();
+        forget(&mut after)?;
+        if after.placement.get(&StorageComponentType::Wal) != wanted.as_ref() {
+            self.change_record(entry, forget).await?;
+        }
+        Ok(())
+    }
+}
+
+fn log_placement(record: &mut CollectionRecord) -> Result<&mut Placement> {
+    let missing = || Error::Corruption("the record names no root of the log".to_owned());
+    record.placement.get_mut(&StorageComponentType::Wal).ok_or_else(missing)
+}
