@@ -116,7 +116,7 @@ impl Database {
     ///
     /// # Errors
     /// [`Error::NotFound`]; errors of opening the collection.
-    pub async fn cluster_report(&self, name: &str) -> Result<Vec<ClusterReport>> {
+    pub async fn cluster_report(self: &Arc<Self>, name: &str) -> Result<Vec<ClusterReport>> {
         let collection = self.collection(name).await?;
         let id = collection.description().id;
         let usage = self.usage(Duration::ZERO).await;
