@@ -41,6 +41,8 @@ pub use report::{AssignmentReport, OperationReport, RootReport};
 
 /// How often roots that are not online are looked at: a disk that was mounted again serves within this time.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+/// How often the copies of index files are looked after.
+const REPAIR_INTERVAL: Duration = Duration::from_secs(30);
 /// How often further moves off drained roots are begun.
 const UPKEEP_INTERVAL: Duration = Duration::from_millis(200);
 /// How old the measured usage of the roots may be when a new collection is placed by it.
@@ -307,7 +309,7 @@ impl Database {
 
 /// Looks after the roots for as long as the database lives: those that are not online, and those that are drained.
 async fn look_after_roots(database: Weak<Database>) {
-    let mut probed = Instant::now();
+    let (mut probed, mut repaired) = (Instant::now(), Instant::now());
     loop {
         tokio::time::sleep(UPKEEP_INTERVAL).await;
         let Some(database) = database.upgrade() else { return };
@@ -324,6 +326,10 @@ async fn look_after_roots(database: Weak<Database>) {
             database.readmit().await;
         }
         database.repair_records().await;
+        if repaired.elapsed() >= REPAIR_INTERVAL {
+            repaired = Instant::now();
+            database.repair_indexes().await;
+        }
     }
 }
 
@@ -342,18 +348,23 @@ pub fn root_configs(config: &Config) -> Result<Vec<RootConfig>> {
     let mut roots = Vec::new();
     for (component, section) in component_configs(config) {
         for url in &section.urls {
-            let of_url = config.storage.for_url(url);
-            let url = StorageUrl::parse(url).map_err(|error| Error::Config(error.to_string()))?;
-            roots.push(RootConfig {
-                component,
-                url,
-                options: of_url.options,
-                tags: of_url.tags,
-                weight: of_url.weight,
-            });
+            roots.push(root_config(config, component, url)?);
         }
     }
     Ok(roots)
+}
+
+/// A root with what the configuration says of its URL.
+fn root_config(config: &Config, component: StorageComponentType, url: &str) -> Result<RootConfig> {
+    let of_url = config.storage.for_url(url);
+    let url = StorageUrl::parse(url).map_err(|error| Error::Config(error.to_string()))?;
+    Ok(RootConfig {
+        component,
+        url,
+        options: of_url.options,
+        tags: of_url.tags,
+        weight: of_url.weight,
+    })
 }
 
 fn missing(name: &str) -> Error {

@@ -243,11 +243,6 @@ impl Database {
             Ok(())
         })
         .await?;
-        if component == StorageComponentType::Metadata {
-            // Every home has the version that does not name the old root any more.
-            let directory = entry.record.read().description.id.to_string();
-            self.roots.by_id(moving.from)?.delete_dir(&directory).await?;
-        }
         Ok(())
     }
 }

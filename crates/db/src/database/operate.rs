@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Database;
 use super::entry::Entry;
+use super::{Database, root_config};
 use crate::discovery::Discovery;
 use crate::error::{Error, Result};
+use crate::metadata::CollectionRecord;
 use crate::moves::{PlannedMove, Unit, plan_drain, plan_rebalance};
 use crate::placement::Placement;
 use crate::root::{Root, RootId, RootState, StorageComponentType, Usage};
@@ -117,8 +118,7 @@ impl Database {
                 root.url()
             )));
         }
-        root.set_state(RootState::Draining);
-        Ok(())
+        self.roots.set_draining(id, true).await
     }
 
     /// Ends a drain: the root takes files again. Moves that have begun are finished.
@@ -126,8 +126,8 @@ impl Database {
     /// # Errors
     /// [`Error::NotFound`] for an unknown root.
     pub async fn resume_root(&self, id: RootId) -> Result<()> {
-        self.known_root(id)?.set_state(RootState::Online);
-        Ok(())
+        self.known_root(id)?;
+        self.roots.set_draining(id, false).await
     }
 
     /// Takes a further root into service while the database runs; tags and weight are those that the configuration has for
@@ -135,10 +135,38 @@ impl Database {
     ///
     /// # Errors
     /// [`Error::Config`] or [`Error::InvalidInput`] for a URL that cannot be a root of `component`; errors of the roots.
-    pub async fn add_root(&self, component: StorageComponentType, url: &str) -> Result<RootId> {
-        Err(Error::Internal(format!(
-            "adding {component} root {url}: not merged yet"
-        )))
+    pub async fn add_root(self: &Arc<Self>, component: StorageComponentType, url: &str) -> Result<RootId> {
+        let _one_change_at_a_time = self.change().await?;
+        let root = self.roots.add(root_config(&self.config, component, url)?).await?;
+        let entries: Vec<Arc<Entry>> = self.catalog.read().values().cloned().collect();
+        for entry in entries.iter().filter(|entry| entry.unavailable.is_none()) {
+            if let Err(error) = self.stripe_over(entry, &root).await {
+                tracing::warn!(root = root.url(), %error, "a striped collection does not use the new root yet");
+            }
+        }
+        Ok(root.id())
+    }
+
+    /// Lets a collection whose files are shared out over the roots of a component use one more.
+    async fn stripe_over(self: &Arc<Self>, entry: &Arc<Entry>, root: &Root) -> Result<()> {
+        let (component, id) = (root.component(), root.id());
+        let striped = |placement: &Placement| !placement.affinity && !placement.also.is_empty();
+        if !entry.record.read().placement.get(&component).is_some_and(striped) {
+            return Ok(());
+        }
+        let widen = move |record: &mut CollectionRecord| {
+            if let Some(placement) = record.placement.get_mut(&component)
+                && !placement.all_roots().contains(&id)
+            {
+                placement.also.push(id);
+            }
+            Ok(())
+        };
+        self.change_record(entry, widen).await?;
+        if component == StorageComponentType::Wal {
+            self.open_entry(entry).await?.shard().return_log().await?;
+        }
+        Ok(())
     }
 
     /// Takes an empty root out of service for good.
@@ -146,6 +174,7 @@ impl Database {
     /// # Errors
     /// [`Error::NotFound`] for an unknown root, [`Error::InvalidInput`] with the residents while anything lives on it.
     pub async fn remove_root(&self, id: RootId) -> Result<()> {
+        let _one_change_at_a_time = self.change().await?;
         let root = self.known_root(id)?;
         let residents = self.residents(&root);
         if !residents.is_empty() {
@@ -157,7 +186,7 @@ impl Database {
                 shortened(&residents)
             )));
         }
-        Err(Error::Internal(format!("removing root {}: not merged yet", root.url())))
+        self.roots.remove(id).await
     }
 
     /// The name of a collection.

@@ -143,6 +143,13 @@ impl Database {
         }
     }
 
+    /// Brings back missing copies of index files of open collections.
+    pub(super) async fn repair_indexes(&self) {
+        for (_, collection) in self.open_collections().await {
+            collection.shard().repair_indexes().await;
+        }
+    }
+
     /// Deletes the files of a collection whose record says `dropping`, then the record.
     pub(super) async fn finish_drop(&self, record: &CollectionRecord) -> Result<()> {
         let id = record.description.id;
@@ -305,7 +312,8 @@ fn homes(record: &CollectionRecord) -> impl Iterator<Item = RootId> {
 fn report_strays(record: &CollectionRecord, discovery: &Discovery) {
     for (component, placement) in &record.placement {
         for (root, id, files) in discovery.of_component(*component) {
-            if id == record.description.id && !placement.all_roots().contains(&root.id()) {
+            let is_home = placement.all_roots().contains(&root.id()) || record.lineage.stand_ins.contains(&root.id());
+            if id == record.description.id && !is_home {
                 tracing::error!(collection = %id, %component, root = root.url(), files = files.len(), "files outside of the collection's home; the record decides, they are not used");
             }
         }
