@@ -6,10 +6,10 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::{delete, post};
-use proximadb_db::Database;
 use proximadb_db::database::MoveReport;
 use proximadb_db::moves::PlannedMove;
 use proximadb_db::root::{Root, RootId, StorageComponentType};
+use proximadb_db::{Database, Error};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -50,9 +50,17 @@ async fn add(State(app): State<AppState>, Json(body): Json<AddRoot>) -> Result<A
     let component = body.component()?;
     let database = app.database.clone();
     let id = app
-        .change(async move { database.add_root(component, &body.url).await })
+        .change(async move { database.add_root(component, &body.url).await.map_err(refused) })
         .await?;
     one_root(&app.database, id).await
+}
+
+/// What a start would refuse as a wrong configuration is a wrong request here.
+fn refused(error: Error) -> Error {
+    match error {
+        Error::Config(reason) => Error::InvalidInput(format!("url: {reason}")),
+        other => other,
+    }
 }
 
 async fn remove(State(app): State<AppState>, Path(id): Path<String>) -> Result<Answer, Failure> {
