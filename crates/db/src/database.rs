@@ -104,7 +104,7 @@ impl Database {
             latencies: Latencies::default(),
             changing: AsyncMutex::default(),
             records: AsyncRwLock::default(),
-            mover: mover,
+            mover,
             failovers: AtomicU64::new(0),
             closed: AtomicBool::new(false),
         });
@@ -232,7 +232,8 @@ impl Database {
     pub async fn close(&self) {
         let _one_change_at_a_time = self.changing.lock().await;
         self.closed.store(true, Ordering::Release);
-        let _no_change_of_records = self.records.write().await;
+        // Changes that began before are waited for; later ones are refused.
+        drop(self.records.write().await);
         let entries: Vec<Arc<Entry>> = self.catalog.read().values().cloned().collect();
         // At the same time, so that one root that does not answer holds up no other.
         join_all(entries.iter().map(|entry| entry.end(closed()))).await;

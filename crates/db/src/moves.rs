@@ -79,6 +79,8 @@ pub fn plan_rebalance(roots: &BTreeSet<RootId>, units: &[Unit]) -> Vec<PlannedMo
         *loads.entry(unit.root).or_default() -= load(unit);
         *loads.entry(to).or_default() += load(unit);
         plan.push(planned(unit, to));
+        // One move of a collection's component at a time: a second copy might be sent to the same root.
+        left.retain(|other| other.collection != unit.collection);
     }
     plan
 }

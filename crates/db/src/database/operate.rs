@@ -276,23 +276,22 @@ impl Database {
             root,
             bytes,
             files,
-            targets: self.targets(component, placement),
+            targets: self.targets(component, placement, root),
         })
     }
 
-    /// Where files of a placement may go: to roots that take new files and hold no other copy of the same.
-    fn targets(&self, component: StorageComponentType, placement: &Placement) -> BTreeSet<RootId> {
+    /// Where files of a placement on `from` may go: to roots that take new files and hold no other copy of the same.
+    fn targets(&self, component: StorageComponentType, placement: &Placement, from: RootId) -> BTreeSet<RootId> {
+        let copies = |root: RootId| {
+            let mut lists = std::iter::once(&placement.roots).chain(placement.types.values());
+            lists.any(|list| list.contains(&from) && list.contains(&root))
+        };
         let accepting = self
             .roots
             .of_component(component)
             .into_iter()
-            .filter(|root| root.accepts_placements());
-        let free = accepting.map(|root| root.id()).filter(|id| {
-            let has_copy = placement.roots.contains(id) || placement.types.values().flatten().any(|root| root == id);
-            // A striped component has no copies: its files may join others.
-            !has_copy || !placement.affinity
-        });
-        free.collect()
+            .filter(|root| root.id() != from && root.accepts_placements());
+        accepting.map(|root| root.id()).filter(|id| !copies(*id)).collect()
     }
 
     /// What lies, and is about to lie, on the roots of a component that take new files.

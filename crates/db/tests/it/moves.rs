@@ -120,7 +120,7 @@ impl Run {
 
     async fn delete(&mut self) {
         let ids: Vec<u64> = (0..30).map(|_| self.random.random_range(0..IDS * 10)).collect();
-        ids.iter().for_each(|id| drop(self.model.remove(id)));
+        self.model.retain(|id, _| !ids.contains(id));
         let ids = ids.into_iter().map(PointId::Num).collect();
         self.collection().await.delete(PointSelector::Ids(ids)).await.unwrap();
     }
