@@ -228,6 +228,11 @@ impl Database {
         self.budget.used()
     }
 
+    /// How often a log went on at another root since the start.
+    pub fn log_failovers(&self) -> u64 {
+        self.failovers.load(Ordering::Relaxed)
+    }
+
     /// Closes all collections: logs are cut to their true length and synced. Nothing is lost without it.
     pub async fn close(&self) {
         let _one_change_at_a_time = self.changing.lock().await;

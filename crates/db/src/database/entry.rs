@@ -59,6 +59,11 @@ impl Entry {
         }
     }
 
+    /// Directory of the collection on every root.
+    pub(super) fn directory(&self) -> String {
+        self.record.read().description.id.to_string()
+    }
+
     /// Closes the collection for good; from now on opening it fails with `reason`.
     pub(super) async fn end(&self, reason: Error) {
         let mut opened = self.opened.lock().await;

@@ -243,6 +243,13 @@ impl Database {
             Ok(())
         })
         .await?;
+        if component == StorageComponentType::Metadata {
+            // Its copies are gone, or it stands in for a home that is away; a directory without files is of no use.
+            let (root, directory) = (self.roots.by_id(moving.from)?, entry.directory());
+            if root.list(&directory).await?.is_empty() {
+                root.delete_dir(&directory).await?;
+            }
+        }
         Ok(())
     }
 }

@@ -107,15 +107,16 @@ impl Database {
     /// [`Error::NotFound`] for an unknown root, [`Error::InvalidInput`] if no other root could take its files.
     pub async fn drain_root(&self, id: RootId) -> Result<()> {
         let root = self.known_root(id)?;
-        let others = self.roots.of_component(root.component());
-        if !others
+        let component = root.component();
+        let others = self.roots.of_component(component);
+        let takes = others
             .iter()
-            .any(|other| other.id() != id && other.accepts_placements())
-        {
-            let component = root.component();
+            .any(|other| other.id() != id && other.accepts_placements());
+        let stuck = self.units(component, Some(id), &self.known_usage());
+        if !takes || stuck.iter().any(|unit| unit.targets.is_empty()) {
+            let url = root.url();
             return Err(Error::InvalidInput(format!(
-                "root {}: no other root of {component} takes files now; add one first",
-                root.url()
+                "root {url}: no other root of {component} can take what is there (each copy needs a root of its own); add one first"
             )));
         }
         self.roots.set_draining(id, true).await

@@ -226,20 +226,16 @@ pub struct CollectionWalAssignment {
     pub total_size_bytes: u64,
 }
 
-impl From<StorageAssignment> for CollectionWalAssignment {
-    fn from(assignment: StorageAssignment) -> Self {
-        assert_eq!(
-            assignment.resource_type,
-            ResourceType::Wal,
-            "only a WAL assignment has a WAL view"
-        );
-        Self {
-            collection_id: assignment.resource_id,
-            wal_directory_url: assignment.storage_url,
-            directory_index: assignment.directory_index,
-            assigned_at: assignment.assigned_at,
-            total_size_bytes: assignment.total_size_bytes,
-        }
+impl StorageAssignment {
+    /// The WAL view of an assignment; `None` for that of another component.
+    pub fn wal_view(self) -> Option<CollectionWalAssignment> {
+        (self.resource_type == ResourceType::Wal).then(|| CollectionWalAssignment {
+            collection_id: self.resource_id,
+            wal_directory_url: self.storage_url,
+            directory_index: self.directory_index,
+            assigned_at: self.assigned_at,
+            total_size_bytes: self.total_size_bytes,
+        })
     }
 }
 

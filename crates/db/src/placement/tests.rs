@@ -475,7 +475,7 @@ fn d5_the_wal_view_has_five_fields() {
     };
     let assignment = service.get_assignment(collection(0), Wal).unwrap();
     let view = StorageAssignment::views(collection(0), Wal, &assignment, root_use).remove(0);
-    let json = serde_json::to_value(CollectionWalAssignment::from(view)).unwrap();
+    let json = serde_json::to_value(view.wal_view()).unwrap();
     let expected = serde_json::json!({
         "collection_id": collection(0).to_string(), "wal_directory_url": "file:///w", "directory_index": 0,
         "assigned_at": 1000, "total_size_bytes": 9,

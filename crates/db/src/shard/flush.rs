@@ -147,7 +147,20 @@ impl Shard {
             flushed_seq: through,
             takeover: Takeover::Frozen,
         };
-        self.commit(commit).await
+        let (entries, bytes) = commit.segments.iter().fold((0, 0), |(entries, bytes), segment| {
+            (
+                entries + segment.meta.rows + segment.meta.tombstones,
+                bytes + segment.meta.bytes,
+            )
+        });
+        self.commit(commit).await?;
+        let description = self.description();
+        let home = self
+            .options
+            .homes
+            .home(component_of(description.schema.storage_engine))?;
+        tracing::info!(collection = %description.id, root = home.url(), entries, bytes, "memtable flushed");
+        Ok(())
     }
 }
 

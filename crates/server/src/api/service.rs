@@ -70,6 +70,7 @@ async fn metrics(State(app): State<AppState>) -> impl IntoResponse {
     let storage = StorageSample {
         collections: app.database.collection_names().len() as u64,
         memtable_bytes: app.database.memtable_bytes(),
+        log_failovers: app.database.log_failovers(),
         roots: storage::roots(&app.database).await,
         moves: operate::moves(&app.database),
     };

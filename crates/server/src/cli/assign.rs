@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 use proximadb_db::config::Config;
-use proximadb_db::placement::{CollectionWalAssignment, StorageAssignment};
+use proximadb_db::placement::StorageAssignment;
 use proximadb_db::root::StorageComponentType;
 use serde_json::{Value, json};
 
@@ -60,16 +60,14 @@ fn assignments(config: &Config) -> Result<Vec<Value>, Failure> {
     Ok(report["assignments"].as_array().cloned().unwrap_or_default())
 }
 
-/// The logs among the assignments, as [`CollectionWalAssignment`]s.
+/// The logs among the assignments, in their own view.
 fn wal_view(rows: Vec<Value>) -> Result<Vec<Value>, Failure> {
-    let logs = rows
-        .into_iter()
-        .filter(|row| row["component"] == StorageComponentType::Wal.name());
-    let view = |row: Value| {
+    let mut views = Vec::new();
+    for row in rows {
         let assignment: StorageAssignment = serde_json::from_value(row).map_err(|error| error.to_string())?;
-        Ok(json!(CollectionWalAssignment::from(assignment)))
-    };
-    logs.map(view).collect()
+        views.extend(assignment.wal_view().map(|view| json!(view)));
+    }
+    Ok(views)
 }
 
 /// Totals by component, and one row for each root.
