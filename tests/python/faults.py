@@ -126,10 +126,10 @@ def faultfs_binary():
     """The binary, built once."""
     if not os.path.exists("/dev/fuse") or os.geteuid() != 0:
         pytest.skip("faultfs needs /dev/fuse and root")
-    built = run("cargo", "build", "--manifest-path", REPOSITORY / "Cargo.toml", "-p", "faultfs")
+    built = run("cargo", "build", "--release", "--manifest-path", REPOSITORY / "Cargo.toml", "-p", "faultfs")
     assert built.returncode == 0, built.stderr
     target = os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")
-    return pathlib.Path(target) / "debug" / "faultfs"
+    return pathlib.Path(target) / "release" / "faultfs"
 
 
 @pytest.fixture

@@ -71,7 +71,10 @@ pub(super) fn write(text: &mut Text, storage: &StorageSample) {
     text.sample("collections_total", &[], storage.collections as f64);
     text.family("proximadb_memtable_bytes", "gauge", "Bytes of all memtables together");
     text.sample("proximadb_memtable_bytes", &[], storage.memtable_bytes as f64);
-    let (name, help) = ("proximadb_wal_failovers_total", "Logs that went on at another root because theirs failed");
+    let (name, help) = (
+        "proximadb_wal_failovers_total",
+        "Logs that went on at another root because theirs failed",
+    );
     text.family(name, "counter", help);
     text.sample(name, &[], storage.log_failovers as f64);
     write_roots(text, &storage.roots);

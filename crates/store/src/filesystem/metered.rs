@@ -30,7 +30,8 @@ impl Filesystem {
         self.error(path, error)
     }
 
-    /// Counts a request. That a file is missing, or exists already, is an answer and no error of the root.
+    /// Counts a request, which has a deadline like any other. That a file is missing, or exists already, is an answer and
+    /// no error of the root.
     async fn counted<T>(
         &self,
         op: Op,
@@ -38,7 +39,13 @@ impl Filesystem {
         bytes: impl FnOnce(&T) -> u64,
     ) -> Result<T> {
         let start = Instant::now();
-        let outcome = work.await;
+        let answered = self.bounded(REQUEST_BYTES, async { Ok(work.await) }).await;
+        let outcome = answered.unwrap_or_else(|silent| {
+            Err(Error::Generic {
+                store: STORE,
+                source: silent.into(),
+            })
+        });
         let succeeded = match &outcome {
             Ok(_) => true,
             Err(error) => matches!(
@@ -54,6 +61,11 @@ impl Filesystem {
         outcome
     }
 }
+
+/// Name of this store in errors.
+const STORE: &str = "root";
+/// No request of a library moves more bytes than this at once; decides how long it may take.
+const REQUEST_BYTES: u64 = 64 << 20;
 
 /// The store of a root with its meter.
 #[derive(Clone)]
