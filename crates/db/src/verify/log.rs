@@ -1,83 +1,85 @@
-//! The log of a shard: every block's checksum, and that no acknowledged operation is missing between or before the files.
+//! The log of a shard: every block of every file, and then the files of all roots as one sequence, by the rules of replay.
 
-use super::collection::Shelf;
-use super::{Finding, FindingKind, RESTORE, failure, read};
+use super::places::{Located, Shelf};
+use super::{Finding, FindingKind, RESTORE, failure};
+use crate::error::Error;
 use crate::point::Seq;
-use crate::schema::CollectionDescription;
-use crate::wal::{FileEnd, FileSummary, first_seq, read_log_file};
+use crate::wal::{FileEnd, FileSummary, WalFile, check_file, check_sequence, first_seq};
 
-/// Checks the files of a shard on its WAL root. Operations up to `flushed` are in segments; `None` if that is unknown.
-///
-/// The rule between files is that of replay: a hole is allowed exactly where the next header declares it.
+/// Checks the files of a shard on its WAL roots. Operations up to `flushed` are in segments; `None` if that is unknown.
 pub(super) async fn check(shelf: &Shelf<'_>, flushed: Option<Seq>, findings: &mut Vec<Finding>) {
-    // The last operation that is in segments or in the files so far.
-    let mut last = flushed;
-    // The paths are sorted, and their names are numbers of one width.
-    for (at, file) in shelf.files.iter().enumerate() {
-        let is_newest = at + 1 == shelf.files.len();
-        let Some(first) = first_seq(&file.path) else {
+    let directory = shelf.directory();
+    let (mut files, mut torn, mut sound) = (Vec::new(), Vec::new(), true);
+    for located in &shelf.files {
+        let path = &located.file.path;
+        if first_seq(path).is_none() {
             let advice = "move it away: a log with a file of another kind is not opened";
-            findings.push(shelf.finding(
-                FindingKind::Damaged,
-                &file.path,
-                "not named as a log file of this release",
-                advice,
-            ));
+            let problem = "not named as a log file of this release";
+            findings.push(located.finding(FindingKind::Damaged, problem, advice));
+            sound = false;
             continue;
+        }
+        let file = WalFile {
+            root: located.root.clone(),
+            name: path.rsplit('/').next().unwrap_or(path).to_owned(),
+            bytes: located.file.size,
         };
-        let summary = match read(&shelf.root, &file.path).await {
-            Ok(bytes) => read_log_file(&file.path, &bytes, &mut |_, _| ())
-                .map_err(|error| failure(&shelf.root, &file.path, &error))
-                .and_then(|summary| check_place(shelf, &file.path, first, summary)),
-            Err(finding) => Err(finding),
-        };
-        let summary = match summary {
-            Ok(summary) => summary,
-            Err(finding) => {
-                findings.push(finding);
-                // What the next file continues is unknown now.
-                last = None;
-                continue;
+        match check_file(&directory, &file).await {
+            Ok(summary) => torn.extend(torn_end(shelf, located, &summary)),
+            Err(error) => {
+                findings.push(failure(&located.root, path, &error));
+                sound = false;
             }
-        };
-        if let Some(last) = last.filter(|last| summary.previous_seq > *last) {
-            let (from, to) = (last + 1, summary.previous_seq);
-            let problem = format!("operations {from} to {to}, which belong before this file, are missing");
-            findings.push(shelf.finding(FindingKind::Missing, &file.path, problem, RESTORE));
         }
-        if let FileEnd::Torn { reason } = &summary.end {
-            findings.push(torn(shelf, &summary, &file.path, reason, is_newest));
-        }
-        // Numbers of operations that failed here and yet reached the disk are never used again, so no later header can
-        // name one of them as acknowledged: counting them hides no hole.
-        last = Some((summary.next_seq - 1).max(last.unwrap_or(0)));
+        files.push(file);
     }
+    // Around a file that is damaged or cannot be read, what is missing is unknown.
+    if sound && shelf.complete && !files.is_empty() {
+        let begins = files.iter().filter_map(|file| first_seq(&file.name)).min();
+        let after = flushed.unwrap_or_else(|| begins.unwrap_or(1).saturating_sub(1));
+        if let Err(error) = check_sequence(&directory, &files, after).await {
+            findings.push(lost(shelf, &error, &mut torn));
+        }
+    }
+    findings.append(&mut torn);
+}
+
+/// The finding of a sequence that is not whole. A torn tail after which acknowledged operations are missing is damage.
+fn lost(shelf: &Shelf<'_>, error: &Error, torn: &mut Vec<Finding>) -> Finding {
+    let Error::Corruption(reason) = error else {
+        return failure(&shelf.home, &shelf.directory(), error);
+    };
+    let is_named = |located: &&Located| {
+        let file = format!("{}/{}", located.root.url().trim_end_matches('/'), located.file.path);
+        reason.contains(&file)
+    };
+    let Some(named) = shelf.files.iter().find(is_named) else {
+        return shelf.finding(FindingKind::Missing, &shelf.directory(), reason.as_str(), RESTORE);
+    };
+    let before = torn.len();
+    torn.retain(|finding| (&finding.root[..], &finding.path) != (named.root.url(), &named.file.path));
+    let kind = if torn.len() < before {
+        FindingKind::Damaged
+    } else {
+        FindingKind::Missing
+    };
+    named.finding(kind, reason.as_str(), RESTORE)
 }
 
 /// A write that was cut short and a damaged newest block look the same: nothing follows either.
-fn torn(shelf: &Shelf<'_>, summary: &FileSummary, path: &str, reason: &str, is_newest: bool) -> Finding {
+fn torn_end(shelf: &Shelf<'_>, located: &Located, summary: &FileSummary) -> Option<Finding> {
+    let FileEnd::Torn { reason } = &summary.end else {
+        return None;
+    };
     let (cut, end) = (summary.bytes - summary.valid_bytes, summary.valid_bytes);
     let problem = format!("torn tail: the last {cut} bytes, from offset {end}, are no complete block ({reason})");
+    let is_newest = shelf
+        .on(located.root.id())
+        .all(|other| first_seq(&other.file.path) <= first_seq(&located.file.path));
     let advice = if is_newest {
         "after a crash nothing: it was never acknowledged, and the server cuts it when it opens the collection; after a clean stop restore the file from a backup before the next start"
     } else {
         "nothing: the next file goes on where the acknowledged operations end"
     };
-    shelf.finding(FindingKind::Information, path, problem, advice)
-}
-
-/// A copy under another name or in another collection must not be replayed.
-fn check_place(shelf: &Shelf<'_>, path: &str, first: Seq, summary: FileSummary) -> Result<FileSummary, Finding> {
-    let damaged = |problem: String| shelf.finding(FindingKind::Damaged, path, problem, RESTORE);
-    let description: CollectionDescription = serde_json::from_str(&summary.description)
-        .map_err(|error| damaged(format!("its description is not readable: {error}")))?;
-    let place = format!("{}/{}", description.id, summary.shard);
-    if place != shelf.directory() || summary.first_seq != first {
-        let problem = format!(
-            "its header says that it is the file of {place} that begins with {}",
-            summary.first_seq
-        );
-        return Err(damaged(problem));
-    }
-    Ok(summary)
+    Some(located.finding(FindingKind::Information, problem, advice))
 }

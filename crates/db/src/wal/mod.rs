@@ -49,7 +49,7 @@ use crate::point::Seq;
 use crate::root::Root;
 use crate::schema::CollectionDescription;
 
-pub use self::replay::Replay;
+pub use self::replay::{Replay, check_file, check_sequence};
 pub use self::scan::{FileEnd, FileSummary, read_log_file};
 pub use self::writer::{Apply, Spare, Wal, WalStart};
 
