@@ -104,9 +104,9 @@ async fn check_files(shelf: &Shelf<'_>, chosen: Option<&Found>, findings: &mut V
         }
         let verified = chosen.and_then(|chosen| chosen.outcome.as_ref().ok());
         if verified.is_some_and(|verified| is_unreferenced(path, verified)) {
-            let problem = "no manifest in force names it: left over by an unfinished or replaced write";
+            let problem = "no manifest in force names it: a merge has replaced it, or its commit was cut short";
             let advice = "nothing: the server deletes it after a later merge";
-            findings.push(located.finding(FindingKind::Orphan, problem, advice));
+            findings.push(located.finding(FindingKind::Information, problem, advice));
         }
     }
     damaged
