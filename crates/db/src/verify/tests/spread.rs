@@ -129,6 +129,48 @@ async fn f2_a_striped_collection_passes_and_every_flipped_byte_is_named() {
     stopped.check(&stopped.verify().await, &[]);
     assert_eq!(contents(stopped.path()), before);
     assert!(stopped.roots_with("bincode") > 1);
+    stopped.check_every_flip(&["bincode", "parquet", "json"], &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_on_one_of_several_roots_is_named() {
+    let stopped = Stopped::spread(StorageEngineKind::Viper).await;
+    for (extension, kind) in [("bincode", Missing), ("parquet", Missing), ("ivf", Incomplete)] {
+        for file in stopped.files(extension).into_iter().take(2) {
+            let kept = std::fs::read(&file).unwrap();
+            std::fs::remove_file(&file).unwrap();
+            let end = match extension {
+                "bincode" => ".bincode",
+                _ => name(&file),
+            };
+            stopped.check(&stopped.verify().await, &[(kind, end)]);
+            std::fs::write(&file, kept).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_on_another_root_than_its_manifest_says_is_an_orphan_there_and_missing_here() {
+    let stopped = Stopped::spread(StorageEngineKind::Viper).await;
+    let segment = stopped.files("parquet").remove(0);
+    let root = root_of(stopped.path(), &segment);
+    let mut others = (0..3).map(|n| stopped.path().join(format!("d{n}/viper")));
+    let other = others.find(|other| *other != root).unwrap();
+    let target = other.join(segment.strip_prefix(&root).unwrap());
+    std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+    std::fs::copy(&segment, &target).unwrap();
+    stopped.check(&stopped.verify().await, &[(Orphan, name(&segment))]);
+    std::fs::remove_file(&segment).unwrap();
+    stopped.check(
+        &stopped.verify().await,
+        &[(Orphan, name(&segment)), (Missing, name(&segment))],
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h2_a_tree_passes_every_flipped_byte_is_named_and_a_second_tree_is_a_duplicate() {
+    let stopped = Stopped::spread(StorageEngineKind::Lsm).await;
+    stopped.check(&stopped.verify().await, &[]);
     stopped.check_every_flip(&["sst", "manifest", "bincode"], &[]).await;
     let (home, elsewhere) = (stopped.home("lsm"), stopped.elsewhere("lsm"));
     copy(&home, &elsewhere);
