@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 
 import pytest
 
@@ -73,7 +74,8 @@ def mount_tmpfs(path, size):
 
 
 @pytest.mark.parametrize("component", ["wal", "viper"])
-def test_a_full_disk_hurts_only_its_collections_and_recovers(servers, tmp_path, component):
+def test_k3_a_full_disk_hurts_only_its_collections_and_recovers(servers, tmp_path, component):
+    """A log goes on at another root and comes home; segments have one home, so writes are refused once memory is short."""
     small = tmp_path / "db" / "disk0"
     if not mount_tmpfs(small, "6m"):
         pytest.skip("mounting a tmpfs needs root")
@@ -91,13 +93,21 @@ def test_a_full_disk_hurts_only_its_collections_and_recovers(servers, tmp_path, 
                 refused = (status, answer)
                 break
             acknowledged += 1
-        assert refused and refused[0] in (503, 507) and str(small) in refused[1]["status"]["error"], refused
+        log = lambda: {a["storage_url"] for a in server.ok("GET", "/storage/assignments?collection=full&component=wal")["assignments"]}
+        if component == "wal":
+            assert refused is None and log() == set(urls["wal"]), (refused, log())
+        else:
+            assert refused and refused[0] in (503, 507) and str(small) in refused[1]["status"]["error"], refused
         assert server.ok("POST", "/collections/full/points/count", {})["count"] == acknowledged * 500
         assert server.ok("POST", "/collections/full/points/query", {"query": [1.0] * 256})["points"]
         server.ok("PUT", "/collections/fine/points?wait=true", batch(0))
         assert subprocess.run(["mount", "-o", "remount,size=200m", str(small)]).returncode == 0
         server.ok("PUT", "/collections/full/points?wait=true", batch(acknowledged))
         server.ok("POST", "/collections/full/flush")
+        deadline = time.monotonic() + 60
+        while component == "wal" and log() != {urls["wal"][0]}:
+            assert time.monotonic() < deadline, "the log did not come home"
+            time.sleep(0.1)
         server.kill()
         server.start()
         assert server.ok("POST", "/collections/full/points/count", {})["count"] == (acknowledged + 1) * 500

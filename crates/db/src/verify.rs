@@ -4,18 +4,22 @@
 //! none of the repairs of a start, so that a finding is still there for whoever decides what to do about it.
 //!
 //! ```text
-//! roots ─▶ listing ─▶ records ─▶ each collection: placement ▸ manifests ▸ segments ▸ log ▸ indexes ─▶ findings
+//! roots ─▶ listing ─▶ records ─▶ each collection: places ▸ segments or tree ▸ log ▸ indexes ─▶ findings
 //! ```
 //!
-//! Files outside of a collection's homes are named and not read: nothing uses them.
+//! The places of a collection's component are all roots that its record names; files elsewhere are named and not read:
+//! nothing uses them.
 
 mod collection;
+mod indexes;
 mod log;
+mod places;
 mod records;
 mod roots;
 mod segments;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use std::fmt;
 
@@ -43,7 +47,9 @@ pub enum FindingKind {
     Missing,
     /// A root or a file could not be read: what is there is unknown.
     Unreachable,
-    /// Files of a collection on a root that is not its home, besides those at home.
+    /// Fewer copies than there should be; the data is there, and the server makes them again.
+    Incomplete,
+    /// Files of a collection on a root that its record does not name, besides those where it does.
     Duplicate,
     /// A file that nothing names: of an unfinished write, or replaced.
     Orphan,
@@ -61,7 +67,7 @@ impl FindingKind {
 
     /// Whether somebody should look at it, although no data is concerned.
     pub fn is_warning(self) -> bool {
-        matches!(self, Self::Duplicate | Self::Orphan | Self::Stray)
+        matches!(self, Self::Incomplete | Self::Duplicate | Self::Orphan | Self::Stray)
     }
 
     /// Lower-case name, as in reports.
@@ -70,6 +76,7 @@ impl FindingKind {
             Self::Damaged => "damaged",
             Self::Missing => "missing",
             Self::Unreachable => "unreachable",
+            Self::Incomplete => "incomplete",
             Self::Duplicate => "duplicate",
             Self::Orphan => "orphan",
             Self::Stray => "stray",
@@ -257,6 +264,11 @@ fn failure(root: &Root, path: &str, error: &Error) -> Finding {
         Error::Corruption(reason) => Finding::new(FindingKind::Damaged, root, path, reason.as_str(), RESTORE),
         other => Finding::new(FindingKind::Unreachable, root, path, other.to_string(), MAKE_READABLE),
     }
+}
+
+/// Bytes for people.
+fn human_bytes(bytes: u64) -> String {
+    format!("{:.2} MB", bytes as f64 / 1_048_576.0)
 }
 
 /// What helps when acknowledged data is damaged or gone.

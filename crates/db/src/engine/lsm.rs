@@ -22,6 +22,7 @@ mod checked;
 mod codec;
 mod fault;
 mod files;
+mod inspect;
 mod no_wal;
 mod settings;
 

@@ -33,7 +33,7 @@ impl Lineage {
     }
 
     /// Whether a home with this older version merely lags. A version of an older release does not say where it comes from.
-    pub(super) fn knows(&self, home: RootId, nonce: Uuid) -> bool {
+    pub(crate) fn knows(&self, home: RootId, nonce: Uuid) -> bool {
         self.previous.is_empty()
             || self.previous.contains(&nonce)
             || self.behind.get(&home).is_some_and(|held| held.contains(&nonce))

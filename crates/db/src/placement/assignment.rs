@@ -229,7 +229,7 @@ pub struct CollectionWalAssignment {
 impl StorageAssignment {
     /// The WAL view of an assignment; `None` for that of another component.
     pub fn wal_view(self) -> Option<CollectionWalAssignment> {
-        (self.resource_type == ResourceType::Wal).then(|| CollectionWalAssignment {
+        (self.resource_type == ResourceType::Wal).then_some(CollectionWalAssignment {
             collection_id: self.resource_id,
             wal_directory_url: self.storage_url,
             directory_index: self.directory_index,

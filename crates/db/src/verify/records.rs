@@ -1,6 +1,7 @@
 //! Metadata records: every copy against its checksum, copies against each other, and each at its home.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use super::roots::stray;
@@ -126,7 +127,7 @@ fn judge(roots: &Roots, id: CollectionId, copies: &Copies, findings: &mut Vec<Fi
     Some(chosen.record.clone())
 }
 
-/// Every home has the newest version, and nobody else has any.
+/// Every home has the newest version; stand-ins of homes that were away are named; nobody else has any.
 fn check_homes(
     roots: &Roots,
     id: CollectionId,
@@ -135,7 +136,7 @@ fn check_homes(
     homes: &[RootId],
     findings: &mut Vec<Finding>,
 ) {
-    let version = newest.record.version;
+    let standing = Standing::of(copies, newest, homes);
     for home in homes {
         let root = match roots.by_id(*home) {
             Ok(root) if root.available().is_ok() => root,
@@ -145,42 +146,102 @@ fn check_homes(
                 continue;
             }
         };
-        let at_home = |other: &Arc<Root>| other.id() == root.id();
-        let is_valid = copies
-            .valid
-            .iter()
-            .any(|copy| at_home(&copy.root) && copy.record.version == version);
-        let is_damaged = copies
-            .damaged
-            .iter()
-            .any(|(other, _, of, _)| at_home(other) && *of == version);
-        if !is_valid && !is_damaged {
-            let problem = format!("the copy of the metadata record (version {version}) is missing");
-            let advice = format!(
-                "start the server: it is made again from the copy on {}",
-                newest.root.url()
-            );
-            findings.push(Finding::new(
-                FindingKind::Missing,
-                &root,
-                &id.to_string(),
-                problem,
-                advice,
-            ));
+        if !copies.has(&root, newest.record.version) {
+            findings.push(lagging(id, copies, newest, &root, &standing));
         }
     }
-    // Stand-ins keep their copies until every home has the newest version.
-    let stand_ins = &newest.record.lineage.stand_ins;
-    let named = |root: &Arc<Root>| homes.contains(&root.id()) || stand_ins.contains(&root.id());
-    for root in copies.roots.iter().filter(|root| !named(root)) {
-        let problem = "a copy of the metadata record on a root that is not its home";
-        let advice = "look whether it was copied by hand, then delete it";
-        findings.push(Finding::new(
-            FindingKind::Duplicate,
-            root,
-            &id.to_string(),
-            problem,
-            advice,
-        ));
+    for root in copies.roots.iter().filter(|root| !homes.contains(&root.id())) {
+        let (kind, problem, advice) = if newest.record.lineage.stand_ins.contains(&root.id()) {
+            let problem = format!("a copy of the metadata record in place of a home that was away: {standing}");
+            let advice = "nothing: the server deletes it when every home has the newest version";
+            (FindingKind::Information, problem, advice)
+        } else {
+            let problem = "a copy of the metadata record on a root that is not its home".to_owned();
+            (
+                FindingKind::Duplicate,
+                problem,
+                "look whether it was copied by hand, then delete it",
+            )
+        };
+        findings.push(Finding::new(kind, root, &id.to_string(), problem, advice));
+    }
+}
+
+/// A home without the newest version: it was away when that was written, it has a history of its own, or it has lost it.
+fn lagging(id: CollectionId, copies: &Copies, newest: &Valid, root: &Arc<Root>, standing: &Standing) -> Finding {
+    let (record, path) = (&newest.record, id.to_string());
+    let on_root = copies.valid.iter().filter(|copy| copy.root.id() == root.id());
+    let held = on_root.max_by_key(|copy| copy.record.version);
+    let advice = format!(
+        "start the server: it is made again from the copy on {}",
+        newest.root.url()
+    );
+    match held {
+        Some(held) if !record.lineage.knows(root.id(), held.record.nonce) => {
+            let problem = format!(
+                "it was changed while other roots were away, and version {} on {} does not know of it: there are two histories",
+                record.version,
+                newest.root.url()
+            );
+            let advice = "look which of the two has what you want, and remove the files of the other";
+            Finding::new(FindingKind::Damaged, root, &held.path, problem, advice)
+        }
+        Some(held) => {
+            let problem = format!(
+                "the copy of the metadata record lags at version {}: {standing}",
+                held.record.version
+            );
+            Finding::new(FindingKind::Incomplete, root, &held.path, problem, advice)
+        }
+        None if record.lineage.behind.contains_key(&root.id()) => {
+            let problem = format!("the copy of the metadata record was not written here yet: {standing}");
+            Finding::new(FindingKind::Incomplete, root, &path, problem, advice)
+        }
+        None => {
+            let problem = format!("the copy of the metadata record is missing: {standing}");
+            Finding::new(FindingKind::Missing, root, &path, problem, advice)
+        }
+    }
+}
+
+impl Copies {
+    /// Whether the root has a file of this version, damaged or not.
+    fn has(&self, root: &Root, version: u64) -> bool {
+        let valid = self.valid.iter().map(|copy| (copy.root.id(), copy.record.version));
+        let damaged = self.damaged.iter().map(|(root, _, version, _)| (root.id(), *version));
+        valid.chain(damaged).any(|found| found == (root.id(), version))
+    }
+}
+
+/// How many copies there are of the newest version.
+struct Standing {
+    version: u64,
+    at_home: usize,
+    homes: usize,
+    elsewhere: usize,
+}
+
+impl Standing {
+    fn of(copies: &Copies, newest: &Valid, homes: &[RootId]) -> Self {
+        let version = newest.record.version;
+        let current = copies.valid.iter().filter(|copy| copy.record.version == version);
+        let (at_home, elsewhere): (Vec<_>, Vec<_>) = current.partition(|copy| homes.contains(&copy.root.id()));
+        Self {
+            version,
+            at_home: at_home.len(),
+            homes: homes.len(),
+            elsewhere: elsewhere.len(),
+        }
+    }
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (version, at_home, homes) = (self.version, self.at_home, self.homes);
+        write!(
+            f,
+            "version {version} is on {at_home} of {homes} homes and on {} other roots",
+            self.elsewhere
+        )
     }
 }

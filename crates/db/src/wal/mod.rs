@@ -54,8 +54,8 @@ use crate::point::Seq;
 use crate::root::Root;
 use crate::schema::CollectionDescription;
 
-pub use self::replay::Replay;
-pub use self::scan::{Coverage, FileEnd, FileSummary, read_log_file};
+pub use self::replay::{Replay, check_file, check_sequence};
+pub use self::scan::{FileEnd, FileSummary, read_log_file};
 pub use self::writer::{Apply, Spare, Wal, WalStart};
 
 /// Sizes of a log.

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::point::{Operation, Seq};
 
 use super::block::{FORMAT_VERSION, Header};
@@ -12,7 +12,7 @@ use super::codec::Damage;
 use super::file::ActiveFile;
 use super::log::{Hole, Log, SealedFile};
 use super::merge::{Merge, Reader};
-use super::scan::corruption;
+use super::scan::{FileSummary, corruption, read_log_file};
 use super::{Home, WalFile};
 
 /// Bytes read to see a header; a longer one is read again with the larger limit.
@@ -48,6 +48,31 @@ pub(super) struct Replayed {
     pub(super) last: Seq,
     /// First sequence number that is free.
     next: Seq,
+}
+
+/// Reads one file block by block, as a check; changes nothing. `directory` is that of the log, `<collection id>/<shard>`.
+///
+/// # Errors
+/// [`Error::Corruption`] naming the file and the offset, also if it is another log's; errors of the root.
+pub async fn check_file(directory: &str, file: &WalFile) -> Result<FileSummary> {
+    let found = in_order(&directory.into(), std::slice::from_ref(file))?.pop();
+    let found = found.ok_or_else(|| Error::Internal(format!("{directory}: no file to check")))?;
+    let path = found.home.path(&found.name);
+    let bytes = found.home.root.fs().read(&path).await;
+    let bytes = bytes.map_err(|error| found.home.error(error))?;
+    let shown = found.shown();
+    let (header, _) = Header::decode(&bytes).map_err(|damage| corruption(&shown, 0, &damage))?;
+    check_place(&found.home, &header, found.first).map_err(|damage| corruption(&shown, 0, &damage))?;
+    read_log_file(&shown, &bytes, &mut |_, _| ())
+}
+
+/// Reads all files as one sequence, as the next opening of the log will, and changes nothing. Operations up to `after` are
+/// flushed.
+///
+/// # Errors
+/// [`Error::Corruption`] naming the file and the offset where acknowledged operations are missing; errors of the root.
+pub async fn check_sequence(directory: &str, files: &[WalFile], after: Seq) -> Result<()> {
+    replay(&directory.into(), files, after, &mut |_, _| ()).await.map(drop)
 }
 
 /// Reads the files and hands every operation after `after` to `each`.

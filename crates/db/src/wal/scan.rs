@@ -3,7 +3,6 @@
 //! Pure functions from bytes to entries; files are read elsewhere.
 
 use std::fmt;
-use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::point::{Operation, Seq};
@@ -52,8 +51,6 @@ pub struct FileSummary {
     pub lanes: u32,
     /// Sequence number after the last entry.
     pub next_seq: Seq,
-    /// The numbers of its entries, as ranges without gaps, in order.
-    pub numbers: Vec<Range<Seq>>,
     /// Number of blocks with entries, one a group commit.
     pub blocks: u64,
     /// Entries that insert or replace a point.
@@ -128,7 +125,6 @@ pub fn read_log_file(file: &str, bytes: &[u8], each: &mut dyn FnMut(Seq, Operati
         acknowledged: header.acknowledged,
         lanes: header.lanes,
         next_seq: header.first_seq,
-        numbers: Vec::new(),
         blocks: 0,
         upserts: 0,
         deletes: 0,
@@ -148,10 +144,6 @@ pub fn read_log_file(file: &str, bytes: &[u8], each: &mut dyn FnMut(Seq, Operati
                 Operation::Upsert(_) => summary.upserts += 1,
                 Operation::Delete(_) => summary.deletes += 1,
             }
-            match summary.numbers.last_mut() {
-                Some(run) if run.end == seq => run.end = seq + 1,
-                _ => summary.numbers.push(seq..seq + 1),
-            }
             summary.next_seq = seq + 1;
             each(seq, operation);
         }
@@ -159,44 +151,6 @@ pub fn read_log_file(file: &str, bytes: &[u8], each: &mut dyn FnMut(Seq, Operati
     summary.valid_bytes = at as u64;
     summary.end = blocks.end.unwrap_or(FileEnd::Complete);
     Ok(summary)
-}
-
-/// Which operations the files of one log hold together, on whichever roots they lie.
-#[derive(Debug, Default)]
-pub struct Coverage {
-    /// Numbers that are in a file, or belong to operations that failed.
-    present: Vec<Range<Seq>>,
-    /// Last sequence number that any file knows to have been durable.
-    acknowledged: Seq,
-}
-
-impl Coverage {
-    /// Adds a file.
-    pub fn add(&mut self, file: &FileSummary) {
-        self.acknowledged = self.acknowledged.max(file.acknowledged);
-        self.present.push(file.previous_seq + 1..file.first_seq);
-        self.present.extend(file.numbers.iter().cloned());
-    }
-
-    /// Adds numbers that may be in a file that cannot be read.
-    pub fn add_unknown(&mut self, numbers: Range<Seq>) {
-        self.present.push(numbers);
-    }
-
-    /// Acknowledged operations after `flushed` that are in no file.
-    pub fn missing(mut self, flushed: Seq) -> Vec<Range<Seq>> {
-        self.present.sort_by_key(|run| run.start);
-        let mut missing = Vec::new();
-        let mut next = flushed + 1;
-        let end = self.acknowledged + 1;
-        for run in self.present.into_iter().chain(std::iter::once(end..end)) {
-            if run.start.min(end) > next {
-                missing.push(next..run.start.min(end));
-            }
-            next = next.max(run.end);
-        }
-        missing
-    }
 }
 
 /// The entries of a block that follows the numbers below `next`: at once, unless other files hold the ones between.

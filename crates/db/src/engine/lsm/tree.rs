@@ -1,7 +1,7 @@
 //! A tree read without becoming its writer: nothing is written, not even a checkpoint, so a full or read-only root is
 //! read like any other.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -30,8 +30,8 @@ pub struct Verified {
     pub flushed_seq: Seq,
     /// Live rows.
     pub rows: u64,
-    /// Tables that the manifest names.
-    pub tables: u64,
+    /// Tables that the manifest names, without the extension.
+    pub tables: BTreeSet<String>,
 }
 
 impl Lsm {
@@ -61,7 +61,7 @@ impl Lsm {
 }
 
 /// For readers, which change no file: there is nothing to count.
-fn uncounted(root: &Arc<Root>, collection: CollectionId) -> Files {
+pub(super) fn uncounted(root: &Arc<Root>, collection: CollectionId) -> Files {
     Files::new(root, collection, HashMap::new())
 }
 
@@ -149,7 +149,7 @@ impl<'a> Tree<'a> {
             description: marker.description,
             flushed_seq: marker.flushed_seq,
             rows,
-            tables: self.reader.manifest().all_sst_views().count() as u64,
+            tables: tables(&self.reader),
         })
     }
 
@@ -160,6 +160,15 @@ impl<'a> Tree<'a> {
     pub(super) fn corrupt(&self, reason: &str) -> Error {
         Error::Corruption(format!("{}/{}: LSM tree: {reason}", self.root.url(), self.directory))
     }
+}
+
+/// The tables that the newest manifest names.
+fn tables(reader: &DbReader) -> BTreeSet<String> {
+    let manifest = reader.manifest();
+    manifest
+        .all_sst_views()
+        .map(|view| view.sst.id.value().to_string())
+        .collect()
 }
 
 /// Id and value of a row, or what is wrong with it.

@@ -193,34 +193,3 @@ async fn f8_an_unused_file_of_the_first_version_does_not_stop_the_log() {
     let numbers = wal.append(vec![upsert(5)]).await.unwrap();
     assert_eq!(place.replayed(0).await, [numbers.start]);
 }
-
-#[tokio::test]
-async fn what_is_missing_between_files_is_known_from_their_summaries() {
-    let place = Place::with_roots(2, WalOptions::default()).await;
-    let (wal, _) = place.open(0).await.unwrap();
-    for round in 0..4_usize {
-        wal.append(vec![upsert(1), upsert(2)]).await.unwrap();
-        wal.continue_on(vec![place.roots[(round + 1) % 2].clone()])
-            .await
-            .unwrap();
-    }
-    let summaries: Vec<FileSummary> = (0..2)
-        .flat_map(|root| place.files_on(root).into_iter().map(move |file| (root, file)))
-        .map(|(root, file)| {
-            let bytes = std::fs::read(place.directory_on(root).join(&file.name)).unwrap();
-            read_log_file(&file.name, &bytes, &mut |_, _| {}).unwrap()
-        })
-        .collect();
-    let missing = |without: Seq, flushed: Seq| {
-        let mut coverage = Coverage::default();
-        let kept = summaries.iter().filter(|summary| summary.first_seq != without);
-        kept.for_each(|summary| coverage.add(summary));
-        let runs = coverage.missing(flushed).into_iter();
-        runs.map(|run| (run.start, run.end)).collect::<Vec<_>>()
-    };
-    assert_eq!(missing(0, 0), []);
-    assert_eq!(missing(3, 0), [(3, 5)]);
-    assert_eq!(missing(3, 3), [(4, 5)]);
-    assert_eq!(missing(7, 0), [(7, 9)]);
-    assert_eq!(missing(3, 4), []);
-}
