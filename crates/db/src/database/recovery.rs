@@ -4,9 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use proximadb_store::FileInfo;
+
 use super::entry::Entry;
-use super::{Database, now_ms};
+use super::{Database, SHARD, now_ms};
 use crate::discovery::{self, Discovery};
+use crate::engine::lsm::Lsm;
 use crate::engine::manifest::{Manifest, version_of};
 use crate::engine::parquet::decode;
 use crate::error::{Error, Result};
@@ -16,7 +19,11 @@ use crate::root::{Root, RootId, StorageComponentType};
 use crate::schema::{CollectionDescription, CollectionId};
 
 /// Components whose files describe the collection they belong to and cannot be made again from others.
-const SELF_DESCRIBING: [StorageComponentType; 2] = [StorageComponentType::Wal, StorageComponentType::Viper];
+const SELF_DESCRIBING: [StorageComponentType; 3] = [
+    StorageComponentType::Wal,
+    StorageComponentType::Viper,
+    StorageComponentType::Lsm,
+];
 
 /// Components that decide what a lost record said: where it was, and where the data is. Indexes are built again.
 const DECISIVE: [StorageComponentType; 4] = [
@@ -269,14 +276,14 @@ impl Database {
     async fn describe(&self, id: CollectionId, discovery: &Discovery) -> Result<CollectionDescription> {
         for component in SELF_DESCRIBING {
             for (root, _, files) in discovery.of_component(component).filter(|(_, found, _)| *found == id) {
+                // A tree says it as a whole.
+                let files = if component == StorageComponentType::Lsm {
+                    &files[..1]
+                } else {
+                    files
+                };
                 for file in files.iter().rev() {
-                    let described = match root.read(&file.path).await {
-                        Ok(bytes) if component == StorageComponentType::Wal => crate::wal::describe(&file.path, &bytes),
-                        Ok(bytes) if version_of(&file.path).is_some() => describe_by_manifest(&bytes),
-                        Ok(bytes) => describe_by_segment(bytes),
-                        Err(error) => Err(error),
-                    };
-                    match described {
+                    match describe_by(root, file, id).await {
                         Ok(description) if description.id == id => return Ok(description),
                         Ok(other) => {
                             tracing::error!(root = root.url(), file = file.path, other = %other.id, "file of another collection")
@@ -292,16 +299,25 @@ impl Database {
     }
 }
 
+async fn describe_by(root: &Arc<Root>, file: &FileInfo, id: CollectionId) -> Result<CollectionDescription> {
+    if root.component() == StorageComponentType::Lsm {
+        return Lsm::describe(root, id, SHARD).await;
+    }
+    let bytes = root.read(&file.path).await?;
+    if root.component() == StorageComponentType::Wal {
+        return crate::wal::describe(&file.path, &bytes);
+    }
+    if version_of(&file.path).is_some() {
+        return describe_by_manifest(&bytes);
+    }
+    let segment = decode(&bytes).map_err(|error| Error::Corruption(error.0))?;
+    Ok(segment.0.description)
+}
+
 fn describe_by_manifest(bytes: &[u8]) -> Result<CollectionDescription> {
     Manifest::decode(bytes)
         .map(|manifest| manifest.description)
         .map_err(|error| Error::Corruption(error.to_string()))
-}
-
-fn describe_by_segment(bytes: bytes::Bytes) -> Result<CollectionDescription> {
-    decode(&bytes)
-        .map(|(footer, _)| footer.description)
-        .map_err(|error| Error::Corruption(error.0))
 }
 
 fn homes(record: &CollectionRecord) -> impl Iterator<Item = RootId> {
