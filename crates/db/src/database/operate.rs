@@ -281,18 +281,11 @@ impl Database {
         })
     }
 
-    /// Where files of a placement on `from` may go: to roots that take new files and hold no other copy of the same.
+    /// Where files of a placement on `from` may go: to roots that take new files, with a root of its own for every copy.
     fn targets(&self, component: StorageComponentType, placement: &Placement, from: RootId) -> BTreeSet<RootId> {
-        let copies = |root: RootId| {
-            let mut lists = std::iter::once(&placement.roots).chain(placement.types.values());
-            lists.any(|list| list.contains(&from) && list.contains(&root))
-        };
-        let accepting = self
-            .roots
-            .of_component(component)
-            .into_iter()
-            .filter(|root| root.id() != from && root.accepts_placements());
-        accepting.map(|root| root.id()).filter(|id| !copies(*id)).collect()
+        let accepting = self.roots.of_component(component).into_iter();
+        let accepting = accepting.filter(|root| root.accepts_placements() && placement.can_move(from, root.id()));
+        accepting.map(|root| root.id()).collect()
     }
 
     /// What lies, and is about to lie, on the roots of a component that take new files.

@@ -69,13 +69,24 @@ impl Placement {
         self.moving = Some(moving);
     }
 
+    /// Whether `to` may take the place of `from`: every copy keeps a root of its own.
+    pub fn can_move(&self, from: RootId, to: RootId) -> bool {
+        let known = self.all_roots();
+        let mut lists = std::iter::once(&self.roots).chain(self.types.values());
+        from != to && lists.all(|list| !list.contains(&from) || substitute(list, from, to, &known).is_some())
+    }
+
     /// Everything is on the new root: it takes the place of the old one, which may still hold files to be deleted.
     pub fn switch_to_target(&mut self) {
         let Some(Moving { from, to }) = self.moving else { return };
         self.also.retain(|root| *root != to);
-        for home in self.roots.iter_mut().chain(self.types.values_mut().flatten()) {
-            if *home == from {
-                *home = to;
+        let known = self.all_roots();
+        for list in std::iter::once(&mut self.roots).chain(self.types.values_mut()) {
+            if let (Some(at), Some(instead)) = (
+                list.iter().position(|root| *root == from),
+                substitute(list, from, to, &known),
+            ) {
+                list[at] = instead;
             }
         }
         let all = self.all_roots();
@@ -89,6 +100,13 @@ impl Placement {
             self.also.retain(|root| *root != from);
         }
     }
+}
+
+/// What takes the place of `from` among the roots of one type's copies: `to`, or where that has a copy already another root
+/// of the placement that has none.
+fn substitute(list: &[RootId], from: RootId, to: RootId, known: &[RootId]) -> Option<RootId> {
+    let mut candidates = std::iter::once(&to).chain(known.iter().filter(|root| **root != from));
+    candidates.find(|root| !list.contains(root)).copied()
 }
 
 fn distinct<'a>(roots: impl Iterator<Item = &'a RootId>) -> Vec<RootId> {
