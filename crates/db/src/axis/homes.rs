@@ -79,7 +79,12 @@ impl IndexHomes {
             let Some(next) = place_file(collection, placement, file, number, &candidates) else {
                 break;
             };
+            let before = chosen.len();
             chosen.extend(free.extract_if(.., |root| root.id() == next));
+            // No root takes files now: the answer was the home, which is none of the free ones.
+            if chosen.len() == before {
+                break;
+            }
         }
         chosen
     }

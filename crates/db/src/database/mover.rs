@@ -4,6 +4,7 @@
 //! Owns the order of a move's steps over the record and the shard, and which moves run now. Does not own what to move
 //! (`moves`) or how files are copied (`shard::relocate`).
 
+use std::collections::btree_map::Entry as MapEntry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -108,7 +109,9 @@ impl Mover {
 
     /// How many more moves could run at once.
     pub(super) fn room(&self) -> usize {
-        self.parallel.saturating_sub(self.jobs.lock().len())
+        let active = |job: &&Arc<Job>| matches!(job.report.lock().state, MoveState::Queued | MoveState::Running);
+        self.parallel
+            .saturating_sub(self.jobs.lock().values().filter(active).count())
     }
 
     fn finish(&self, key: (CollectionId, StorageComponentType), job: &Job, state: MoveState) {
@@ -154,7 +157,8 @@ impl Database {
         let PlannedMove {
             component, from, to, ..
         } = planned;
-        let begin = move |record: &mut CollectionRecord| {
+        let begin = |record: &mut CollectionRecord| {
+            self.roots.by_id(to)?;
             let placement = placement(record, component)?;
             if placement.moving.is_some() || !placement.all_roots().contains(&from) {
                 let reason = format!("{component} is being moved already, or is not on that root any more");
@@ -212,7 +216,9 @@ impl Database {
             report: Mutex::new(report),
             pace: Pace::new(self.mover.throttle.clone()),
         });
-        if self.mover.jobs.lock().insert(key, job.clone()).is_none() {
+        // One that runs already goes on.
+        if let MapEntry::Vacant(vacant) = self.mover.jobs.lock().entry(key) {
+            vacant.insert(job.clone());
             tokio::spawn(keep_moving(Arc::downgrade(self), Arc::downgrade(entry), key, job));
         }
     }
@@ -266,8 +272,9 @@ async fn keep_moving(
     };
     loop {
         let Ok(turn) = turns.acquire().await else { return };
-        let (Some(database), Some(entry)) = (database.upgrade(), entry.upgrade()) else {
-            return;
+        let Some(database) = database.upgrade() else { return };
+        let Some(entry) = entry.upgrade() else {
+            return database.mover.finish(key, &job, MoveState::Ended);
         };
         if database.closed.load(Ordering::Acquire) {
             return;

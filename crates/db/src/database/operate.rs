@@ -176,6 +176,8 @@ impl Database {
     /// [`Error::NotFound`] for an unknown root, [`Error::InvalidInput`] with the residents while anything lives on it.
     pub async fn remove_root(&self, id: RootId) -> Result<()> {
         let _one_change_at_a_time = self.change().await?;
+        // No record may come to name it meanwhile.
+        let _no_change_of_records = self.records.write().await;
         let root = self.known_root(id)?;
         let residents = self.residents(&root);
         if !residents.is_empty() {
@@ -210,14 +212,12 @@ impl Database {
             .into_iter()
             .filter(|root| root.state() == RootState::Draining)
         {
-            let room = self.mover.room();
-            if room == 0 {
-                return;
-            }
             let usage = self.known_usage();
-            let mut units = self.units(root.component(), Some(root.id()), &usage);
-            units.truncate(room);
+            let units = self.units(root.component(), Some(root.id()), &usage);
             for planned in plan_drain(&self.loads(root.component()), &units) {
+                if self.mover.room() == 0 {
+                    return;
+                }
                 let Some(entry) = self.entry_of(planned.collection) else {
                     continue;
                 };

@@ -80,7 +80,7 @@ impl Database {
     }
 
     /// Takes up collections whose records can be read now that a root is back.
-    pub(super) async fn readmit(&self) {
+    pub(super) async fn readmit(self: &Arc<Self>) {
         let Ok(_one_change_at_a_time) = self.change().await else {
             return;
         };

@@ -40,17 +40,29 @@ impl Database {
                 .and_then(|stats| stats.roots.get(&root.id()).copied())
                 .unwrap_or(0)
         };
-        let candidates = self.roots.of_component(StorageComponentType::Wal).into_iter();
-        let candidates =
-            candidates.filter(|root| root.id() != failed && root.accepts_placements() && root.fs().is_local());
+        // What a move is emptying is deleted at its end.
+        let leaving = log_placement(&mut entry.record.read().clone())?
+            .moving
+            .map(|moving| moving.from);
+        let candidates = self
+            .roots
+            .of_component(StorageComponentType::Wal)
+            .into_iter()
+            .filter(|root| {
+                root.id() != failed && Some(root.id()) != leaving && root.accepts_placements() && root.fs().is_local()
+            });
         let Some(root) = candidates.min_by_key(|root| (logs(root), root.index())) else {
             return Err(error);
         };
         let id = root.id();
         entry.promised.lock().insert(id);
         let name = entry.record.read().description.name.clone();
-        let name_it = move |record: &mut CollectionRecord| {
+        let name_it = |record: &mut CollectionRecord| {
+            self.roots.by_id(id)?;
             let placement = log_placement(record)?;
+            if placement.moving.is_some_and(|moving| moving.from == id) {
+                return Err(error.clone());
+            }
             if !placement.all_roots().contains(&id) {
                 placement.also.push(id);
             }
@@ -93,23 +105,19 @@ impl Database {
         if away(&collection.shard().log_roots()) {
             collection.shard().return_log().await?;
         }
-        let in_use = collection.shard().log_roots();
-        let promised = {
+        // Looked at while nobody else changes the record: a root is promised before it is named.
+        let forget = |record: &mut CollectionRecord| {
+            let in_use = collection.shard().log_roots();
             let mut promised = entry.promised.lock();
             promised.retain(|root| !in_use.contains(root));
-            promised.clone()
-        };
-        let forget = move |record: &mut CollectionRecord| {
-            let placement = log_placement(record)?;
-            placement
+            log_placement(record)?
                 .also
                 .retain(|root| in_use.contains(root) || promised.contains(root));
             Ok(())
         };
-        let wanted = entry.record.read().placement.get(&StorageComponentType::Wal).cloned();
         let mut after = entry.record.read().clone();
         forget(&mut after)?;
-        if after.placement.get(&StorageComponentType::Wal) != wanted.as_ref() {
+        if after.placement.get(&StorageComponentType::Wal) != Some(placement) {
             self.change_record(entry, forget).await?;
         }
         Ok(())

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::BoxFuture;
+use proximadb_store::FileInfo;
 
 use tokio::sync::RwLock;
 
@@ -95,9 +96,11 @@ impl Shard {
     /// After a failover: the log goes on where it belongs, and what lies elsewhere is flushed and released.
     ///
     /// # Errors
-    /// Errors of the roots; the log goes on where it is.
+    /// Errors of the roots; the log goes on where it is. [`Error::Overloaded`] while files are being moved.
     pub async fn return_log(self: &Arc<Self>) -> Result<()> {
-        let _one_at_a_time = self.relocating.lock().await;
+        let Ok(_one_at_a_time) = self.relocating.try_lock() else {
+            return Err(Error::Overloaded("the collection's files are being moved".to_owned()));
+        };
         self.check_open()?;
         let lanes = self.options.homes.lanes(StorageComponentType::Wal)?;
         self.wal.continue_on(lanes).await?;
@@ -145,7 +148,7 @@ impl Shard {
         let description = self.description();
         let directory = format!("{}/{}", description.id, self.number);
         if lsm.read().await.root().id() == from.id() {
-            mirror(&from, &to, &directory, pace).await?;
+            self.mirror(&from, &to, &directory, pace).await?;
         }
         {
             let _flushing = self.flushing.lock().await;
@@ -153,7 +156,7 @@ impl Shard {
             let mut lsm = lsm.write().await;
             if lsm.root().id() == from.id() {
                 lsm.close().await;
-                mirror(&from, &to, &directory, pace).await?;
+                self.mirror(&from, &to, &directory, pace).await?;
                 let copy = Lsm::open(to.clone(), description.id, &self.number, &description).await?;
                 // From here on nothing is committed on the old root, whatever becomes of the record.
                 *lsm = copy;
@@ -168,6 +171,7 @@ impl Shard {
         let homes = &self.options.homes;
         let (from, to) = (homes.root(moving.from)?, homes.root(moving.to)?);
         while let Some(bytes) = self.axis.move_next(&from, &to).await? {
+            self.check_open()?;
             pace.count(bytes, 1);
             pace.throttle.take(bytes).await;
         }
@@ -233,60 +237,63 @@ impl Shard {
         Ok(())
     }
 
-    /// Writes the next manifest on `to`, and makes `to` the home. A failure in between leaves versions on both roots, of
-    /// which the highest counts.
+    /// Writes the next manifest on the root that is the home from now on, and makes it the home. A failure in between leaves
+    /// versions on both roots, of which the highest counts. Also where the record says already that `to` is the home: after a
+    /// switch whose answer was lost, the newest manifest may be on `from`, which is deleted next.
     async fn hand_over_manifests(self: &Arc<Self>, from: &Arc<Root>, to: &Arc<Root>, switch: Switch<'_>) -> Result<()> {
         let mut ledger = self.ledger.lock().await;
         self.finish(&mut ledger).await?;
-        let is_home = self.options.homes.home(StorageComponentType::Viper)?.id() == from.id();
-        if is_home {
-            let manifest = &ledger.manifest;
-            let next = manifest.next(
-                (*self.description()).clone(),
-                manifest.flushed_seq,
-                manifest.segments.clone(),
-            );
-            let commit = Commit {
-                segments: Vec::new(),
-                flushed_seq: 0,
-                takeover: Takeover::Relocated(Vec::new()),
-            };
-            // If it fails with an unknown outcome the same bytes are written at home before anything else.
-            ledger.unfinished = Some((next.clone(), commit));
-            ManifestStore::new(to.clone(), self.description().id, &self.number)
-                .commit(&next)
-                .await?;
-            ledger.manifest = next;
-            ledger.unfinished = None;
-        }
+        let home = self.options.homes.home(StorageComponentType::Viper)?;
+        let heir = if home.id() == from.id() { to.clone() } else { home };
+        let manifest = &ledger.manifest;
+        let next = manifest.next(
+            (*self.description()).clone(),
+            manifest.flushed_seq,
+            manifest.segments.clone(),
+        );
+        let commit = Commit {
+            segments: Vec::new(),
+            flushed_seq: 0,
+            takeover: Takeover::Relocated(Vec::new()),
+        };
+        // If it fails with an unknown outcome the same bytes are written at home before anything else.
+        ledger.unfinished = Some((next.clone(), commit));
+        ManifestStore::new(heir, self.description().id, &self.number)
+            .commit(&next)
+            .await?;
+        ledger.manifest = next;
+        ledger.unfinished = None;
         switch().await
     }
-}
 
-/// Makes a directory on `to` the same as on `from`: copies the files that are missing there, each verified by reading it
-/// back, and deletes those that `from` does not have. Files of one name are the same: they are written once.
-async fn mirror(from: &Root, to: &Root, directory: &str, pace: &Pace) -> Result<()> {
-    let (originals, copies) = (from.list(directory).await?, to.list(directory).await?);
-    for file in originals.iter().filter(|file| !copies.contains(file)) {
-        pace.throttle.take(file.size).await;
-        // Deleted since it was listed: replaced by a merge.
-        let Some(bytes) = from.read_if_exists(&file.path).await? else {
-            continue;
-        };
-        to.write_atomic(&file.path, bytes.clone()).await?;
-        if to.read(&file.path).await? != bytes {
-            let (url, path) = (to.url(), &file.path);
-            return Err(Error::Corruption(format!(
-                "{url}/{path}: the copy that was just written reads back differently"
-            )));
+    /// Makes a directory on `to` the same as on `from`: copies what is missing there, each file verified by reading it back,
+    /// and deletes what `from` does not have. Tables of one name are the same, their names are unique; the small files
+    /// beside them are numbered, so that two trees may have different ones of one name.
+    async fn mirror(&self, from: &Root, to: &Root, directory: &str, pace: &Pace) -> Result<()> {
+        let (originals, copies) = (from.list(directory).await?, to.list(directory).await?);
+        let is_there = |file: &FileInfo| file.path.ends_with(".sst") && copies.contains(file);
+        for file in originals.iter().filter(|file| !is_there(file)) {
+            self.check_open()?;
+            pace.throttle.take(file.size).await;
+            // Deleted since it was listed: replaced by a merge.
+            let Some(bytes) = from.read_if_exists(&file.path).await? else {
+                continue;
+            };
+            to.write_atomic(&file.path, bytes.clone()).await?;
+            if to.read(&file.path).await? != bytes {
+                let (url, path) = (to.url(), &file.path);
+                return Err(Error::Corruption(format!(
+                    "{url}/{path}: the copy that was just written reads back differently"
+                )));
+            }
+            pace.count(file.size, 1);
         }
-        pace.count(file.size, 1);
+        for file in copies
+            .iter()
+            .filter(|file| !originals.iter().any(|other| other.path == file.path))
+        {
+            to.delete(&file.path).await?;
+        }
+        Ok(())
     }
-    for file in copies
-        .iter()
-        .filter(|file| !originals.iter().any(|other| other.path == file.path))
-    {
-        to.delete(&file.path).await?;
-    }
-    Ok(())
 }
