@@ -197,6 +197,10 @@ impl MetadataStore {
     async fn tell_all_holders(&self, record: &CollectionRecord) -> Result<Vec<(Arc<Root>, Vec<(u64, FileInfo)>)>> {
         let mut homes = Vec::new();
         for home in home_ids(record).chain(record.lineage.stand_ins.iter().copied()) {
+            // What was removed for good cannot bring an older version back: if it is added again, it is listed first.
+            if self.roots.was_removed(home) {
+                continue;
+            }
             let root = self.roots.by_id(home)?;
             let versions = list(&root, record.description.id).await?;
             homes.push((root, versions));

@@ -60,15 +60,11 @@ const BOUNDS: [u64; 11] = {
     }
     bounds
 };
-/// Weight of one request in the moving average: about the last twenty count.
-const EWMA_WEIGHT: f64 = 0.1;
 
 /// Measurements of one root.
 #[derive(Debug)]
 pub struct Meter {
     ops: [OpMeter; Op::ALL.len()],
-    /// Bits of an `f64`: milliseconds. Not a number as long as nothing was measured.
-    ewma_ms: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -113,7 +109,6 @@ pub struct Histogram {
 impl Default for Meter {
     fn default() -> Self {
         Self {
-            ewma_ms: AtomicU64::new(f64::NAN.to_bits()),
             ops: std::array::from_fn(|_| OpMeter {
                 count: AtomicU64::new(0),
                 errors: AtomicU64::new(0),
@@ -137,29 +132,6 @@ impl Meter {
         if let Some(bucket) = meter.buckets.get(bucket_of(micros)) {
             bucket.fetch_add(1, Relaxed);
         }
-        if matches!(op, Op::Read | Op::Write | Op::Create | Op::Sync) {
-            self.average(elapsed.as_secs_f64() * 1e3);
-        }
-    }
-
-    fn average(&self, ms: f64) {
-        let next = |bits| {
-            let average = f64::from_bits(bits);
-            let next = if average.is_nan() {
-                ms
-            } else {
-                average + EWMA_WEIGHT * (ms - average)
-            };
-            Some(next.to_bits())
-        };
-        // Never fails: `next` always has a value.
-        let _ = self.ewma_ms.fetch_update(Relaxed, Relaxed, next);
-    }
-
-    /// Moving average of the latency of reads, writes and syncs in milliseconds, failed ones included; `None` before the
-    /// first.
-    pub fn latency_ewma_ms(&self) -> Option<f64> {
-        Some(f64::from_bits(self.ewma_ms.load(Relaxed))).filter(|ms| !ms.is_nan())
     }
 
     /// Latencies of one kind of operation in fixed buckets.
@@ -289,18 +261,5 @@ mod tests {
             (7, Duration::from_micros(300_502_228))
         );
         assert_eq!(meter.histogram(Op::Read).count, 0);
-    }
-
-    #[test]
-    fn c4_the_moving_average_follows_requests_and_ignores_listings() {
-        let meter = Meter::default();
-        meter.record(Op::List, Duration::from_secs(9), 0, true);
-        assert_eq!(meter.latency_ewma_ms(), None);
-        meter.record(Op::Read, Duration::from_millis(10), 0, true);
-        assert_eq!(meter.latency_ewma_ms(), Some(10.0));
-        for _ in 0..100 {
-            meter.record(Op::Sync, Duration::from_millis(50), 0, true);
-        }
-        assert!((49.0..=50.0).contains(&meter.latency_ewma_ms().unwrap()));
     }
 }

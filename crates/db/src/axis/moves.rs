@@ -9,19 +9,6 @@ use crate::error::{Error, Result};
 use crate::root::{Root, RootId};
 
 impl Axis {
-    /// Moves all files of the shard from one root to another that takes its place: [`move_next`](Self::move_next) until
-    /// there is none left. Returns the bytes written.
-    ///
-    /// # Errors
-    /// Errors of `to`; calling it again goes on.
-    pub async fn move_home(&self, from: &Arc<Root>, to: &Arc<Root>) -> Result<u64> {
-        let mut bytes = 0;
-        while let Some(copied) = self.move_next(from, to).await? {
-            bytes += copied;
-        }
-        Ok(bytes)
-    }
-
     /// Copies one more file from a root to another, reads it back, and returns its bytes. `None` when all are there: from then
     /// on `to` is a home in place of `from`, which is only read until it is [`clear`](Self::clear)ed.
     ///

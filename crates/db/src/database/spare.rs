@@ -108,8 +108,7 @@ impl Database {
         // Looked at while nobody else changes the record: a root is promised before it is named.
         let forget = |record: &mut CollectionRecord| {
             let in_use = collection.shard().log_roots();
-            let mut promised = entry.promised.lock();
-            promised.retain(|root| !in_use.contains(root));
+            let promised = entry.promised.lock();
             log_placement(record)?
                 .also
                 .retain(|root| in_use.contains(root) || promised.contains(root));

@@ -240,7 +240,9 @@ impl Viper {
         for extension in EXTENSIONS {
             self.root.delete(&self.path(meta.id, extension)).await?;
         }
-        self.root.remove_usage(self.collection, meta.bytes, 1);
+        if meta.root_id == self.root.id() {
+            self.root.remove_usage(self.collection, meta.bytes, 1);
+        }
         Ok(())
     }
 

@@ -76,6 +76,11 @@ impl Roots {
             .collect()
     }
 
+    /// Whether the root was taken out of the set for good.
+    pub fn was_removed(&self, id: RootId) -> bool {
+        self.registry.read().roots.get(&id).is_some_and(|known| known.removed)
+    }
+
     /// Identity of the cluster that the roots belong to.
     pub fn cluster_id(&self) -> Uuid {
         self.registry.read().cluster_id

@@ -186,7 +186,8 @@ async fn tree_root(homes: &Homes, description: &CollectionDescription, shard: &s
                 chosen = root;
             }
             Ok(_) => {}
-            Err(error) => tracing::info!(%error, "a tree that is only partly there is not used"),
+            Err(error @ Error::Corruption(_)) => tracing::info!(%error, "a tree that is only partly there is not used"),
+            Err(error) => return Err(error),
         }
     }
     Ok(chosen)

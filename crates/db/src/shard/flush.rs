@@ -102,7 +102,10 @@ impl Shard {
         }
         // Not only what this flush has written: a commit may have been finished late, or a release have failed.
         let flushed_seq = self.ledger.lock().await.manifest.flushed_seq;
-        self.wal.release(flushed_seq).await?;
+        if let Err(error) = self.wal.release(flushed_seq).await {
+            // What was flushed is durable; the next flush releases what is left, as on a root that is away now.
+            tracing::warn!(%error, collection = %self.description().id, "files of the log stay for now");
+        }
         self.compact_in_background();
         Ok(())
     }

@@ -130,10 +130,11 @@ impl Homes {
         let placement = self.placement(component)?;
         if placement.affinity {
             let home = self.home(component)?;
-            return match placement.moving {
-                Some(moving) if moving.from == home.id() => Ok(vec![self.roots.by_id(moving.to)?]),
-                _ => Ok(vec![home]),
-            };
+            let target = placement.moving.filter(|moving| moving.from == home.id());
+            let target = target.and_then(|moving| self.roots.by_id(moving.to).ok());
+            // A target that fails must not stop a home that is well.
+            let target = target.filter(|target| target.accepts_placements());
+            return Ok(vec![target.unwrap_or(home)]);
         }
         let leaving = placement.moving.map(|moving| moving.from);
         let configured = placement.all_roots().into_iter().filter(|id| Some(*id) != leaving);

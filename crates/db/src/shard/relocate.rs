@@ -93,6 +93,11 @@ impl Shard {
         self.wal.roots_in_use()
     }
 
+    /// Roots that the log is written to now.
+    pub fn log_lanes(&self) -> Vec<RootId> {
+        self.wal.lanes()
+    }
+
     /// After a failover: the log goes on where it belongs, and what lies elsewhere is flushed and released.
     ///
     /// # Errors

@@ -61,7 +61,14 @@ impl ActiveFile {
         let bytes = header.encode();
         let name = super::file_name(header.first_seq, header.format);
         faults.check("create", home)?;
+        // Below a mount point without its disk the file would be lost from sight when the disk comes back.
+        home.root.fs().check_place()?;
         let handle = AppendFile::create_new(&home.local.join(&name), &bytes)?;
+        if let Err(unmounted) = home.root.fs().check_place() {
+            drop(handle);
+            Self::discard(home, header);
+            return Err(unmounted);
+        }
         let length = bytes.len() as u64;
         Ok(Self {
             home: home.clone(),

@@ -178,14 +178,10 @@ impl Log {
         self.sealed.len() < known
     }
 
-    /// The roots that hold a file of the log.
+    /// The roots that hold a file of the log, or are about to.
     pub(super) fn roots(&self) -> Vec<RootId> {
-        let written = self
-            .lanes
-            .iter()
-            .filter(|lane| lane.file.is_some() || lane.work.is_some());
         let mut roots: Vec<RootId> = self.sealed.iter().map(|file| file.home.root.id()).collect();
-        roots.extend(written.map(|lane| lane.home.root.id()));
+        roots.extend(self.lanes.iter().map(|lane| lane.home.root.id()));
         roots.sort_unstable();
         roots.dedup();
         roots

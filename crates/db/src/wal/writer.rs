@@ -251,6 +251,12 @@ impl Wal {
         self.shared.log.lock().roots()
     }
 
+    /// The roots that the log is written to now.
+    pub fn lanes(&self) -> Vec<RootId> {
+        let log = self.shared.log.lock();
+        log.lanes.iter().map(|lane| lane.home.root.id()).collect()
+    }
+
     /// Files, bytes and totals.
     pub fn stats(&self) -> WalStats {
         self.shared.log.lock().stats()

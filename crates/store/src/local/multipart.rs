@@ -54,6 +54,7 @@ impl LocalUpload {
 
 impl Staged {
     fn open(disk: &Disk, relative: &str) -> io::Result<Self> {
+        disk.check_place()?;
         let target = disk.base.join(relative);
         let directory = target.parent().ok_or(ErrorKind::InvalidInput)?;
         let (file, path) = disk.stage(&target, directory)?;
@@ -78,8 +79,10 @@ impl Staged {
         }
         self.file.sync_all()?;
         let target = disk.base.join(relative);
+        disk.check_place()?;
         std::fs::rename(&self.path, &target)?;
-        sync_directory(target.parent().ok_or(ErrorKind::InvalidInput)?)
+        sync_directory(target.parent().ok_or(ErrorKind::InvalidInput)?)?;
+        disk.check_place()
     }
 }
 
