@@ -234,9 +234,10 @@ impl Database {
         let lives_there = |entry: &Arc<Entry>| {
             let record = entry.record.read();
             let placement = record.placement.get(&root.component())?;
-            let stands_in =
-                root.component() == StorageComponentType::Metadata && record.lineage.stand_ins.contains(&root.id());
-            (stands_in || placement.all_roots().contains(&root.id())).then(|| record.description.name.clone())
+            placement
+                .all_roots()
+                .contains(&root.id())
+                .then(|| record.description.name.clone())
         };
         entries.iter().filter_map(lives_there).collect()
     }
