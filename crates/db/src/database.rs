@@ -11,10 +11,11 @@ mod operate;
 mod recovery;
 mod report;
 mod spare;
+mod upkeep;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::future::join_all;
@@ -40,14 +41,6 @@ use mover::Mover;
 pub use mover::{MoveReport, MoveState};
 pub use report::{AssignmentReport, OperationReport, RootReport};
 
-/// How often roots that are not online are looked at: a disk that was mounted again serves within this time.
-const PROBE_INTERVAL: Duration = Duration::from_secs(2);
-/// How often the copies of index files are looked after.
-const REPAIR_INTERVAL: Duration = Duration::from_secs(30);
-/// How often further moves off drained roots are begun.
-const DRAIN_INTERVAL: Duration = Duration::from_millis(200);
-/// How often logs are brought home and records repaired.
-const TIDY_INTERVAL: Duration = Duration::from_secs(2);
 /// How old the measured usage of the roots may be when a new collection is placed by it.
 const USAGE_AGE_MAX: Duration = Duration::from_secs(10);
 
@@ -110,8 +103,8 @@ impl Database {
         });
         database.recover(&discovery).await?;
         database.resume_moves();
-        tokio::spawn(probe_roots(Arc::downgrade(&database)));
-        tokio::spawn(keep_house(Arc::downgrade(&database)));
+        tokio::spawn(upkeep::probe_roots(Arc::downgrade(&database)));
+        tokio::spawn(upkeep::keep_house(Arc::downgrade(&database)));
         Ok(database)
     }
 }
@@ -312,43 +305,6 @@ impl Database {
                 .map(|root| root.url().to_owned())
                 .collect();
             tracing::info!(collection = record.description.name, id = %record.description.id, %component, ?urls, "collection placed");
-        }
-    }
-}
-
-/// Looks again at roots that are not online, for as long as the database lives.
-async fn probe_roots(database: Weak<Database>) {
-    loop {
-        tokio::time::sleep(PROBE_INTERVAL).await;
-        let Some(database) = database.upgrade() else { return };
-        if database.closed.load(Ordering::Acquire) {
-            return;
-        }
-        if !database.roots.probe().await.is_empty() {
-            database.readmit().await;
-        }
-    }
-}
-
-/// Does what is left to do by itself: moves off drained roots, logs that come home, copies that are missing. Apart from the
-/// probes, because a root that does not answer holds it up for a while.
-async fn keep_house(database: Weak<Database>) {
-    let (mut tidied, mut repaired) = (Instant::now(), Instant::now());
-    loop {
-        tokio::time::sleep(DRAIN_INTERVAL).await;
-        let Some(database) = database.upgrade() else { return };
-        if database.closed.load(Ordering::Acquire) {
-            return;
-        }
-        database.go_on_draining().await;
-        if tidied.elapsed() >= TIDY_INTERVAL {
-            tidied = Instant::now();
-            database.bring_logs_home().await;
-            database.repair_records().await;
-        }
-        if repaired.elapsed() >= REPAIR_INTERVAL {
-            repaired = Instant::now();
-            database.repair_indexes().await;
         }
     }
 }
