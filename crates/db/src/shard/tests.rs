@@ -259,7 +259,12 @@ async fn an_index_of_a_segment_that_is_gone_is_deleted_when_the_shard_is_opened(
     let shard = fixture.open().await.unwrap();
     shard.write(upserts(0..3000)).await.unwrap();
     shard.flush().await.unwrap();
-    let stored = || fixture.files(StorageComponentType::Index);
+    // Without the unfinished file of a writer at work.
+    let stored = || {
+        let mut files = fixture.files(StorageComponentType::Index);
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "ivf"));
+        files
+    };
     while stored().len() != 1 {
         tokio::task::yield_now().await;
     }
@@ -326,7 +331,12 @@ async fn i7_without_its_index_files_or_its_index_root_a_shard_opens_answers_the_
     };
     let metric = proximadb_index::Metric::Euclidean;
     let expected = shard.search(&query, metric).unwrap();
-    let stored = || fixture.files(StorageComponentType::Index);
+    // Without the unfinished file of a writer at work.
+    let stored = || {
+        let mut files = fixture.files(StorageComponentType::Index);
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "ivf"));
+        files
+    };
     while stored().len() != 1 {
         tokio::task::yield_now().await;
     }
