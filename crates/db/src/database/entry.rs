@@ -126,7 +126,8 @@ impl Database {
         let options = ShardOptions {
             homes: entry.homes.clone(),
             wal_format: self.config.storage.wal.format,
-            spare: Some(self.spare(entry)),
+            // Without a second root there is nothing to go to: a slow write is waited for.
+            spare: (self.roots.of_component(StorageComponentType::Wal).len() > 1).then(|| self.spare(entry)),
             memory_flush_size_bytes: self.config.storage.wal.memory_flush_size_bytes,
             segment_size_bytes: self.config.storage.viper.segment_size_mb << 20,
             budget: self.budget.clone(),
