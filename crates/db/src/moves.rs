@@ -22,7 +22,7 @@ pub struct Unit {
     pub bytes: u64,
     /// Their number.
     pub files: u64,
-    /// Roots that it may go to: not those that hold another copy, nor those that a policy forbids.
+    /// Roots that it may go to: not those that hold another copy.
     pub targets: BTreeSet<RootId>,
 }
 
@@ -95,12 +95,7 @@ fn best_step(loads: &BTreeMap<RootId, u64>, left: &[&Unit], load: impl Fn(&Unit)
             .enumerate()
             .filter(|(_, unit)| unit.root == *from)
             .find_map(|(at, unit)| {
-                let emptiest = unit
-                    .targets
-                    .iter()
-                    .filter_map(|root| Some((*loads.get(root)?, *root)))
-                    .min();
-                let (to_load, to) = emptiest?;
+                let (to_load, to) = emptiest_target(unit, loads)?;
                 (to_load + load(unit) < from_load).then_some((at, to))
             })
     })
@@ -111,16 +106,17 @@ fn best_step(loads: &BTreeMap<RootId, u64>, left: &[&Unit], load: impl Fn(&Unit)
 pub fn plan_drain(loads: &BTreeMap<RootId, u64>, units: &[Unit]) -> Vec<PlannedMove> {
     let mut loads = loads.clone();
     let step = |unit: &Unit| {
-        let emptiest = unit
-            .targets
-            .iter()
-            .filter_map(|root| Some((*loads.get(root)?, *root)))
-            .min();
-        let (_, to) = emptiest?;
+        let (_, to) = emptiest_target(unit, &loads)?;
         *loads.entry(to).or_default() += unit.bytes;
         Some(planned(unit, to))
     };
     units.iter().filter_map(step).collect()
+}
+
+/// The least loaded root that the unit may go to, with its load.
+fn emptiest_target(unit: &Unit, loads: &BTreeMap<RootId, u64>) -> Option<(u64, RootId)> {
+    let targets = unit.targets.iter();
+    targets.filter_map(|root| Some((*loads.get(root)?, *root))).min()
 }
 
 fn planned(unit: &Unit, to: RootId) -> PlannedMove {

@@ -92,6 +92,11 @@ impl Database {
     }
 
     async fn bring_log_home(self: &Arc<Self>, entry: &Arc<Entry>, placement: &Placement) -> Result<()> {
+        if let Some(collection) = entry.opened().await {
+            // The log has arrived there: from now on its files tell.
+            let written = collection.shard().log_lanes();
+            entry.promised.lock().retain(|root| !written.contains(root));
+        }
         let home = placement
             .roots
             .first()
