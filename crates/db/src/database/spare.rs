@@ -30,9 +30,6 @@ impl Database {
     /// The root with the fewest logs that takes new ones, named in the record. No policy is asked: a log on an unwanted
     /// device is better than none, and it comes back.
     async fn spare_root(&self, entry: &Entry, failed: RootId, error: Error) -> Result<Arc<Root>> {
-        if let Ok(root) = self.roots.by_id(failed) {
-            root.note_failure(&error);
-        }
         let assigned = self.assignments.get_assignment_stats();
         let logs = |root: &Root| {
             let of_component = assigned.components.get(&StorageComponentType::Wal);
@@ -78,15 +75,12 @@ impl Database {
     pub(super) async fn bring_logs_home(self: &Arc<Self>) {
         let entries: Vec<Arc<Entry>> = self.catalog.read().values().cloned().collect();
         for entry in entries {
-            let record = entry.record.read().clone();
-            let Some(placement) = record.placement.get(&StorageComponentType::Wal) else {
-                continue;
-            };
-            if !placement.affinity || placement.moving.is_some() || placement.also.is_empty() {
-                continue;
-            }
-            if let Err(error) = self.bring_log_home(&entry, placement).await {
-                tracing::warn!(collection = record.description.name, %error, "a log stays where it is for now");
+            let placement = entry.record.read().placement.get(&StorageComponentType::Wal).cloned();
+            let away = |of: &Placement| of.affinity && of.moving.is_none() && !of.also.is_empty();
+            if let Some(placement) = placement.filter(away)
+                && let Err(error) = self.bring_log_home(&entry, &placement).await
+            {
+                tracing::warn!(collection = %entry.directory(), %error, "a log stays where it is for now");
             }
         }
     }

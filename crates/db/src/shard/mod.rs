@@ -195,16 +195,9 @@ impl Shard {
         let bytes = operations.iter().map(memory_bytes).sum();
         let _reservation = self.options.budget.reserve(bytes).await?;
         self.wait_for_room().await?;
-        let appended = self.wal.append(operations).await;
-        let seqs = appended.inspect_err(|error| self.note_failed_append(error))?;
+        let seqs = self.wal.append(operations).await?;
         self.flush_if_large();
         Ok(seqs.end - 1)
-    }
-
-    fn note_failed_append(&self, error: &Error) {
-        if let Ok(root) = self.options.homes.home(StorageComponentType::Wal) {
-            root.note_failure(error);
-        }
     }
 
     /// Stops background work and closes the log. Nothing is written afterwards; unflushed operations stay in the log.

@@ -88,6 +88,13 @@ impl Fixture {
         .unwrap()
     }
 
+    /// The index files of the shard, without the unfinished one of a writer at work.
+    fn index_files(&self) -> Vec<std::path::PathBuf> {
+        let mut files = self.files(StorageComponentType::Index);
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "ivf"));
+        files
+    }
+
     /// The files of the shard on the root of a component.
     fn files(&self, component: StorageComponentType) -> Vec<std::path::PathBuf> {
         let shard = format!("{component}/{}/000", description(DIM).id);
@@ -259,12 +266,7 @@ async fn an_index_of_a_segment_that_is_gone_is_deleted_when_the_shard_is_opened(
     let shard = fixture.open().await.unwrap();
     shard.write(upserts(0..3000)).await.unwrap();
     shard.flush().await.unwrap();
-    // Without the unfinished file of a writer at work.
-    let stored = || {
-        let mut files = fixture.files(StorageComponentType::Index);
-        files.retain(|file| file.extension().is_some_and(|extension| extension == "ivf"));
-        files
-    };
+    let stored = || fixture.index_files();
     while stored().len() != 1 {
         tokio::task::yield_now().await;
     }
@@ -331,12 +333,7 @@ async fn i7_without_its_index_files_or_its_index_root_a_shard_opens_answers_the_
     };
     let metric = proximadb_index::Metric::Euclidean;
     let expected = shard.search(&query, metric).unwrap();
-    // Without the unfinished file of a writer at work.
-    let stored = || {
-        let mut files = fixture.files(StorageComponentType::Index);
-        files.retain(|file| file.extension().is_some_and(|extension| extension == "ivf"));
-        files
-    };
+    let stored = || fixture.index_files();
     while stored().len() != 1 {
         tokio::task::yield_now().await;
     }
