@@ -1,4 +1,4 @@
-"""Starts real ProximaDB servers for the tests: the release binary (or `PROXIMADB_BINARY`), real directories, a free port."""
+"""Starts real ProximaDB servers for the tests: the binary of `./test` (or `PROXIMADB_BINARY`), real directories, a free port."""
 
 import http.client
 import json
@@ -15,7 +15,7 @@ import pytest
 from faults import faultfs, faultfs_binary, tmpfs  # noqa: F401 (fixtures)
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-BINARY = pathlib.Path(os.environ.get("PROXIMADB_BINARY", REPOSITORY / "target" / "release" / "proximadb"))
+BINARY = pathlib.Path(os.environ.get("PROXIMADB_BINARY", REPOSITORY / "target" / "checked" / "proximadb"))
 SAMPLE = REPOSITORY / "data" / "packages-5k.parquet"
 SECTIONS = {
     "wal": ("wal_config", "wal_urls"),

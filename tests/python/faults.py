@@ -123,13 +123,11 @@ def tmpfs(tmp_path):
 
 @pytest.fixture(scope="session")
 def faultfs_binary():
-    """The binary, built once."""
+    """The test disk, which is built beside the server's binary."""
     if not os.path.exists("/dev/fuse") or os.geteuid() != 0:
         pytest.skip("faultfs needs /dev/fuse and root")
-    built = run("cargo", "build", "--release", "--manifest-path", REPOSITORY / "Cargo.toml", "-p", "faultfs")
-    assert built.returncode == 0, built.stderr
-    target = os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")
-    return pathlib.Path(target) / "release" / "faultfs"
+    server = pathlib.Path(os.environ.get("PROXIMADB_BINARY", REPOSITORY / "target" / "checked" / "proximadb"))
+    return server.with_name("faultfs")
 
 
 @pytest.fixture
