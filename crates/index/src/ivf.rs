@@ -130,6 +130,7 @@ struct Search<'a> {
     /// In units of worth.
     reach: f32,
     wide: bool,
+    k: usize,
     /// The best estimates so far.
     best: TopK,
     candidates: Vec<Candidate>,
@@ -152,6 +153,27 @@ impl Ivf {
         let (list, step) = (&self.lists[list as usize], self.bits.block_bytes());
         let count = ((list.end - list.start) as usize).div_ceil(BLOCK_ROWS);
         (list.block as usize * step, count * step)
+    }
+
+    /// The best of the lists' prospects, or the first that has `k` rows in lists as good or better: a list of few rows far out says
+    /// nothing about how good the k-th hit will be.
+    fn best_prospect(&self, prospects: impl Iterator<Item = f32> + Clone, k: usize) -> f32 {
+        let size = |list: usize| (self.lists[list].end - self.lists[list].start) as usize;
+        let better = |best: (f32, usize), (list, prospect): (usize, f32)| {
+            if prospect > best.0 { (prospect, list) } else { best }
+        };
+        let (best, list) = prospects.clone().enumerate().fold((f32::MIN, 0), better);
+        if self.lists.is_empty() || size(list) >= k {
+            return best;
+        }
+        let mut sorted: Vec<(usize, f32)> = prospects.enumerate().collect();
+        sorted.sort_unstable_by(|a, b| b.1.total_cmp(&a.1));
+        let mut rows = 0;
+        let reached = sorted.iter().find(|(list, _)| {
+            rows += size(*list);
+            rows >= k
+        });
+        reached.or(sorted.last()).map_or(best, |(_, prospect)| *prospect)
     }
 
     /// Whether a list has an allowed row.
@@ -213,44 +235,42 @@ fn low_bits(count: u32) -> u16 {
 }
 
 impl Search<'_> {
-    /// The lists whose prospects lie within the reach of the best one (all for a wide search), and that one.
+    /// The lists whose prospects lie within the reach of the best one or above (all for a wide search), and that one.
     fn prospects(&self) -> (Vec<Prospect>, f32) {
         let index = self.index;
         let factors = &index.factors;
         let count = index.lists.len();
         let mut integers = vec![0; count];
         index.means.products(&self.query, &factors.numbers, &mut integers);
-        let (mut products, mut aways, mut prospects) = (vec![0f32; count], vec![0f32; count], vec![0f32; count]);
-        for list in 0..count {
-            let product = integers[list] as f32 * (factors.step[list] * self.query.step);
-            let squared = self.query.squared - 2.0 * product + factors.squared[list];
+        let numbers = integers.iter().zip(&factors.step).zip(&factors.added);
+        let numbers = numbers.zip(&factors.squared).zip(&factors.spread);
+        let prospect = |((((integer, step), added), squared), spread): ((((&i32, &f32), &f32), &f32), &f32)| {
+            let product = *integer as f32 * (step * self.query.step);
+            let squared = self.query.squared - 2.0 * product + squared;
             let away = if squared > 0.0 { squared } else { 0.0 }.sqrt();
-            products[list] = product;
-            aways[list] = away;
-            prospects[list] = product + factors.added[list] + factors.spread[list] * away;
-        }
+            [product + added + spread * away, product, away]
+        };
+        let mut all: Vec<[f32; 3]> = numbers.map(prospect).collect();
         if let Some(allowed) = self.allowed {
-            for (prospect, list) in prospects.iter_mut().zip(&index.lists) {
+            for ([prospect, ..], list) in all.iter_mut().zip(&index.lists) {
                 if !index.has_allowed(list, allowed) {
                     *prospect = f32::NEG_INFINITY;
                 }
             }
         }
-        let best = prospects.iter().fold(
-            f32::MIN,
-            |best, prospect| if *prospect > best { *prospect } else { best },
-        );
+        let prospects = all.iter().map(|[prospect, ..]| *prospect);
+        let best = index.best_prospect(prospects, self.k);
         let least = if self.wide { f32::MIN } else { best - self.reach };
         // A list without allowed rows comes nowhere near; one with a damaged mean is not a number and is read.
-        let near = prospects
+        let near = all
             .iter()
-            .enumerate()
-            .filter(|(_, prospect)| !(**prospect < least));
-        let near = near.map(|(list, &prospect)| Prospect {
+            .zip(0..)
+            .filter(|([prospect, ..], _)| prospect.total_cmp(&least).is_ge());
+        let near = near.map(|(&[prospect, product, away], list)| Prospect {
             prospect,
-            list: list as u32,
-            product: products[list],
-            away: aways[list],
+            list,
+            product,
+            away,
         });
         (near.collect(), best)
     }
@@ -267,7 +287,7 @@ impl Search<'_> {
         if !self.wide && !self.best.is_full() {
             self.wide = true;
             let (mut all, best) = self.prospects();
-            all.retain(|prospect| !(prospect.prospect >= best - self.reach));
+            all.retain(|prospect| prospect.prospect.total_cmp(&(best - self.reach)).is_lt());
             self.read_in_order(&mut all, best, stats);
         }
     }
@@ -427,6 +447,7 @@ impl VectorIndex for Ivf {
             table: self.bits.table(&placed),
             reach: reach * params.effort * placed.squared.sqrt(),
             wide,
+            k,
             query: placed,
             allowed,
             slack: self.tuning.slack * params.effort.sqrt(),

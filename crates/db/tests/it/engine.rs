@@ -81,6 +81,7 @@ async fn nearest(collection: &Collection, exact: bool) -> Vec<ScoredPoint> {
         score_threshold: None,
         exact,
         hnsw_ef: None,
+        indexed_only: false,
         select: Selection::default(),
     };
     collection.query(query).await.unwrap()

@@ -152,7 +152,7 @@ impl Ivf {
         let estimates = RefCell::new(Estimates::new());
         let length = query.squared.sqrt().max(f32::MIN_POSITIVE);
         let prospects = self.all_prospects(&query);
-        let best = prospects.iter().copied().fold(f32::MIN, f32::max);
+        let best = self.best_prospect(prospects.iter().copied(), NEIGHBOURS + 1);
         // Under a filter the same rows are asked of a worse threshold, from the middle of which the reach counts.
         let of = |hit: &Hit, last: f32, from: f32| {
             let list = clusters.assignment[hit.row as usize];
