@@ -9,7 +9,6 @@ use bytes::Bytes;
 use crate::simd;
 use crate::simd::codes;
 use crate::space::Query;
-use crate::vector_index::IndexError;
 
 /// The byte that stands for 0.
 const ZERO: u8 = 128;
@@ -43,13 +42,15 @@ impl ByteCodes {
 
     /// Codes that were encoded.
     ///
-    /// # Errors
-    /// `Damaged` if they are not whole rows.
-    pub fn new(coordinates: usize, data: Bytes) -> Result<Self, IndexError> {
-        if !data.len().is_multiple_of(Self::stride(coordinates)) {
-            return Err(IndexError::Damaged("byte codes are not whole rows"));
-        }
-        Ok(Self { coordinates, data })
+    /// # Panics
+    /// If they are not whole rows.
+    pub fn of(coordinates: usize, data: impl Into<Bytes>) -> Self {
+        let data = data.into();
+        assert!(
+            data.len().is_multiple_of(Self::stride(coordinates)),
+            "whole rows of byte codes"
+        );
+        Self { coordinates, data }
     }
 
     /// Number of rows.

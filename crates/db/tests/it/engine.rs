@@ -165,7 +165,9 @@ async fn i7_a_lost_or_damaged_index_changes_no_answer_and_comes_back() {
     let index = || files(directory.path(), "ivf");
     eventually("the index", || index().len() == 1).await;
     let exact = nearest(&collection, true).await;
-    assert_eq!(nearest(&collection, false).await[0], exact[0]);
+    let found = nearest(&collection, false).await;
+    let both = exact.iter().filter(|hit| found.contains(hit)).count();
+    assert!(both >= 7, "{both} of 10");
     database.close().await;
     drop(database);
 

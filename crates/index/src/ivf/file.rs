@@ -1,7 +1,7 @@
 //! The bytes of an IVF index, after the frame of [`crate::vector_index`]; all numbers little endian, 4 bytes each:
 //!
 //! ```text
-//! lists │ members │ outliers │ has members │ reach │ reach filtered │ slack │ margin
+//! lists │ members │ outliers │ has members │ reach │ reach wide │ slack │ margin │ length
 //! centre: f32 × dim
 //! lists × (start, end, first block, squared length: f32, radius: f32)
 //! members × row, if there are            outliers × row
@@ -27,8 +27,9 @@ pub(super) fn encode(index: &Ivf) -> Vec<u8> {
         reach_wide,
         slack,
         margin,
+        length,
     } = index.tuning;
-    [reach, reach_wide, slack, margin]
+    [reach, reach_wide, slack, margin, length]
         .iter()
         .for_each(|value| put(value.to_bits()));
     index.space.centre().iter().for_each(|value| put(value.to_bits()));
@@ -58,7 +59,13 @@ impl Ivf {
         let damaged = IndexError::Damaged("lists do not fit the rows");
         let (lists, count, outliers) = (body.u32()? as usize, body.u32()? as usize, body.u32()? as usize);
         let has_members = body.u32()? != 0;
-        let [reach, reach_wide, slack, margin] = [body.f32()?, body.f32()?, body.f32()?, body.f32()?];
+        let tuning = Tuning {
+            reach: body.f32()?,
+            reach_wide: body.f32()?,
+            slack: body.f32()?,
+            margin: body.f32()?,
+            length: body.f32()?,
+        };
         let space = Space::new(header.metric, body.f32s(header.dim)?);
         let bits = BitCodes::new(header.dim, space.padded());
         let mut read = Vec::new();
@@ -92,9 +99,9 @@ impl Ivf {
         }
         let stride = ByteCodes::stride(space.padded());
         let size = |count: usize, each: usize| count.checked_mul(each).ok_or(IndexError::Damaged("cut short"));
-        let means = ByteCodes::new(space.padded(), body.take(size(lists, stride)?)?)?;
+        let means = ByteCodes::of(space.padded(), body.take(size(lists, stride)?)?);
         let blocks = body.take(size(block as usize, bits.block_bytes())?)?;
-        let bytes = ByteCodes::new(space.padded(), body.take(size(count, stride)?)?)?;
+        let bytes = ByteCodes::of(space.padded(), body.take(size(count, stride)?)?);
         body.finish()?;
         Ok(Self {
             rows: header.rows,
@@ -107,12 +114,7 @@ impl Ivf {
             blocks,
             bytes,
             outliers,
-            tuning: Tuning {
-                reach,
-                reach_wide,
-                slack,
-                margin,
-            },
+            tuning,
         })
     }
 }

@@ -82,6 +82,30 @@ fn ivf_finds_what_it_promises_in_any_number_of_dimensions() {
 }
 
 #[test]
+fn the_unit_and_the_origin_of_the_data_do_not_matter() {
+    let (rows, queries) = rows_and_queries(3000, 60, 48, 60);
+    for (scale, shift) in [(1e-4, 0.0), (1e4, 0.0), (100.0, 250.0)] {
+        let moved = |rows: &Rows| Rows::from_vec(48, rows.as_slice().iter().map(|x| x * scale + shift).collect());
+        let (rows, queries) = (moved(&rows), moved(&queries));
+        for metric in METRICS {
+            let (rows, index) = build_sorted(metric, &rows, kmeans::cluster_count(rows.len()));
+            let one = |query: &[f32]| {
+                let truth = exact(metric, &rows, query, 10, None);
+                recall_at_k(
+                    &rows_of(&index.search(&rows, query, &SearchParams::new(10), None)),
+                    &rows_of(&truth),
+                )
+            };
+            let mean = queries.as_slice().chunks_exact(48).map(one).sum::<f64>() / 60.0;
+            assert!(mean >= 0.95, "{metric:?} × {scale} + {shift}: {mean}");
+            let mut stats = SearchStats::default();
+            index.search_counted(&rows, queries.get(0), &SearchParams::new(10), None, &mut stats);
+            assert!(stats.codes < rows.len(), "not by reading everything");
+        }
+    }
+}
+
+#[test]
 fn more_effort_finds_more() {
     let recalls = [0.1, 0.4, 1.0, 3.0].map(|effort| recall_of(48, effort, None));
     for metric in 0..3 {
