@@ -63,13 +63,14 @@ impl Error {
         }
     }
 
-    pub(crate) fn of_opening(url: &str, error: &StoreError) -> Self {
+    /// The error of a place that was opened by its URL.
+    pub(crate) fn of_place(url: &str, key: &str, error: &StoreError) -> Self {
         let kind = match error {
             StoreError::Config(_) => ErrorKind::Invalid,
             StoreError::Denied(_) => ErrorKind::Denied,
             _ => ErrorKind::Unavailable,
         };
-        Self::new(kind, url, "", error.detail().reason.clone())
+        Self::new(kind, url, key, error.detail().reason.clone())
     }
 
     pub(crate) fn with_kind(mut self, kind: ErrorKind) -> Self {

@@ -21,7 +21,7 @@ use lru::LruCache;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use parking_lot::Mutex;
-use proximadb_store::{FilesystemFactory, Scheme, StorageUrl};
+use proximadb_store::{Filesystem, FilesystemFactory, Scheme, StorageUrl};
 use tokio::sync::Semaphore;
 
 use crate::error::{BatchError, Error, ErrorKind, Result};
@@ -89,7 +89,7 @@ pub async fn open(url: &str, options: &BTreeMap<String, String>) -> Result<Objec
     let parsed = StorageUrl::parse(url);
     // The text is not repeated: it may hold a secret.
     let parsed = parsed.map_err(|error| Error::new(ErrorKind::Invalid, "store", "", error.to_string()))?;
-    let failed = |error| Error::of_opening(url, &error);
+    let failed = |error| Error::of_place(url, "", &error);
     let place = FilesystemFactory::get_filesystem(&parsed, options).map_err(failed)?;
     place.create_dir_all().await.map_err(failed)?;
     let behaviour = match parsed.scheme() {
@@ -100,7 +100,7 @@ pub async fn open(url: &str, options: &BTreeMap<String, String>) -> Result<Objec
             ..Behaviour::BUCKET
         },
     };
-    Ok(ObjectKv::over(place.plain_object_store(), url, behaviour))
+    Ok(ObjectKv::new(place.plain_object_store(), url, behaviour, Some(place)))
 }
 
 /// A key-value store over an object store. Clones share everything.
@@ -113,6 +113,8 @@ pub struct ObjectKv {
 
 struct Shared {
     url: String,
+    /// Says what an answer means, where the place was opened by its URL.
+    place: Option<Filesystem>,
     objects: Arc<dyn ObjectStore>,
     behaviour: Behaviour,
     /// Tells the changes of this store from those of all others; the sequence tells them from each other.
@@ -130,8 +132,13 @@ impl ObjectKv {
     /// A store over any object store that creates "if absent" atomically and lists what was created before. `url` stands
     /// in errors.
     pub fn over(objects: Arc<dyn ObjectStore>, url: &str, behaviour: Behaviour) -> Self {
+        Self::new(objects, url, behaviour, None)
+    }
+
+    fn new(objects: Arc<dyn ObjectStore>, url: &str, behaviour: Behaviour, place: Option<Filesystem>) -> Self {
         let shared = Shared {
             url: url.to_owned(),
+            place,
             objects,
             behaviour,
             writer: rand::random(),

@@ -125,7 +125,7 @@ impl ObjectKv {
             return Err(NotCreated::Doubtful { error, pending: true });
         };
         let Err(answer) = outcome else { return Ok(()) };
-        let error = Error::of_answer(&self.url, key, &answer);
+        let error = self.error(key, &answer);
         Err(match error.kind() {
             ErrorKind::Denied | ErrorKind::Invalid => NotCreated::Refused(error),
             _ => NotCreated::Doubtful {
@@ -145,8 +145,15 @@ impl ObjectKv {
         request: impl Future<Output = object_store::Result<T>>,
     ) -> Result<T> {
         match tokio::time::timeout(self.shared.behaviour.request_timeout, request).await {
-            Ok(outcome) => outcome.map_err(|error| Error::of_answer(&self.url, key, &error)),
+            Ok(outcome) => outcome.map_err(|error| self.error(key, &error)),
             Err(_) => Err(self.no_answer(key)),
+        }
+    }
+
+    fn error(&self, key: &str, answer: &object_store::Error) -> Error {
+        match &self.shared.place {
+            Some(place) => Error::of_place(&self.url, key, &place.explain("", answer)),
+            None => Error::of_answer(&self.url, key, answer),
         }
     }
 
