@@ -50,15 +50,11 @@ impl Error {
         use object_store::Error as E;
         match error {
             E::PermissionDenied { .. } => Self::new(ErrorKind::Denied, url, key, "permission denied (403)"),
-            E::Unauthenticated { .. } => {
-                Self::new(ErrorKind::Denied, url, key, "credentials missing or refused (401)")
-            }
+            E::Unauthenticated { .. } => Self::new(ErrorKind::Denied, url, key, "credentials missing or refused (401)"),
             E::NotSupported { .. }
             | E::NotImplemented { .. }
             | E::InvalidPath { .. }
-            | E::UnknownConfigurationKey { .. } => {
-                Self::new(ErrorKind::Invalid, url, key, redact(&error.to_string()))
-            }
+            | E::UnknownConfigurationKey { .. } => Self::new(ErrorKind::Invalid, url, key, redact(&error.to_string())),
             _ => Self::new(ErrorKind::Unavailable, url, key, redact(&error.to_string())),
         }
     }
@@ -129,7 +125,11 @@ pub struct BatchError {
 impl BatchError {
     /// `Ok` when nothing failed.
     pub(crate) fn check(failed: BTreeMap<String, Error>) -> Result<(), Self> {
-        if failed.is_empty() { Ok(()) } else { Err(Self { failed }) }
+        if failed.is_empty() {
+            Ok(())
+        } else {
+            Err(Self { failed })
+        }
     }
 }
 

@@ -9,9 +9,10 @@ mod object;
 mod layer;
 
 pub use error::{BatchError, Error, ErrorKind, Result};
-pub use store::{Entry, Expected, Page, Store, Swap, Version};
 pub use json::JsonStore;
-pub use object::{Behaviour, ObjectKv, Requests, open};
 pub use layer::{
-    BatchOptions, BatchStats, Batched, COMPRESS_ABOVE_BYTES, CacheOptions, CacheStats, Cached, CompressStats, Compressed,
+    BatchOptions, BatchStats, Batched, COMPRESS_ABOVE_BYTES, CacheOptions, CacheStats, Cached, CompressStats,
+    Compressed,
 };
+pub use object::{Behaviour, ObjectKv, Requests, open};
+pub use store::{Entry, Expected, Page, Store, Swap, Version};

@@ -173,7 +173,9 @@ fn single(key: &str, outcome: Result<(), BatchError>) -> Result<()> {
 pub(crate) fn add(url: &str, key: &str, value: Option<&Bytes>, delta: i64) -> Result<i64> {
     let invalid = |reason: &str| Error::new(ErrorKind::Invalid, url, key, reason);
     let old = match value {
-        Some(value) => std::str::from_utf8(value).ok().and_then(|text| text.trim().parse().ok()),
+        Some(value) => std::str::from_utf8(value)
+            .ok()
+            .and_then(|text| text.trim().parse().ok()),
         None => Some(0),
     };
     let old: i64 = old.ok_or_else(|| invalid("the value is not a counter: it is not decimal text"))?;

@@ -304,7 +304,10 @@ fn entries(directory: &FsPath) -> io::Result<Vec<(String, std::fs::Metadata)>> {
             return Ok(entries);
         }
     }
-    let reason = format!("{}: its files change faster than they can be listed", directory.display());
+    let reason = format!(
+        "{}: its files change faster than they can be listed",
+        directory.display()
+    );
     Err(io::Error::new(ErrorKind::TimedOut, reason))
 }
 

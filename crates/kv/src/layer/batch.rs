@@ -163,7 +163,9 @@ impl Batched {
 
     async fn settle_batch(&self, keys: &[String]) -> Result<(), BatchError> {
         let failed = |error: Error| keys.iter().map(|key| (key.clone(), error.clone())).collect();
-        self.settle(keys).await.map_err(|error| BatchError { failed: failed(error) })
+        self.settle(keys)
+            .await
+            .map_err(|error| BatchError { failed: failed(error) })
     }
 }
 
@@ -266,7 +268,11 @@ async fn write_batch(batch: HashMap<Slot, Change>) -> BTreeMap<Slot, Error> {
     }
     let mut failed = BTreeMap::new();
     for (url, (store, sets, deletes)) in namespaces {
-        let set = if sets.is_empty() { Ok(()) } else { store.set_batch(sets).await };
+        let set = if sets.is_empty() {
+            Ok(())
+        } else {
+            store.set_batch(sets).await
+        };
         let deleted = if deletes.is_empty() {
             Ok(())
         } else {

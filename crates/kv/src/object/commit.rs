@@ -73,19 +73,8 @@ impl ObjectKv {
     }
 
     /// Makes the next version after `head`.
-    async fn commit(
-        &self,
-        key: &str,
-        name: &KeyName,
-        head: Option<&Record>,
-        value: Option<Bytes>,
-    ) -> Result<Outcome> {
-        let record = Arc::new(Record::after(
-            head,
-            self.shared.writer,
-            self.next_sequence(),
-            value,
-        ));
+    async fn commit(&self, key: &str, name: &KeyName, head: Option<&Record>, value: Option<Bytes>) -> Result<Outcome> {
+        let record = Arc::new(Record::after(head, self.shared.writer, self.next_sequence(), value));
         let number = record.version.number;
         let bytes = record.encode(&name.version(number));
         let (mut failure, mut may_come) = (None, false);
@@ -126,13 +115,7 @@ impl ObjectKv {
     }
 
     /// What has become of the change; `None`: nothing so far. `created`: the store has said that it made the object.
-    async fn outcome(
-        &self,
-        key: &str,
-        name: &KeyName,
-        record: &Arc<Record>,
-        created: bool,
-    ) -> Result<Option<Outcome>> {
+    async fn outcome(&self, key: &str, name: &KeyName, record: &Arc<Record>, created: bool) -> Result<Option<Outcome>> {
         let version = record.version;
         let Some(mut seen) = self.look(key, name).await? else {
             return Ok(None);

@@ -76,7 +76,9 @@ impl ObjectKv {
             *known = (*known).max((number, object.size));
             return 0;
         }
-        let previous = newest.last_key_value().is_some_and(|(_, (_, length))| is_value(*length));
+        let previous = newest
+            .last_key_value()
+            .is_some_and(|(_, (_, length))| is_value(*length));
         newest.insert(name.to_owned(), (number, object.size));
         usize::from(previous)
     }

@@ -115,7 +115,13 @@ impl ObjectKv {
     }
 
     /// Creates the object unless the name is taken.
-    pub(super) async fn create_object(&self, key: &str, name: &KeyName, number: u64, bytes: Bytes) -> Result<(), NotCreated> {
+    pub(super) async fn create_object(
+        &self,
+        key: &str,
+        name: &KeyName,
+        number: u64,
+        bytes: Bytes,
+    ) -> Result<(), NotCreated> {
         self.shared.requests.creates.fetch_add(1, Ordering::Relaxed);
         let path = self.path(key, &name.version(number)).map_err(NotCreated::Refused)?;
         let payload = PutPayload::from_bytes(bytes);

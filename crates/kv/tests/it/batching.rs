@@ -60,7 +60,11 @@ async fn s2_steady_load_strands_no_entry() {
     }
     sleep(Duration::from_millis(101)).await;
     assert_eq!(store.stats().waiting, 0);
-    let written: usize = recorder.calls().iter().map(|call| call["set_batch ".len()..].parse::<usize>().unwrap()).sum();
+    let written: usize = recorder
+        .calls()
+        .iter()
+        .map(|call| call["set_batch ".len()..].parse::<usize>().unwrap())
+        .sum();
     assert_eq!(written, 500);
 }
 
@@ -74,7 +78,10 @@ async fn s3_buffered_writes_are_read_and_everything_else_sees_them() {
     let keys = ["k0".to_owned(), "k1".to_owned(), "k2".to_owned()];
     assert_eq!(store.get_batch(&keys).await.unwrap().len(), 2);
     assert!(recorder.calls().is_empty());
-    let swapped = store.compare_and_swap("k0", Expected::Value("0".into()), Some("9".into())).await.unwrap();
+    let swapped = store
+        .compare_and_swap("k0", Expected::Value("0".into()), Some("9".into()))
+        .await
+        .unwrap();
     assert!(swapped.is_swapped());
     set(&store, 5..6).await;
     assert_eq!(store.list("", None, 10).await.unwrap().keys, ["k0", "k2", "k5"]);
@@ -129,7 +136,17 @@ async fn s3_flushed_and_closed_everything_is_there_again() {
     drop((store, nested));
     let again = directory.open().await;
     assert_eq!(again.list("", None, 100).await.unwrap().keys.len(), 30);
-    assert_eq!(again.with_namespace("n").unwrap().list("", None, 100).await.unwrap().keys.len(), 30);
+    assert_eq!(
+        again
+            .with_namespace("n")
+            .unwrap()
+            .list("", None, 100)
+            .await
+            .unwrap()
+            .keys
+            .len(),
+        30
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -21,7 +21,10 @@ fn cached() -> (Recorder, Cached) {
 async fn s4_the_10001st_key_evicts_the_oldest_and_a_hit_asks_no_store() {
     let (recorder, store) = cached();
     let keys: Vec<String> = (0..10_001).map(|n| format!("k{n}")).collect();
-    store.set_batch(keys.iter().map(|key| (key.clone(), "v".into())).collect()).await.unwrap();
+    store
+        .set_batch(keys.iter().map(|key| (key.clone(), "v".into())).collect())
+        .await
+        .unwrap();
     for key in &keys[..10_000] {
         store.get(key).await.unwrap();
     }
@@ -56,7 +59,13 @@ async fn s5_every_kind_of_write_invalidates() {
     assert_eq!(now().await, "3");
     store.increment("k", 1).await.unwrap();
     assert_eq!(now().await, "4");
-    assert!(store.compare_and_swap("k", Expected::Value("4".into()), Some("5".into())).await.unwrap().is_swapped());
+    assert!(
+        store
+            .compare_and_swap("k", Expected::Value("4".into()), Some("5".into()))
+            .await
+            .unwrap()
+            .is_swapped()
+    );
     assert_eq!(now().await, "5");
     store.delete("k").await.unwrap();
     assert_eq!(now().await, "");
@@ -100,11 +109,17 @@ async fn s5_no_read_is_older_than_a_set_that_has_returned() {
 #[tokio::test]
 async fn s5_a_lost_swap_shows_what_another_process_has_written() {
     let memory = Memory::new();
-    let (here, there) = (Cached::new(Arc::new(memory.open()), CacheOptions::default()), memory.open());
+    let (here, there) = (
+        Cached::new(Arc::new(memory.open()), CacheOptions::default()),
+        memory.open(),
+    );
     here.set("k", "1".into()).await.unwrap();
     here.get("k").await.unwrap();
     there.set("k", "2".into()).await.unwrap();
-    let lost = here.compare_and_swap("k", Expected::Value("1".into()), Some("3".into())).await.unwrap();
+    let lost = here
+        .compare_and_swap("k", Expected::Value("1".into()), Some("3".into()))
+        .await
+        .unwrap();
     assert!(!lost.is_swapped());
     assert_eq!(here.get("k").await.unwrap().unwrap(), "2");
 }

@@ -23,7 +23,12 @@ pub struct Told {
 
 /// Appends marks by swaps and counts by increments, through stores that have faults, and checks what was told against
 /// what the sound store holds.
-pub async fn told_outcomes_are_true(faulty: &[Arc<dyn Store>], sound: &Arc<dyn Store>, tasks: usize, each: usize) -> Told {
+pub async fn told_outcomes_are_true(
+    faulty: &[Arc<dyn Store>],
+    sound: &Arc<dyn Store>,
+    tasks: usize,
+    each: usize,
+) -> Told {
     let work = (0..tasks).map(|task| {
         let store = Arc::clone(&faulty[task % faulty.len()]);
         tokio::spawn(async move {
@@ -43,13 +48,20 @@ pub async fn told_outcomes_are_true(faulty: &[Arc<dyn Store>], sound: &Arc<dyn S
         told.not_made.append(&mut one.not_made);
     }
     let stored = sound.get("log").await.unwrap().unwrap_or_default();
-    let stored: Vec<String> = String::from_utf8_lossy(&stored).split_whitespace().map(str::to_owned).collect();
+    let stored: Vec<String> = String::from_utf8_lossy(&stored)
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect();
     let distinct: BTreeSet<String> = stored.iter().cloned().collect();
     assert_eq!(distinct.len(), stored.len(), "a mark is there twice");
     assert_eq!(told.made.difference(&distinct).next(), None, "won and not there");
     assert_eq!(told.lost.intersection(&distinct).next(), None, "lost and there");
     assert_eq!(told.not_made.intersection(&distinct).next(), None, "not made and there");
-    assert!(distinct.iter().all(|mark| told.made.contains(mark) || told.unknown.contains(mark)));
+    assert!(
+        distinct
+            .iter()
+            .all(|mark| told.made.contains(mark) || told.unknown.contains(mark))
+    );
     told
 }
 
@@ -63,7 +75,9 @@ async fn append(store: &Arc<dyn Store>, mark: String, told: &mut Told) {
         now = store.get_versioned("log").await;
     }
     let now = now.unwrap();
-    let text = now.as_ref().map_or(String::new(), |entry| String::from_utf8_lossy(&entry.value).into_owned());
+    let text = now.as_ref().map_or(String::new(), |entry| {
+        String::from_utf8_lossy(&entry.value).into_owned()
+    });
     let expected = now.map_or(Expected::Missing, |entry| Expected::Version(entry.version));
     let new = Bytes::from(format!("{text} {mark}"));
     let list = match store.compare_and_swap("log", expected, Some(new)).await {
@@ -71,7 +85,13 @@ async fn append(store: &Arc<dyn Store>, mark: String, told: &mut Told) {
         Ok(Swap::Lost(_)) => &mut told.lost,
         Err(error) if error.kind() == ErrorKind::Indeterminate => &mut told.unknown,
         Err(error) => {
-            assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Corrupt | ErrorKind::Contended), "{error}");
+            assert!(
+                matches!(
+                    error.kind(),
+                    ErrorKind::Unavailable | ErrorKind::Corrupt | ErrorKind::Contended
+                ),
+                "{error}"
+            );
             &mut told.not_made
         }
     };
@@ -97,7 +117,13 @@ async fn n5_a_faulty_store_never_lies_about_a_swap() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn n5_reads_under_faults_never_go_back() {
     let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-    let open = |n| ObjectKv::over(Arc::new(Faulty::new(Arc::clone(&memory), n, 30)), "memory://f", Behaviour::BUCKET);
+    let open = |n| {
+        ObjectKv::over(
+            Arc::new(Faulty::new(Arc::clone(&memory), n, 30)),
+            "memory://f",
+            Behaviour::BUCKET,
+        )
+    };
     let acknowledged = Arc::new(std::sync::atomic::AtomicI64::new(0));
     let order = std::sync::atomic::Ordering::SeqCst;
     let writers = (0..4).map(|n| {
@@ -122,7 +148,10 @@ async fn n5_reads_under_faults_never_go_back() {
                         assert!(value >= least, "{value} after {least}");
                         last = value;
                     }
-                    Err(error) => assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Corrupt), "{error}"),
+                    Err(error) => assert!(
+                        matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Corrupt),
+                        "{error}"
+                    ),
                 }
             }
         })
@@ -139,7 +168,10 @@ async fn m1_n5_a_store_that_only_fails_is_an_error_with_url_and_key() {
     let store = ObjectKv::over(Arc::new(Refusing), "s3://b/p", Behaviour::MEMORY);
     let check = |error: proximadb_kv::Error| {
         assert_eq!((error.url(), error.key()), ("s3://b/p/n", "k"));
-        assert!(error.to_string().starts_with("s3://b/p/n: key \"k\": unavailable: "), "{error}");
+        assert!(
+            error.to_string().starts_with("s3://b/p/n: key \"k\": unavailable: "),
+            "{error}"
+        );
     };
     let store = store.with_namespace("n").unwrap();
     check(store.get("k").await.unwrap_err());
@@ -147,10 +179,20 @@ async fn m1_n5_a_store_that_only_fails_is_an_error_with_url_and_key() {
     check(store.delete("k").await.unwrap_err());
     check(store.increment("k", 1).await.unwrap_err());
     check(store.create_if_absent("k", Bytes::new()).await.unwrap_err());
-    let failed = store.set_batch(vec![("k".to_owned(), Bytes::new())]).await.unwrap_err().failed;
+    let failed = store
+        .set_batch(vec![("k".to_owned(), Bytes::new())])
+        .await
+        .unwrap_err()
+        .failed;
     failed.into_values().for_each(check);
-    assert_eq!(store.get_batch(&["k".to_owned()]).await.unwrap_err().kind(), ErrorKind::Unavailable);
-    assert_eq!(store.list("", None, 1).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(
+        store.get_batch(&["k".to_owned()]).await.unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+    assert_eq!(
+        store.list("", None, 1).await.unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
 }
 
 /// Every answer is 503.
@@ -209,7 +251,13 @@ async fn n5_damage_is_reported_and_not_taken_for_a_missing_key() {
     let open = || ObjectKv::over(Arc::clone(&memory), "memory://d", Behaviour::MEMORY);
     open().set("k", Bytes::from("value")).await.unwrap();
     let path = object_store::path::Path::from("=keys/k!/00000000000000000001");
-    object_store::ObjectStoreExt::put(&memory, &path, "PXKV rubbish of some length, longer than a header".into()).await.unwrap();
+    object_store::ObjectStoreExt::put(
+        &memory,
+        &path,
+        "PXKV rubbish of some length, longer than a header".into(),
+    )
+    .await
+    .unwrap();
     let error = open().get("k").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.to_string().contains("00000000000000000001"), "{error}");

@@ -20,7 +20,10 @@ async fn a_key_that_changes_often_keeps_two_objects_and_costs_what_is_promised()
     }
     let after = store.requests();
     // Known newest version: one create and one listing a change.
-    assert_eq!((after.lists - first.lists, after.reads, after.creates - first.creates), (50, 0, 50));
+    assert_eq!(
+        (after.lists - first.lists, after.reads, after.creates - first.creates),
+        (50, 0, 50)
+    );
     // A value that is known is confirmed by one listing.
     store.get("k").await.unwrap();
     assert_eq!((store.requests().lists - after.lists, store.requests().reads), (1, 0));
@@ -44,7 +47,8 @@ async fn a_refused_swap_of_a_known_version_is_decided_by_the_store() {
     a.set("k", Bytes::from("1")).await.unwrap();
     b.set("k", Bytes::from("2")).await.unwrap();
     // `a` still knows 1, and must neither refuse nor make what the store does not.
-    let swap = |expected: &'static str| a.compare_and_swap("k", Expected::Value(expected.into()), Some(Bytes::from("3")));
+    let swap =
+        |expected: &'static str| a.compare_and_swap("k", Expected::Value(expected.into()), Some(Bytes::from("3")));
     assert!(!swap("1").await.unwrap().is_swapped());
     b.set("k", Bytes::from("4")).await.unwrap();
     assert!(swap("4").await.unwrap().is_swapped());
@@ -67,13 +71,24 @@ async fn m4_a_batch_waits_for_few_requests_one_after_the_other() {
         ..Default::default()
     };
     let slow = object_store::throttle::ThrottledStore::new(object_store::memory::InMemory::new(), delay);
-    let store = proximadb_kv::ObjectKv::over(std::sync::Arc::new(slow), "memory://slow", proximadb_kv::Behaviour::MEMORY);
+    let store = proximadb_kv::ObjectKv::over(
+        std::sync::Arc::new(slow),
+        "memory://slow",
+        proximadb_kv::Behaviour::MEMORY,
+    );
     let keys: Vec<String> = (0..1_000).map(|n| n.to_string()).collect();
     let start = tokio::time::Instant::now();
-    store.set_batch(keys.iter().map(|key| (key.clone(), Bytes::from("v"))).collect()).await.unwrap();
+    store
+        .set_batch(keys.iter().map(|key| (key.clone(), Bytes::from("v"))).collect())
+        .await
+        .unwrap();
     let written = start.elapsed();
     assert_eq!(store.get_batch(&keys).await.unwrap().len(), 1_000);
     // On a clock that only moves while all wait: 1,000 single operations take 1,000 to 3,000 times 50 ms.
     assert!(written < Duration::from_secs(12), "{written:?}");
-    assert!(start.elapsed() - written < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() - written < Duration::from_secs(4),
+        "{:?}",
+        start.elapsed()
+    );
 }

@@ -111,7 +111,9 @@ async fn check(step: &Step, store: &Arc<dyn Store>, model: &mut BTreeMap<String,
             model.entry(key(*k)).or_insert(value(*v));
         }
         Step::Increment(k, delta) => {
-            let old = model.get(&key(*k)).map_or(Some(0), |value| std::str::from_utf8(value).ok()?.parse::<i64>().ok());
+            let old = model
+                .get(&key(*k))
+                .map_or(Some(0), |value| std::str::from_utf8(value).ok()?.parse::<i64>().ok());
             let sum = old.map(|old| old + i64::from(*delta));
             assert_eq!(store.increment(&key(*k), i64::from(*delta)).await.ok(), sum);
             model.extend(sum.map(|sum| (key(*k), Bytes::from(sum.to_string()))));
@@ -124,7 +126,9 @@ async fn check(step: &Step, store: &Arc<dyn Store>, model: &mut BTreeMap<String,
         Step::GetBatch(keys) => {
             let keys: Vec<String> = keys.iter().map(|k| key(*k)).collect();
             let found = store.get_batch(&keys).await.unwrap();
-            let expected = keys.iter().filter_map(|key| Some((key.clone(), model.get(key)?.clone())));
+            let expected = keys
+                .iter()
+                .filter_map(|key| Some((key.clone(), model.get(key)?.clone())));
             assert_eq!(found, expected.collect());
         }
         Step::List(k, limit) => {
@@ -139,7 +143,11 @@ async fn check(step: &Step, store: &Arc<dyn Store>, model: &mut BTreeMap<String,
                 }
             }
             listed.sort();
-            let expected: Vec<String> = model.keys().filter(|key2| key2.starts_with(&key(*k))).cloned().collect();
+            let expected: Vec<String> = model
+                .keys()
+                .filter(|key2| key2.starts_with(&key(*k)))
+                .cloned()
+                .collect();
             assert_eq!(listed, expected);
         }
         Step::Flush | Step::Reopen => store.flush().await.unwrap(),

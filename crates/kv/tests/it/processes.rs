@@ -23,7 +23,9 @@ fn spawn(role: &str, url: &str, count: usize) -> Child {
 /// The lines that a child wrote after `told `.
 fn told(child: &mut Child) -> impl Iterator<Item = String> + use<> {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    lines.map_while(Result::ok).filter_map(|line| Some(line.split_once("told ")?.1.to_owned()))
+    lines
+        .map_while(Result::ok)
+        .filter_map(|line| Some(line.split_once("told ")?.1.to_owned()))
 }
 
 /// Does nothing in the test process itself.
@@ -31,12 +33,19 @@ fn told(child: &mut Child) -> impl Iterator<Item = String> + use<> {
 async fn child() {
     let Ok(order) = std::env::var(ROLE) else { return };
     let mut words = order.splitn(3, ' ');
-    let (role, count, url) = (words.next().unwrap(), words.next().unwrap().parse().unwrap(), words.next().unwrap());
+    let (role, count, url) = (
+        words.next().unwrap(),
+        words.next().unwrap().parse().unwrap(),
+        words.next().unwrap(),
+    );
     let store = open(url, &BTreeMap::new()).await.unwrap();
     match role {
         "swap" => swap(&store, count).await,
         "race" => {
-            let outcome = store.create_if_absent("race", Bytes::from(std::process::id().to_string())).await.unwrap();
+            let outcome = store
+                .create_if_absent("race", Bytes::from(std::process::id().to_string()))
+                .await
+                .unwrap();
             println!("told {}", outcome.is_swapped());
         }
         "increment" => loop {
@@ -82,8 +91,13 @@ async fn m6_m7_n1_processes_on_one_directory_win_as_often_as_the_key_changes() {
 
     let mut racers: Vec<Child> = (0..processes).map(|_| spawn("race", &directory.url(), 0)).collect();
     let told: Vec<String> = racers.iter_mut().flat_map(told).collect();
-    assert_eq!((told.len(), told.iter().filter(|line| *line == "true").count()), (processes, 1));
-    racers.iter_mut().for_each(|child| assert!(child.wait().unwrap().success()));
+    assert_eq!(
+        (told.len(), told.iter().filter(|line| *line == "true").count()),
+        (processes, 1)
+    );
+    racers
+        .iter_mut()
+        .for_each(|child| assert!(child.wait().unwrap().success()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -44,7 +44,11 @@ pub async fn m8_increments_are_exact(stores: &[Arc<dyn Store>], tasks: usize, ea
             values
         })
     });
-    let values: Vec<i64> = join_all(work).await.into_iter().flat_map(|task| task.unwrap()).collect();
+    let values: Vec<i64> = join_all(work)
+        .await
+        .into_iter()
+        .flat_map(|task| task.unwrap())
+        .collect();
     let distinct: BTreeSet<i64> = values.iter().copied().collect();
     let sum = (tasks * each) as i64;
     assert_eq!((distinct.len(), distinct.last()), (values.len(), Some(&sum)));
@@ -62,23 +66,37 @@ pub async fn m6_made_swaps_are_changes(stores: &[Arc<dyn Store>], tasks: usize, 
             for n in 0..each {
                 let mark = format!("{task}.{n}");
                 let now = store.get_versioned("log").await.unwrap();
-                let text = now.as_ref().map_or(String::new(), |entry| String::from_utf8_lossy(&entry.value).into_owned());
+                let text = now.as_ref().map_or(String::new(), |entry| {
+                    String::from_utf8_lossy(&entry.value).into_owned()
+                });
                 let expected = match now {
                     None => Expected::Missing,
                     Some(entry) if n % 2 == 0 => Expected::Version(entry.version),
                     Some(entry) => Expected::Value(entry.value),
                 };
                 let new = Bytes::from(format!("{text} {mark}"));
-                if store.compare_and_swap("log", expected, Some(new)).await.unwrap().is_swapped() {
+                if store
+                    .compare_and_swap("log", expected, Some(new))
+                    .await
+                    .unwrap()
+                    .is_swapped()
+                {
                     made.push(mark);
                 }
             }
             made
         })
     });
-    let mut made: Vec<String> = join_all(work).await.into_iter().flat_map(|task| task.unwrap()).collect();
+    let mut made: Vec<String> = join_all(work)
+        .await
+        .into_iter()
+        .flat_map(|task| task.unwrap())
+        .collect();
     let stored = stores[0].get("log").await.unwrap().unwrap();
-    let mut stored: Vec<String> = String::from_utf8_lossy(&stored).split_whitespace().map(str::to_owned).collect();
+    let mut stored: Vec<String> = String::from_utf8_lossy(&stored)
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect();
     made.sort();
     stored.sort();
     assert_eq!(made, stored);
@@ -105,5 +123,10 @@ async fn m6_m7_m8_races_in_a_directory() {
     for _ in 0..4 {
         stores.push(Arc::new(directory.open().await) as Arc<dyn Store>);
     }
-    all(&stores, if is_full() { 64 } else { 16 }, if is_full() { 1_000 } else { 20 }).await;
+    all(
+        &stores,
+        if is_full() { 64 } else { 16 },
+        if is_full() { 1_000 } else { 20 },
+    )
+    .await;
 }

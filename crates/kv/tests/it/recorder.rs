@@ -64,7 +64,11 @@ impl Recorder {
                 self.change(&key, value);
             }
         }
-        if failed.is_empty() { Ok(()) } else { Err(BatchError { failed }) }
+        if failed.is_empty() {
+            Ok(())
+        } else {
+            Err(BatchError { failed })
+        }
     }
 
     fn note(&self, call: String) {

@@ -129,7 +129,13 @@ async fn n4_a_second_read_through_the_cache_makes_no_request_and_a_set_invalidat
 async fn n2_n5_an_outage_is_an_error_that_names_the_bucket_and_no_secret() {
     let (faulty, proxy) = bucket(Kind::S3).with_faults();
     let store = store(&faulty).await;
-    assert!(store.create_if_absent("k", Bytes::from("1")).await.unwrap().is_swapped());
+    assert!(
+        store
+            .create_if_absent("k", Bytes::from("1"))
+            .await
+            .unwrap()
+            .is_swapped()
+    );
     let puts = proxy.log().into_iter().filter(|request| request["method"] == "PUT");
     assert_eq!(puts.count(), 1);
     proxy.set(&json!([{"action": "status", "status": 403, "code": "AccessDenied"}]));
@@ -139,7 +145,10 @@ async fn n2_n5_an_outage_is_an_error_that_names_the_bucket_and_no_secret() {
     let error = store.create_if_absent("other", Bytes::from("1")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied);
     for (name, secret) in &faulty.options {
-        assert!(!name.contains("key") || !error.to_string().contains(secret.as_str()), "{error}");
+        assert!(
+            !name.contains("key") || !error.to_string().contains(secret.as_str()),
+            "{error}"
+        );
     }
     proxy.clear();
     assert_eq!(store.get("other").await.unwrap(), None);

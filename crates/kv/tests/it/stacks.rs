@@ -20,13 +20,20 @@ async fn m11_s8_every_stack_conforms_in_memory() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn n1_m11_s8_a_directory_conforms_alone_and_below_all_layers() {
     use crate::places::Layer::{Batch, Cache, Compress, Namespace};
-    for layers in [&[][..], &[Compress, Cache, Batch, Namespace], &[Namespace, Batch, Cache, Compress]] {
+    for layers in [
+        &[][..],
+        &[Compress, Cache, Batch, Namespace],
+        &[Namespace, Batch, Cache, Compress],
+    ] {
         let directory = Directory::new();
         let stack = stack(Arc::new(directory.open().await), layers);
         conforms(&stack, 20).await;
         // Another process, later, sees all of it.
         let again = crate::places::stack(Arc::new(directory.open().await), layers);
-        assert_eq!(again.with_namespace("swaps").unwrap().get("k").await.unwrap().unwrap(), "7");
+        assert_eq!(
+            again.with_namespace("swaps").unwrap().get("k").await.unwrap().unwrap(),
+            "7"
+        );
     }
 }
 

@@ -93,7 +93,11 @@ impl World {
             reached: Semaphore::new(0),
             open: Semaphore::new(0),
         });
-        let stalled = ObjectKv::over(Arc::clone(&gate) as Arc<dyn ObjectStore>, "memory://gated", Behaviour::BUCKET);
+        let stalled = ObjectKv::over(
+            Arc::clone(&gate) as Arc<dyn ObjectStore>,
+            "memory://gated",
+            Behaviour::BUCKET,
+        );
         stalled.set("k", Bytes::from("old")).await.unwrap();
         Self { memory, gate, stalled }
     }
@@ -134,7 +138,10 @@ impl World {
 async fn n5_a_stalled_writer_that_finds_its_name_free_again_has_lost_and_changes_nothing() {
     for writers in [1, 2, 6] {
         let world = World::new().await;
-        let outcome = world.swap_while(WAIT_THEN_PUT, world.write_by_others(writers)).await.unwrap();
+        let outcome = world
+            .swap_while(WAIT_THEN_PUT, world.write_by_others(writers))
+            .await
+            .unwrap();
         let Swap::Lost(Some(now)) = outcome else {
             panic!("{writers}: {outcome:?}");
         };
@@ -164,7 +171,9 @@ async fn n5_a_stalled_set_comes_after_what_overtook_it() {
 async fn n5_a_swap_whose_answer_is_lost_is_known_to_be_made_after_others_have_overtaken_it() {
     for writers in [0, 1, 2, 64] {
         let world = World::new().await;
-        let outcome = world.swap_while(PUT_THEN_WAIT_THEN_FAIL, world.write_by_others(writers)).await;
+        let outcome = world
+            .swap_while(PUT_THEN_WAIT_THEN_FAIL, world.write_by_others(writers))
+            .await;
         assert!(outcome.unwrap().is_swapped(), "{writers}");
     }
 }

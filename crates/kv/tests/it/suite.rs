@@ -45,7 +45,15 @@ async fn m1_m3_values_come_and_go(store: &Arc<dyn Store>) {
 async fn m2_json_comes_back(store: &Arc<dyn Store>) {
     assert_eq!(store.get_json::<Value>("missing").await.unwrap(), None);
     let marked = json!({"_compressed": true, "data": "H4sIAAAA"});
-    for value in [json!(null), json!(0), json!(""), json!(false), json!([]), json!({"a": [1.5, "ü"]}), marked] {
+    for value in [
+        json!(null),
+        json!(0),
+        json!(""),
+        json!(false),
+        json!([]),
+        json!({"a": [1.5, "ü"]}),
+        marked,
+    ] {
         store.set_json("k", &value).await.unwrap();
         assert_eq!(store.get_json::<Value>("k").await.unwrap(), Some(value));
     }
@@ -61,7 +69,9 @@ async fn s6_s7_values_of_all_sizes_come_back(store: &Arc<dyn Store>) {
         for value in [plain(length), noise(length)] {
             store.set("k", value.clone()).await.unwrap();
             assert_eq!(store.get("k").await.unwrap(), Some(value.clone()));
-            let swapped = store.compare_and_swap("k", Expected::Value(value.clone()), Some(value.clone())).await;
+            let swapped = store
+                .compare_and_swap("k", Expected::Value(value.clone()), Some(value.clone()))
+                .await;
             assert!(swapped.unwrap().is_swapped(), "{length}");
             assert_eq!(store.get("k").await.unwrap(), Some(value));
         }
@@ -105,8 +115,16 @@ async fn m6_m7_swaps(store: &Arc<dyn Store>) {
         Swap::Lost(Some(entry.clone()))
     );
     let swap = |expected, new: Option<&'static str>| store.compare_and_swap("k", expected, new.map(Bytes::from));
-    assert_eq!(swap(Expected::Value("0".into()), Some("x")).await.unwrap(), Swap::Lost(Some(entry)));
-    assert!(swap(Expected::Value(one.clone()), Some("2")).await.unwrap().is_swapped());
+    assert_eq!(
+        swap(Expected::Value("0".into()), Some("x")).await.unwrap(),
+        Swap::Lost(Some(entry))
+    );
+    assert!(
+        swap(Expected::Value(one.clone()), Some("2"))
+            .await
+            .unwrap()
+            .is_swapped()
+    );
     // Changed back, and yet another version.
     store.set("k", one.clone()).await.unwrap();
     assert!(!swap(Expected::Version(first), Some("x")).await.unwrap().is_swapped());
@@ -118,8 +136,14 @@ async fn m6_m7_swaps(store: &Arc<dyn Store>) {
     assert!(!swap(Expected::Value(one.clone()), None).await.unwrap().is_swapped());
     assert!(swap(Expected::Value("3".into()), None).await.unwrap().is_swapped());
     assert_eq!(store.get("k").await.unwrap(), None);
-    assert_eq!(swap(Expected::Value("3".into()), Some("x")).await.unwrap(), Swap::Lost(None));
-    assert_eq!(swap(Expected::Version(second), Some("x")).await.unwrap(), Swap::Lost(None));
+    assert_eq!(
+        swap(Expected::Value("3".into()), Some("x")).await.unwrap(),
+        Swap::Lost(None)
+    );
+    assert_eq!(
+        swap(Expected::Version(second), Some("x")).await.unwrap(),
+        Swap::Lost(None)
+    );
     assert!(swap(Expected::Missing, Some("4")).await.unwrap().is_swapped());
     // A set is seen by a swap, and a deletion as well.
     store.set("k", Bytes::from("5")).await.unwrap();
@@ -179,7 +203,10 @@ async fn m9_namespaces_are_apart(store: &Arc<dyn Store>) {
 
 async fn m9_any_text_is_a_key(store: &Arc<dyn Store>) {
     let long = "long/".repeat(60);
-    let texts = ["", ".", "..", "/", "//", "a/", "/a", "a b", "a#1", "ä/ö", "\u{0}", "%2F", "=2F", "a\\b", "日本", &long, "A", "a"];
+    let texts = [
+        "", ".", "..", "/", "//", "a/", "/a", "a b", "a#1", "ä/ö", "\u{0}", "%2F", "=2F", "a\\b", "日本", &long, "A",
+        "a",
+    ];
     for text in texts {
         store.set(text, Bytes::from(format!("<{text}>"))).await.unwrap();
     }
@@ -188,7 +215,10 @@ async fn m9_any_text_is_a_key(store: &Arc<dyn Store>) {
         assert_eq!(store.get(text).await.unwrap(), Some(expected), "{text:?}");
     }
     let listed = store.list("", None, 100).await.unwrap();
-    assert_eq!(listed.keys.into_iter().collect::<BTreeSet<_>>(), texts.map(str::to_owned).into());
+    assert_eq!(
+        listed.keys.into_iter().collect::<BTreeSet<_>>(),
+        texts.map(str::to_owned).into()
+    );
     assert_eq!(listed.next, None);
 }
 
@@ -227,6 +257,12 @@ async fn m10_listings_page(store: &Arc<dyn Store>, size: usize) {
     }
     // A key that does not exist is a place to go on from, too.
     let page = store.list("", Some("k1/"), size).await.unwrap();
-    assert_eq!(page.keys, all.iter().filter(|key| key.as_str() > "k1/").cloned().collect::<Vec<_>>());
+    assert_eq!(
+        page.keys,
+        all.iter()
+            .filter(|key| key.as_str() > "k1/")
+            .cloned()
+            .collect::<Vec<_>>()
+    );
     assert!(store.list("", None, 0).await.unwrap().keys.is_empty());
 }

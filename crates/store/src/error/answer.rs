@@ -74,6 +74,12 @@ fn by_code(url: &StorageUrl, path: &str, text: &str, code: Option<&str>) -> Opti
         "RequestTimeTooSkewed" => StoreError::Denied(at(format!(
             "the clock of this machine is wrong ({code}): set it, signatures depend on it"
         ))),
+        // A refused listing has no error of its own kind in the library.
+        "AccessDenied" | "AuthorizationFailure" | "AuthorizationPermissionMismatch" => StoreError::Denied(at(format!(
+            "permission denied (403{}): {}",
+            listed(Some(code)),
+            credentials(url)
+        ))),
         "SlowDown" | "TooManyRequests" | "ServerBusy" => {
             StoreError::Unavailable(at(format!("the service asks for fewer requests ({code})")))
         }
