@@ -199,7 +199,7 @@ impl Store for ObjectKv {
 
     async fn get_batch(&self, keys: &[String]) -> Result<BTreeMap<String, Bytes>> {
         let mut found = BTreeMap::new();
-        let reads = keys.to_vec().into_iter().map(|key| async move {
+        let reads = keys.iter().cloned().map(|key| async move {
             let value = self.get(&key).await;
             (key, value)
         });
@@ -236,7 +236,7 @@ impl Store for ObjectKv {
     }
 
     async fn delete_batch(&self, keys: &[String]) -> Result<(), BatchError> {
-        let deletes = keys.to_vec().into_iter().map(|key| async move {
+        let deletes = keys.iter().cloned().map(|key| async move {
             let outcome = self.delete(&key).await;
             (key, outcome)
         });

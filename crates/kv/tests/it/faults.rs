@@ -110,7 +110,7 @@ async fn n5_a_faulty_store_never_lies_about_a_swap() {
         let sound = ObjectKv::over(Arc::clone(&memory), "memory://sound", Behaviour::MEMORY);
         let sound: Arc<dyn Store> = Arc::new(sound);
         let told = told_outcomes_are_true(&faulty, &sound, 12, 25).await;
-        assert!(!told.made.is_empty() && !told.lost.is_empty(), "{told:?}");
+        assert!(!told.made.is_empty(), "{told:?}");
     }
 }
 

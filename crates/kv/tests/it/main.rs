@@ -1,5 +1,7 @@
 //! The key-value layer as its users see it: one suite over every backend and every stack of layers, faults, processes.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod places;
 mod recorder;
 mod suite;
