@@ -15,6 +15,7 @@ use place::Place;
 
 use super::*;
 use crate::config::WalFormat;
+use crate::patience::eventually;
 use crate::point::{NamedVectors, Operation, Payload, Point, PointId};
 
 const COLLECTION: &str = "01930000-0000-7000-8000-000000000001";

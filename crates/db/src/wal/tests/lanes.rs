@@ -84,9 +84,7 @@ async fn c6_f11_while_one_lane_syncs_slowly_the_others_proceed_and_nothing_is_ac
         })
         .collect();
     // All blocks but the slow one become durable.
-    while wal.stats().commits < 8 || !gate.reached() {
-        tokio::task::yield_now().await;
-    }
+    eventually("the other blocks", async || wal.stats().commits >= 8 && gate.reached()).await;
     let before = wal.last_seq();
     assert!(before < 9);
     assert!(place.applied.lock().iter().all(|(seq, _)| *seq <= before));
@@ -123,9 +121,7 @@ async fn c6_the_block_of_a_lane_that_fails_or_hangs_goes_to_another_lane() {
         );
         assert!(place.replayed(0).await.into_iter().eq(1..=20), "hangs: {hangs}");
         gate.open();
-        while Arc::strong_count(&wal.shared) > 1 {
-            tokio::task::yield_now().await;
-        }
+        eventually("the end of the threads", async || Arc::strong_count(&wal.shared) == 1).await;
         assert!(
             place.replayed(0).await.into_iter().eq(1..=20),
             "hangs: {hangs}, after the late answer"
