@@ -241,8 +241,15 @@ impl Disk {
             } else {
                 format!("{relative}/{name}")
             };
-            let Some(metadata) = metadata_of(&entry)? else { continue };
-            if !metadata.is_dir() {
+            // The kind comes with the entry; only a file's size has to be asked for.
+            let metadata = match entry.file_type()?.is_dir() {
+                true => None,
+                false => match metadata_of(&entry)? {
+                    Some(metadata) => Some(metadata).filter(|metadata| !metadata.is_dir()),
+                    None => continue,
+                },
+            };
+            if let Some(metadata) = metadata {
                 files.push((
                     path,
                     Meta {

@@ -2,7 +2,7 @@
 
 mod outages;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
@@ -54,7 +54,9 @@ impl World {
     }
 
     async fn load(&self) -> LoadedRecords {
-        self.store.load_all(&discover(&self.roots).await).await
+        self.store
+            .load_all(&discover(&self.roots).await, &BTreeSet::new())
+            .await
     }
 
     async fn load_one(&self) -> CollectionRecord {

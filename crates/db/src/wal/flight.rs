@@ -17,7 +17,7 @@ use super::queue::{Batch, Queue, Waiter};
 
 /// From this size on a block is worth a sync of its own beside one that is being written. Smaller ones would have to
 /// wait for that one anyway, as they are acknowledged in order.
-const LANE_BYTES: usize = 64 * 1024;
+pub(super) const LANE_BYTES: usize = 64 * 1024;
 /// A block that failed so often fails for good: somebody hands out roots that do not work.
 const MAX_ATTEMPTS: u32 = 8;
 
@@ -30,6 +30,8 @@ pub(super) struct Lane {
     pub(super) work: Option<Work>,
     /// Whether another root is being sought for it.
     pub(super) recovering: bool,
+    /// Whether its next block begins a new file.
+    pub(super) is_ending: bool,
 }
 
 /// What a lane does now.
@@ -207,7 +209,8 @@ impl Log {
         let is_only = self.sealed.is_empty();
         let at = self.lanes.iter().position(|candidate| candidate.id == lane)?;
         let home = self.lanes.get(at)?.home.clone();
-        let file = self.lanes.get_mut(at)?.file.take();
+        let lane = self.lanes.get_mut(at)?;
+        let (file, is_ending) = (lane.file.take(), std::mem::take(&mut lane.is_ending));
         let fits = |file: &ActiveFile| {
             let follows = if is_striped {
                 file.next <= first
@@ -215,7 +218,7 @@ impl Log {
                 file.next == first
             };
             let declares = hole.is_none_or(|hole| hole.first != first || file.first == first);
-            follows && declares && (file.is_empty() || file.end <= limit)
+            follows && declares && (file.is_empty() || (file.end <= limit && !is_ending))
         };
         let mut files: Vec<SealedFile> = file.iter().map(ActiveFile::as_sealed).collect();
         let target = match file {

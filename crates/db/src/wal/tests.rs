@@ -208,6 +208,24 @@ async fn roll_leaves_an_empty_or_a_small_file_alone() {
 }
 
 #[tokio::test]
+async fn f12_large_files_end_with_the_next_block_and_nobody_waits_for_it() {
+    let place = Place::new().await;
+    let (wal, _) = place.open(0).await.unwrap();
+    wal.append(vec![upsert(1)]).await.unwrap();
+    wal.end_large_files(1 << 20);
+    wal.append(vec![upsert(2)]).await.unwrap();
+    assert_eq!(place.files().len(), 1, "it is small");
+    wal.end_large_files(1);
+    assert_eq!(place.files().len(), 1, "nothing was written since");
+    wal.append(vec![upsert(3)]).await.unwrap();
+    wal.append(vec![upsert(4)]).await.unwrap();
+    assert_eq!(place.files().len(), 2);
+    assert_eq!(place.replayed(0).await, vec![1, 2, 3, 4]);
+    assert!(wal.release(2).await.unwrap() > 0);
+    assert_eq!(place.replayed(2).await, vec![3, 4]);
+}
+
+#[tokio::test]
 async fn f8_flushed_files_are_not_read_again() {
     let place = Place::new().await;
     let (wal, _) = place.open(0).await.unwrap();

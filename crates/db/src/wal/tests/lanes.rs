@@ -97,6 +97,36 @@ async fn c6_f11_while_one_lane_syncs_slowly_the_others_proceed_and_nothing_is_ac
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f11_what_waits_is_shared_out_among_the_lanes() {
+    let mut place = striped(WalFormat::Bincode).await;
+    // Four such calls fit into one block.
+    place.options.max_batch_bytes = 350_000;
+    let (wal, _) = place.open(0).await.unwrap();
+    let gates: Vec<Gate> = place.roots.iter().map(|_| Gate::default()).collect();
+    for (root, gate) in place.roots.iter().zip(&gates) {
+        wal.faults().once("sync", Some(root.id()), Fault::Block(gate.clone()));
+    }
+    let calls: Vec<_> = (1..=7_u64)
+        .map(|id| {
+            let wal = wal.clone();
+            tokio::spawn(async move { wal.append(vec![large(id)]).await })
+        })
+        .collect();
+    // Each lane has a block, and the others wait.
+    eventually("three blocks", async || gates.iter().all(Gate::reached)).await;
+    gates.iter().for_each(Gate::open);
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(
+        wal.stats().commits,
+        7,
+        "no block took what another lane could have written"
+    );
+    assert!(place.replayed(0).await.into_iter().eq(1..=7));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c6_the_block_of_a_lane_that_fails_or_hangs_goes_to_another_lane() {
     for hangs in [false, true] {
         let mut place = striped(WalFormat::Bincode).await;
