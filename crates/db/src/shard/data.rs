@@ -20,8 +20,9 @@ use crate::schema::CollectionDescription;
 
 /// Segments of a root that are read at a time: enough to overlap a disk with a core, and few files in memory twice.
 const READS_PER_ROOT: usize = 4;
-/// Rows of fewer bytes are not worth a segment of their own on a further root.
-const STRIPE_BYTES_MIN: u64 = 256 << 10;
+/// Rows of fewer bytes are not worth a segment of their own on a further root: segments of one root are merged among
+/// themselves, so many small ones would stay, searched one by one.
+const STRIPE_BYTES_MIN: u64 = 1 << 20;
 
 /// Whether rows may be shared out over several roots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
