@@ -27,7 +27,7 @@ use crate::point::{Operation, Seq};
 use crate::root::{Root, RootId};
 
 use super::block::MAX_RAW_BYTES;
-use super::codec::{LogCodec, PayloadTexts, codec};
+use super::codec::{LogCodec, PayloadTexts, codec, entry_bound};
 use super::file::Faults;
 use super::log::{Log, SealedFile};
 use super::queue::{Queue, Waiter};
@@ -184,11 +184,7 @@ impl Wal {
         }
         let payloads = PayloadTexts::of(&operations)
             .map_err(|error| Error::Internal(format!("a payload could not be written as JSON: {error}")))?;
-        let bound = payloads.len()
-            + operations
-                .iter()
-                .map(|operation| self.shared.codec.entry_bound(operation))
-                .sum::<usize>();
+        let bound = payloads.len() + operations.iter().map(entry_bound).sum::<usize>();
         if bound > MAX_RAW_BYTES {
             let reason = format!(
                 "{} operations of {bound} bytes are too many for one call: send parts",

@@ -8,8 +8,10 @@ use std::sync::atomic::Ordering;
 
 use proximadb_db::config::Config;
 use proximadb_db::point::{NamedVectors, Payload, Point, PointId};
+use proximadb_db::root::StorageComponentType;
 use proximadb_db::schema::Schema;
 use proximadb_db::{Collection, Database, Query, ScoredPoint, Selection};
+use proximadb_store::Op;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -100,6 +102,34 @@ async fn f6_crossing_the_flush_size_makes_a_segment_without_any_timer() {
     assert_eq!(collection.flushes().by_memory.load(Ordering::Relaxed), 0);
     assert_eq!(collection.count(None).await.unwrap(), 1000);
     database.close().await;
+}
+
+/// Files written on the segments' root, manifests among them, while 2,000 points are written and flushed.
+async fn puts(flush_size_bytes: &str) -> u64 {
+    let directory = TempDir::new().unwrap();
+    let settings = [("STORAGE__WAL_CONFIG__MEMORY_FLUSH_SIZE_BYTES", flush_size_bytes)];
+    let database = open(directory.path(), &settings).await;
+    let collection = create(&database, "c").await;
+    for half in [0..1000, 1000..2000] {
+        collection.upsert(points(half)).await.unwrap();
+        if flush_size_bytes == "65536" {
+            eventually("the flush", async || database.memtable_bytes() < 65_536).await;
+        }
+    }
+    collection.flush().await.unwrap();
+    let roots = database.roots().of_component(StorageComponentType::Viper);
+    let written = roots
+        .iter()
+        .map(|root| [Op::Write, Op::Create].map(|op| root.fs().meter().stats(op).count));
+    let puts = written.flatten().sum();
+    database.close().await;
+    puts
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f13_a_larger_flush_size_makes_fewer_larger_objects() {
+    let (small, large) = (puts("65536").await, puts("16777216").await);
+    assert!(small > large, "{small} and {large}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

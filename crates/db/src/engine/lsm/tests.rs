@@ -392,6 +392,22 @@ async fn a_closed_tree_is_moved_to_another_root_by_copying_its_files() {
 }
 
 #[tokio::test]
+async fn a_copy_that_lacks_the_last_commit_says_so() {
+    let fixture = Fixture::new().await;
+    let lsm = fixture.open().await;
+    fixture.commit(&lsm, 1..5, &[]).await;
+    let directory = format!("{}/{SHARD}", fixture.description.id);
+    for file in fixture.root.list(&directory).await.unwrap() {
+        let bytes = fixture.root.read(&file.path).await.unwrap();
+        fixture.other.write_atomic(&file.path, bytes).await.unwrap();
+    }
+    fixture.commit(&lsm, 5..9, &[]).await;
+    let copy = fixture.open_on(&fixture.other).await.unwrap();
+    assert_eq!(lsm.flushed_seq().await.unwrap(), Some(8));
+    assert_eq!(copy.flushed_seq().await.unwrap(), Some(4));
+}
+
+#[tokio::test]
 async fn a_tree_of_another_shard_and_tables_without_a_manifest_are_refused() {
     let fixture = Fixture::new().await;
     let lsm = fixture.open().await;
