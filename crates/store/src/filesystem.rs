@@ -3,6 +3,7 @@
 //! Owns path rules, the create-if-absent outcome (invariant 3), listings and metering. Does not own identity, placement
 //! or what a file means. Paths are `/`-separated, relative, without `.`, `..` or empty segments.
 
+mod batch;
 mod bounded;
 mod create;
 mod delete;
