@@ -34,7 +34,8 @@ const MARGIN_MIN: f32 = 1e-6;
 const WIDENINGS: usize = 6;
 const WIDENING: f32 = 1.15;
 const REACH_STEP: f32 = 0.002;
-const REACH_MAX: f32 = 2.0;
+/// A reach beyond this is a fault of the numbers, not of the data.
+const REACH_MAX: f32 = 1_000.0;
 /// Bounds of the slack: too little trusts the sample too much, more than the most finds nothing more.
 const SLACK_MIN: f32 = 0.5;
 const SLACK_MAX: f32 = 16.0;
