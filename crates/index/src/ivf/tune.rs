@@ -78,7 +78,6 @@ impl Ivf {
     }
 
     /// What a search would have to allow for to find each of the true neighbours.
-    /// First without a filter, then with it.
     fn needs(&self, clusters: &Clusters, vector: &[f32], truth: &Truth) -> [Vec<Need>; 2] {
         let Some(query) = self.space.query(vector) else {
             return Default::default();
