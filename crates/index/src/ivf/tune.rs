@@ -77,7 +77,7 @@ impl Ivf {
         self.widen(rows, &sampled, &truths, Some(&allowed));
     }
 
-    /// What a search would have to allow for to find each of the true neighbours.
+    /// What a search would have to allow for to find each of the true neighbours, without a filter and with it.
     fn needs(&self, clusters: &Clusters, vector: &[f32], truth: &Truth) -> [Vec<Need>; 2] {
         let Some(query) = self.space.query(vector) else {
             return Default::default();
