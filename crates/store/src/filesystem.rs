@@ -147,6 +147,12 @@ impl Filesystem {
         self.inner.local.is_some()
     }
 
+    /// The bytes alone, for a protocol with deadlines and counters of its own: [`object_store`](Self::object_store) without
+    /// meter and breaker, and with listings that begin at an offset where the bucket can do that.
+    pub fn plain_object_store(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.inner.store)
+    }
+
     /// What was measured on this root.
     pub fn meter(&self) -> &Meter {
         &self.inner.meter

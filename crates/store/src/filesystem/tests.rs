@@ -629,3 +629,38 @@ async fn e10_a_mount_point_without_its_disk_is_neither_written_nor_empty() {
     let names: Vec<String> = fs.list("").await.unwrap().into_iter().map(|file| file.path).collect();
     assert_eq!(names, ["a/b"], "nothing was written or deleted");
 }
+
+/// A version is removed only after its successor was created: whatever moment a listing shows, one of them is there.
+#[test]
+fn a_listing_shows_a_version_or_its_successor() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |n: u64| dir.path().join("d").join(format!("{n:020}"));
+    std::fs::create_dir(dir.path().join("d")).unwrap();
+    std::fs::write(file(0), "").unwrap();
+    let (newest, done) = (
+        std::sync::atomic::AtomicU64::new(0),
+        std::sync::atomic::AtomicBool::new(false),
+    );
+    let order = std::sync::atomic::Ordering::SeqCst;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let fs = local(&dir);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 1..3_000 {
+                std::fs::write(file(n), "").unwrap();
+                newest.store(n, order);
+                std::fs::remove_file(file(n - 1)).unwrap();
+            }
+            done.store(true, order);
+        });
+        while !done.load(order) {
+            let least = newest.load(order);
+            let listed = runtime.block_on(paths(&fs, "d"));
+            let highest = listed.last().expect("a version is always there");
+            assert!(*highest >= format!("d/{least:020}"), "{highest} after {least}");
+        }
+    });
+}
