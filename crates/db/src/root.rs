@@ -4,6 +4,7 @@
 //! used now, and how much each collection holds on it. Does not own which root a collection lives on (placement) or what
 //! lies on it (discovery). A root that cannot be seen is unknown, never empty.
 
+mod capabilities;
 mod change;
 mod component;
 mod condition;
@@ -28,6 +29,7 @@ use tokio::task::JoinHandle;
 use crate::error::{Error, Result};
 use crate::schema::CollectionId;
 
+pub use capabilities::probe_capabilities;
 pub use component::{IndexType, RootId, StorageComponentType};
 use condition::{Condition, verdict};
 pub use condition::{LastError, RootState};

@@ -4,6 +4,7 @@
 //! or what a file means. Paths are `/`-separated, relative, without `.`, `..` or empty segments.
 
 mod bounded;
+mod capabilities;
 mod create;
 mod delete;
 mod disk;
@@ -21,6 +22,7 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
+pub use capabilities::Capabilities;
 pub use create::Created;
 
 use crate::breaker::{self, Breaker};
