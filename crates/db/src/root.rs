@@ -17,6 +17,7 @@ mod roots;
 mod usage;
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ pub use usage::Usage;
 pub const RESERVED_DIRECTORY: &str = "_proximadb";
 
 /// One configured root.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RootConfig {
     /// The component whose files it holds.
     pub component: StorageComponentType,
@@ -54,6 +55,20 @@ pub struct RootConfig {
     pub tags: BTreeMap<String, String>,
     /// Share of placements by Hash relative to the other roots.
     pub weight: f64,
+}
+
+impl fmt::Debug for RootConfig {
+    /// Options by name only: their values are secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options: Vec<&String> = self.options.keys().collect();
+        f.debug_struct("RootConfig")
+            .field("component", &self.component)
+            .field("url", &self.url)
+            .field("options", &options)
+            .field("tags", &self.tags)
+            .field("weight", &self.weight)
+            .finish()
+    }
 }
 
 /// One root of one component. Shared; its state and usage change, its identity does not.

@@ -112,6 +112,10 @@ async fn the_first_use_of_a_bucket_probes_and_later_starts_do_not() {
     };
     let roots = Roots::open(configs(), true).await.unwrap();
     assert!(roots.all().iter().all(|root| root.state() == RootState::Online));
+    assert!(
+        !format!("{roots:?}").contains("test-secret-of-s3"),
+        "credentials are not shown"
+    );
     let first: Vec<_> = roots.all().iter().map(|root| root.id()).collect();
     let wal = filesystem(&place);
     check(&wal.read(&format!("wal/{PATH}")).await.unwrap()).unwrap();
@@ -128,7 +132,7 @@ async fn the_first_use_of_a_bucket_probes_and_later_starts_do_not() {
 #[tokio::test]
 async fn an_interrupted_first_use_is_probed_again() {
     let (place, faults) = bucket(Kind::Gcs).with_faults();
-    faults.set(&json!([{"method": "PUT", "path": "capabilities.json", "action": "status", "status": 403}]));
+    faults.set(&json!([{"method": "PUT", "path": "capabilities(%2E|[.])json", "action": "status", "status": 403}]));
     let refused = Roots::open(vec![config(&place, StorageComponentType::Viper)], true).await;
     assert!(
         matches!(&refused, Err(Error::Config(reason)) if reason.contains("permission denied")),
