@@ -44,7 +44,9 @@ class Writer(threading.Thread):
             except (OSError, http.client.HTTPException):
                 return  # killed: the last change stays in doubt
             if status != 200:
-                self.refused = answer
+                # A bucket may be slow to answer on a busy machine: the change stays in doubt.
+                if status != 503 or not self.server.stores:
+                    self.refused = answer
                 return
             for i, state in change.items():
                 self.model[i] = (state, state)

@@ -12,7 +12,7 @@ from conftest import send
 UPDATES = int(os.environ.get("PROXIMADB_METADATA_UPDATES", "1000"))
 LIVES_MIN = 40
 VECTORS = {"vectors": {"size": 4, "distance": "Dot"}}
-EVENTUALLY = 30
+EVENTUALLY = 90
 
 
 def copies(server):
@@ -106,7 +106,7 @@ def update_and_kill(server, least_updates, least_lives, rng):
     while updates < least_updates or lives < least_lives:
         updater = Updater(server, value)
         updater.start()
-        assert updater.some.wait(30), updater.refused
+        assert updater.some.wait(60), updater.refused
         time.sleep(rng.uniform(0, 0.25))
         server.kill()
         updater.join()
