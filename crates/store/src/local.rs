@@ -38,6 +38,9 @@ const MAX_STAGING: u32 = 10_000;
 /// A directory is listed anew this often when files vanish meanwhile.
 const MAX_LISTINGS: usize = 1_000;
 
+/// A name in a directory; size and time of a file, nothing of a directory.
+type Entry = (String, Option<std::fs::Metadata>);
+
 /// Files, and the names of directories that were not entered.
 type Listed = (Vec<(String, Meta)>, BTreeSet<String>);
 
@@ -238,7 +241,7 @@ impl Disk {
             } else {
                 format!("{relative}/{name}")
             };
-            if !metadata.is_dir() {
+            if let Some(metadata) = metadata {
                 files.push((
                     path,
                     Meta {
@@ -298,7 +301,7 @@ pub(crate) fn create_directories(directory: &FsPath) -> io::Result<bool> {
 
 /// The names in a directory as of one moment, if it has no more than some dozens of them (one system call): were a name
 /// left out that vanished before it was looked at, a listing could show neither a version nor the one that replaced it.
-fn entries(directory: &FsPath) -> io::Result<Vec<(String, std::fs::Metadata)>> {
+fn entries(directory: &FsPath) -> io::Result<Vec<Entry>> {
     for _ in 0..MAX_LISTINGS {
         if let Some(entries) = try_entries(directory)? {
             return Ok(entries);
@@ -312,12 +315,17 @@ fn entries(directory: &FsPath) -> io::Result<Vec<(String, std::fs::Metadata)>> {
 }
 
 /// `None` when a file vanished meanwhile that was not a staging file.
-fn try_entries(directory: &FsPath) -> io::Result<Option<Vec<(String, std::fs::Metadata)>>> {
+fn try_entries(directory: &FsPath) -> io::Result<Option<Vec<Entry>>> {
     let found: Vec<std::fs::DirEntry> = std::fs::read_dir(directory)?.collect::<io::Result<_>>()?;
     let mut entries = Vec::with_capacity(found.len());
     for entry in found {
+        // The kind comes with the entry; only a file's size has to be asked for.
+        if let (Ok(name), true) = (entry.file_name().into_string(), entry.file_type()?.is_dir()) {
+            entries.push((name, None));
+            continue;
+        }
         match (entry.file_name().into_string(), metadata_of(&entry)?) {
-            (Ok(name), Some(metadata)) => entries.push((name, metadata)),
+            (Ok(name), Some(metadata)) => entries.push((name, Some(metadata).filter(|metadata| !metadata.is_dir()))),
             (Ok(name), None) if !name.contains('#') && !entry.path().is_symlink() => return Ok(None),
             (Ok(_), None) => {}
             (Err(name), _) => {

@@ -40,9 +40,36 @@ async fn paths(fs: &Filesystem, prefix: &str) -> Vec<String> {
 /// What every backend promises (B11). Run over each of them.
 async fn conformance(fs: &Filesystem) {
     reads_and_writes(fs).await;
+    reads_many(fs).await;
     creates(fs).await;
     lists_and_deletes(fs).await;
     refuses_paths_outside(fs).await;
+}
+
+async fn reads_many(fs: &Filesystem) {
+    let text = |number: usize| "x".repeat(number % 7);
+    for number in (0..200).filter(|number| number % 50 != 3) {
+        let path = format!("many/{number}");
+        fs.write_atomic(&path, bytes(&text(number))).await.unwrap();
+    }
+    let file = |number: usize| FileInfo {
+        path: format!("many/{number}"),
+        size: 3,
+    };
+    let files: Vec<FileInfo> = (0..200).map(file).collect();
+    let before = fs.meter().stats(Op::Read);
+    let read = fs.read_all(&files).await;
+    let after = fs.meter().stats(Op::Read);
+    assert_eq!((after.count - before.count, after.errors - before.errors), (200, 0));
+    assert_eq!(read.len(), 200);
+    for (number, outcome) in read.into_iter().enumerate() {
+        match outcome {
+            Ok(found) => assert_eq!(found, bytes(&text(number))),
+            Err(error) => assert!(number % 50 == 3 && error.is_not_found(), "{number}: {error}"),
+        }
+    }
+    assert!(fs.read_all(&[]).await.is_empty());
+    fs.delete_dir("many").await.unwrap();
 }
 
 async fn reads_and_writes(fs: &Filesystem) {
