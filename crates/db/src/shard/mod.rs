@@ -33,7 +33,7 @@ use crate::memtable::memory_bytes;
 use crate::point::{Operation, Seq};
 use crate::root::StorageComponentType;
 use crate::schema::CollectionDescription;
-use crate::wal::{Spare, Wal, WalFile, WalOptions, WalStart, WalStats};
+use crate::wal::{MAX_OBJECT_BYTES, Spare, Wal, WalFile, WalOptions, WalStart, WalStats};
 
 use crate::state::{SegmentSource, SourceId, State};
 use budget::MemoryBudget;
@@ -317,8 +317,15 @@ async fn open_wal(
     };
     let mut replay = |seq, operation: Operation| state.write().apply(seq, operation);
     let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
+    let roots = options.homes.all(StorageComponentType::Wal)?;
+    let mut sizes = WalOptions::default();
+    if roots.iter().any(|root| !root.fs().is_local()) {
+        let full = usize::try_from(options.memory_flush_size_bytes).unwrap_or(MAX_OBJECT_BYTES);
+        (sizes.object_bytes, sizes.max_batch_bytes) = (full.min(MAX_OBJECT_BYTES), MAX_OBJECT_BYTES);
+    }
     let start = WalStart {
         lanes: options.homes.lanes(StorageComponentType::Wal)?,
+        roots,
         spare: options.spare.clone(),
         directory: directory.to_owned(),
         description: to_json(description)?,
@@ -332,7 +339,7 @@ async fn open_wal(
             .collect(),
         after: flushed_seq,
         format: options.wal_format,
-        options: WalOptions::default(),
+        options: sizes,
         apply: Arc::new(apply),
     };
     Wal::open(start, &mut replay).await

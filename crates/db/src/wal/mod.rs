@@ -26,12 +26,15 @@
 mod avro;
 mod bincode;
 mod block;
+mod bucket;
 mod codec;
 mod failover;
+mod fence;
 mod file;
 mod flight;
 mod log;
 mod merge;
+mod pace;
 mod queue;
 mod replay;
 mod scan;
@@ -54,6 +57,7 @@ use crate::point::Seq;
 use crate::root::Root;
 use crate::schema::CollectionDescription;
 
+pub use self::bucket::MAX_OBJECT_BYTES;
 pub use self::replay::{Replay, check_file, check_sequence};
 pub use self::scan::{FileEnd, FileSummary, read_log_file};
 pub use self::writer::{Apply, Spare, Wal, WalStart};
@@ -65,8 +69,13 @@ pub struct WalOptions {
     pub segment_bytes: u64,
     /// Operations of several calls share a block up to this size; a single larger call still is one block. Bytes.
     pub max_batch_bytes: usize,
-    /// A write that takes longer is given up, if there is another root for it.
+    /// A write to a disk that takes longer is given up, if there is another root for it.
     pub stall: Duration,
+    /// A block of this size leaves for a bucket without waiting for company. Bytes.
+    pub object_bytes: usize,
+    /// How long a writer takes a bucket for its own without looking; a log leaves a bucket only after so long. Larger than
+    /// any difference between the speeds of two clocks.
+    pub licence: Duration,
 }
 
 impl Default for WalOptions {
@@ -76,6 +85,8 @@ impl Default for WalOptions {
             segment_bytes: 64 << 20,
             max_batch_bytes: 4 << 20,
             stall: Duration::from_secs(1),
+            object_bytes: 1 << 20,
+            licence: fence::LICENCE,
         }
     }
 }
@@ -114,23 +125,28 @@ struct Home {
     root: Arc<Root>,
     /// Below the root: `<collection id>/<shard>`.
     directory: Arc<str>,
-    /// The same on this machine.
-    local: PathBuf,
+    /// The same on this machine; none on a bucket.
+    local: Option<PathBuf>,
 }
 
 impl Home {
-    fn new(root: &Arc<Root>, directory: &Arc<str>) -> Result<Self> {
-        let local = root.fs().local_file(directory).ok_or_else(|| {
-            Error::Config(format!(
-                "the log of {directory} needs a local directory, {} is none",
-                root.url()
-            ))
-        })?;
-        Ok(Self {
+    fn new(root: &Arc<Root>, directory: &Arc<str>) -> Self {
+        Self {
             root: Arc::clone(root),
             directory: Arc::clone(directory),
-            local,
-        })
+            local: root.fs().local_file(directory),
+        }
+    }
+
+    /// Whether it is a directory of this machine, and not a bucket.
+    fn is_local(&self) -> bool {
+        self.local.is_some()
+    }
+
+    /// An append file on this machine.
+    fn local_file(&self, name: &str) -> io::Result<PathBuf> {
+        let local = self.local.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        Ok(local.join(name))
     }
 
     /// The shard, the last part of the directory.

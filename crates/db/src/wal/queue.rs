@@ -7,12 +7,14 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::point::{Operation, Seq};
 
 use super::block::FrameBuffer;
 use super::codec::{Damage, LogCodec, PayloadTexts};
+use super::pace::Pace;
 
 /// Blocks in flight at once: one is written, one is applied, one gathers.
 const SPARE_BLOCKS: usize = 3;
@@ -32,6 +34,8 @@ pub(super) struct Queue {
     pub(super) closed: Option<Error>,
     /// Memory of blocks that were written, kept while the log is busy.
     spare: Vec<Vec<u8>>,
+    /// When the next block may leave for a bucket.
+    pub(super) pace: Pace,
 }
 
 /// What one block will hold, and who waits for it.
@@ -59,6 +63,7 @@ impl Queue {
             max_batch_bytes,
             closed: None,
             spare: Vec::new(),
+            pace: Pace::default(),
         }
     }
 
@@ -87,6 +92,7 @@ impl Queue {
             }
         }
         self.next = numbers.end;
+        self.pace.arrived();
         batch.operations.extend(numbers.clone().zip(operations));
         batch.waiters.push(waiter);
         self.batches.push_back(batch);
@@ -122,6 +128,14 @@ impl Queue {
     pub(super) fn batches_of(&self, bytes: usize) -> usize {
         let large = |batch: &&Batch| batch.entries.raw_len() >= bytes;
         self.batches.iter().filter(large).count()
+    }
+
+    /// When the oldest batch may leave for a bucket, where one of `full_bytes` waits for nobody; `None` without one.
+    pub(super) fn due(&self, now: Instant, full_bytes: usize) -> Option<Instant> {
+        let oldest = self.batches.front()?;
+        let is_full = oldest.entries.raw_len() >= full_bytes || self.batches.len() > 1;
+        let due = self.pace.due(now, is_full);
+        Some(if self.closed.is_some() { now } else { due })
     }
 
     /// The oldest batch.

@@ -20,18 +20,21 @@ use futures::future::{BoxFuture, join_all};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::config::WalFormat;
 use crate::error::{Error, Result};
 use crate::point::{Operation, Seq};
 use crate::root::{Root, RootId};
 
-use super::block::MAX_RAW_BYTES;
+use super::block::{Author, MAX_RAW_BYTES};
 use super::codec::{LogCodec, PayloadTexts, codec};
 use super::file::Faults;
-use super::log::{Log, SealedFile};
+use super::flight::Lane;
+use super::log::{FileKind, Hole, Log, SealedFile};
 use super::queue::{Queue, Waiter};
-use super::replay::{Replay, replay};
+use super::replay::{Found, Replay, read_header, replay};
 use super::{Home, WalFile, WalOptions, WalStats};
 
 /// Applies the operations of one commit to memory. Called in order of their numbers, after the sync and before the
@@ -46,6 +49,9 @@ pub type Spare = Arc<dyn Fn(RootId, Error) -> BoxFuture<'static, Result<Arc<Root
 /// the memory.
 const QUEUE_KIB: u32 = 64 * 1024;
 
+/// How long a caller waits for a block while its root fails: then it hears of it, and the block goes on.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// How a log is opened.
 pub struct WalStart {
     /// The roots where it is written: one, or several side by side.
@@ -56,6 +62,8 @@ pub struct WalStart {
     pub directory: String,
     /// The collection's `CollectionDescription` as JSON, for the headers of new files.
     pub description: String,
+    /// Every root that may hold files of the log, and be written by another process that takes it for its own.
+    pub roots: Vec<Arc<Root>>,
     /// The files that discovery found in the directory, on all roots.
     pub files: Vec<WalFile>,
     /// Last sequence number that is in flushed segments; only later operations are replayed.
@@ -95,13 +103,17 @@ impl Wal {
     ///
     /// # Errors
     /// `Corruption` naming file and offset; nothing is cut then, and what `replayed` has seen must be thrown away.
-    /// `RootUnavailable` or `StorageFull` as the root answers; `Config` if a root is no local directory.
-    pub async fn open(start: WalStart, replayed: Replay<'_>) -> Result<Self> {
+    /// `RootUnavailable` or `StorageFull` as the root answers.
+    pub async fn open(start: WalStart, mut replayed: Replay<'_>) -> Result<Self> {
         let directory: Arc<str> = start.directory.into();
-        let homes = start.lanes.iter().map(|root| Home::new(root, &directory));
-        let homes: Vec<Home> = homes.collect::<Result<_>>()?;
-        let faults = Faults::default();
-        let found = replay(&directory, &start.files, start.after, replayed).await?;
+        let home = |root: &Arc<Root>| Home::new(root, &directory);
+        let homes: Vec<Home> = start.lanes.iter().map(home).collect();
+        let mut buckets: Vec<Home> = start.lanes.iter().chain(&start.roots).map(home).collect();
+        buckets.retain(|home| !home.is_local());
+        buckets.sort_by_key(|home| home.root.id());
+        buckets.dedup_by_key(|home| home.root.id());
+        let found = replay(&directory, &start.files, start.after, &mut replayed).await?;
+        let gap = found.gap;
         let mut log = Log {
             directory,
             description: start.description,
@@ -116,11 +128,27 @@ impl Wal {
             paused: false,
             applying: false,
             totals: WalStats::default(),
-            faults,
+            faults: Faults::default(),
             issued: 0,
+            author: Author {
+                writer: Uuid::new_v4(),
+                epoch: 0,
+                fence: None,
+            },
+            presence: BTreeMap::new(),
+            alarm: None,
+            trouble: None,
         };
         log.set_lanes(homes);
-        let next = log.adopt(found).await;
+        let mut next = log.adopt(found).await;
+        if !buckets.is_empty() {
+            let begin = log.take_over(&buckets, &start.files, gap, &mut replayed).await?;
+            next = next.max(begin);
+            log.hole = Some(Hole {
+                previous: log.durable,
+                first: next,
+            });
+        }
         let shared = Shared {
             apply: start.apply,
             spare: start.spare,
@@ -143,7 +171,8 @@ impl Wal {
     /// Creates the first file unless appending can go on in one.
     async fn begin(&self) -> Result<()> {
         let shared = &self.shared;
-        if shared.log.lock().lanes.iter().any(|lane| lane.file.is_some()) {
+        let begun = |lane: &Lane| lane.file.is_some() || !lane.home.is_local();
+        if shared.log.lock().lanes.iter().any(begun) {
             return Ok(());
         }
         let Err(error) = shared.begin_file().await else {
@@ -156,10 +185,8 @@ impl Wal {
         let root = spare(failed, error.clone()).await.map_err(|_| error)?;
         {
             let mut log = shared.log.lock();
-            let home = Home::new(&root, &log.directory)?;
-            if let Some(lane) = log.lanes.first_mut() {
-                lane.home = home;
-            }
+            let home = Home::new(&root, &log.directory);
+            log.rehome(failed, Some(home));
         }
         shared.begin_file().await
     }
@@ -253,8 +280,24 @@ impl Wal {
 
     /// The roots that the log is written to now.
     pub fn lanes(&self) -> Vec<RootId> {
-        let log = self.shared.log.lock();
-        log.lanes.iter().map(|lane| lane.home.root.id()).collect()
+        self.shared.log.lock().lane_roots()
+    }
+
+    /// Deletes what the log has left on a root that it is not written to any more; nothing to do on a disk.
+    ///
+    /// # Errors
+    /// `Overloaded` while files with entries are there, or while a writer before this one may take the root for its own;
+    /// errors of the root.
+    pub async fn leave(&self, root: &Arc<Root>) -> Result<()> {
+        self.shared.leave(root).await
+    }
+
+    /// Whether the log may leave a root now.
+    ///
+    /// # Errors
+    /// `Overloaded` while a writer before this one may take the root for its own.
+    pub fn may_leave(&self, root: &Arc<Root>) -> Result<()> {
+        self.shared.may_leave(root)
     }
 
     /// Files, bytes and totals.
@@ -280,6 +323,7 @@ impl Wal {
     pub async fn close(&self) {
         let shared = &self.shared;
         shared.queue.lock().closed.get_or_insert_with(closed_error);
+        shared.kick();
         // A log that has failed is closed all the same; its callers have got the error.
         let done = |log: &Log, queue: &Queue| queue.is_empty() && log.flights.is_empty() && !log.applying;
         let stopped = |log: &Log, queue: &Queue| queue.is_empty() && log.flights.is_empty() && log.is_still();
@@ -324,13 +368,35 @@ impl Shared {
 
     /// Waits for the answer, and looks after hung roots meanwhile.
     async fn answered(self: &Arc<Self>, mut answer: oneshot::Receiver<Result<()>>) -> Result<()> {
-        let tick = self.tick();
+        let (tick, began) = (self.tick(), Instant::now());
         loop {
             match tokio::time::timeout(tick, &mut answer).await {
                 Ok(answer) => return answer.map_err(|_| unknown_outcome())?,
                 Err(_) => self.watch(),
             }
+            let log = self.log.lock();
+            if let Some(trouble) = log.trouble.as_ref().filter(|_| began.elapsed() >= PATIENCE) {
+                return Err(open_outcome(trouble));
+            }
         }
+    }
+
+    /// Whether an object that was not read is a fence, which stays; notes it.
+    async fn is_fence(&self, file: &SealedFile) -> Result<bool> {
+        let found = Found {
+            home: file.home.clone(),
+            name: file.name.clone(),
+            first: file.first,
+            bytes: file.bytes,
+        };
+        let is_fence = read_header(&found).await?.is_fence();
+        if is_fence {
+            self.log.lock().correct(SealedFile {
+                kind: FileKind::Fence,
+                ..file.clone()
+            });
+        }
+        Ok(is_fence)
     }
 
     /// Deletes files of one root; returns the bytes freed.
@@ -339,6 +405,9 @@ impl Shared {
         let patience = self.patience();
         for file in files {
             let path = file.home.path(&file.name);
+            if file.kind == FileKind::Unread && self.is_fence(&file).await? {
+                continue;
+            }
             let deleted = tokio::time::timeout(patience, file.home.root.delete(&path));
             deleted.await.unwrap_or_else(|_| Err(file.home.no_answer(patience)))?;
             if self.log.lock().forget(&file) {
@@ -346,6 +415,17 @@ impl Shared {
             }
         }
         Ok(freed)
+    }
+}
+
+/// The error of a caller that does not wait any longer for a block that is being put again.
+fn open_outcome(trouble: &Error) -> Error {
+    match trouble {
+        Error::RootUnavailable { url, reason } => Error::RootUnavailable {
+            url: url.clone(),
+            reason: format!("{reason}; the write goes on and may still succeed"),
+        },
+        other => other.clone(),
     }
 }
 
