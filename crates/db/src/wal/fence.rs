@@ -136,7 +136,11 @@ fn places(homes: &[Home], files: &[WalFile], own: WalFormat) -> Vec<(Home, WalFo
         let here = files.iter().filter(|file| file.root.id() == home.root.id());
         let mut formats: BTreeSet<&str> = here.filter_map(|file| Some(file.name.split_once('.')?.1)).collect();
         formats.insert(own.name());
-        places.extend(formats.into_iter().filter_map(|name| Some((home.clone(), name.parse().ok()?))));
+        places.extend(
+            formats
+                .into_iter()
+                .filter_map(|name| Some((home.clone(), name.parse().ok()?))),
+        );
     }
     places
 }
@@ -184,7 +188,9 @@ impl Log {
             }
         }
         let reason = "another process keeps on writing to this log".to_owned();
-        let url = buckets.first().map_or_else(String::new, |home| home.root.url().to_owned());
+        let url = buckets
+            .first()
+            .map_or_else(String::new, |home| home.root.url().to_owned());
         Err(Error::RootUnavailable { url, reason })
     }
 
@@ -267,7 +273,11 @@ impl Shared {
             let queued = self.queue.lock().first_queued();
             let next = log.flights.keys().next().map_or(queued, |first| queued.min(*first));
             // A name that no block here has; if numbers are left out, the one that a later opening looks for.
-            let at = if next > log.durable + 1 { log.durable + 1 } else { log.durable };
+            let at = if next > log.durable + 1 {
+                log.durable + 1
+            } else {
+                log.durable
+            };
             (at, log.fence_header(home, at, next), log.author.writer)
         };
         let (name, bytes) = (super::file_name(at, header.format), Bytes::from(header.encode()));

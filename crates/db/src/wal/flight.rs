@@ -11,8 +11,8 @@ use crate::point::{Operation, Seq};
 
 use super::Home;
 use super::block::{FrameBuffer, Framed, Header};
-use super::file::{ActiveFile, Faults};
 use super::fence::WINDOW;
+use super::file::{ActiveFile, Faults};
 use super::log::{FileKind, Log, SealedFile};
 use super::queue::{Batch, Queue, Waiter};
 
@@ -126,7 +126,10 @@ impl Log {
                 wanted_on_bucket
             };
             let root = lane.home.root.id();
-            let recovering = self.lanes.iter().any(|lane| lane.recovering && lane.home.root.id() == root);
+            let recovering = self
+                .lanes
+                .iter()
+                .any(|lane| lane.recovering && lane.home.root.id() == root);
             if started.len() >= wanted || lane.work.is_some() || recovering {
                 continue;
             }

@@ -149,7 +149,11 @@ impl Log {
         let hole = self.hole.filter(|hole| hole.first == first);
         Header {
             format: self.format,
-            version: if home.is_local() { FORMAT_VERSION } else { OBJECT_VERSION },
+            version: if home.is_local() {
+                FORMAT_VERSION
+            } else {
+                OBJECT_VERSION
+            },
             description: self.description.clone(),
             shard: home.shard().to_owned(),
             first_seq: first,

@@ -105,7 +105,8 @@ pub(super) async fn replay(
         },
     });
     let looked_at = futures::stream::iter(needed).map(look_at).buffered(READS);
-    let (headers, objects): (Vec<Header>, Vec<Option<Bytes>>) = looked_at.try_collect::<Vec<_>>().await?.into_iter().unzip();
+    let (headers, objects): (Vec<Header>, Vec<Option<Bytes>>) =
+        looked_at.try_collect::<Vec<_>>().await?.into_iter().unzip();
     let mut merge = Merge::new(after, &headers);
     let mut waiting = needed.iter().zip(objects);
     let mut upcoming = waiting.next();

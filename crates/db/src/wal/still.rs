@@ -12,8 +12,8 @@ use crate::root::Root;
 
 use super::Home;
 use super::block::Header;
-use super::file::ActiveFile;
 use super::fence::Refusal;
+use super::file::ActiveFile;
 use super::flight::Lane;
 use super::log::{FileKind, Log, SealedFile};
 use super::queue::Queue;

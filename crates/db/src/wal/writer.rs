@@ -29,6 +29,7 @@ use crate::point::{Operation, Seq};
 use crate::root::{Root, RootId};
 
 use super::block::{Author, MAX_RAW_BYTES};
+use super::bucket::PATIENCE;
 use super::codec::{LogCodec, PayloadTexts, codec};
 use super::file::Faults;
 use super::flight::Lane;
@@ -48,9 +49,6 @@ pub type Spare = Arc<dyn Fn(RootId, Error) -> BoxFuture<'static, Result<Arc<Root
 /// Bytes that may be queued, in KiB (permits of a semaphore). Callers beyond wait in line: a slow disk must not fill
 /// the memory.
 const QUEUE_KIB: u32 = 64 * 1024;
-
-/// How long a caller waits for a block while its root fails: then it hears of it, and the block goes on.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How a log is opened.
 pub struct WalStart {
@@ -375,7 +373,11 @@ impl Shared {
                 Err(_) => self.watch(),
             }
             let log = self.log.lock();
-            if let Some(trouble) = log.trouble.as_ref().filter(|_| began.elapsed() >= PATIENCE) {
+            if let Some(trouble) = log
+                .trouble
+                .as_ref()
+                .filter(|_| began.elapsed() >= self.stall * PATIENCE)
+            {
                 return Err(open_outcome(trouble));
             }
         }

@@ -33,11 +33,25 @@ async fn f13_every_group_commit_is_one_object_that_describes_itself_and_stock_re
     let names = place.names().await;
     let expected = [1, first.start, second.start].map(|seq| format!("{seq:020}.avro"));
     assert_eq!(names, expected);
-    assert_eq!((first.end, *log.applied.lock() == vec![(first.start, upsert(1)), (first.start + 1, delete(2)), (second.start, upsert(3))]), (second.start, true));
+    assert_eq!(
+        (
+            first.end,
+            *log.applied.lock()
+                == vec![
+                    (first.start, upsert(1)),
+                    (first.start + 1, delete(2)),
+                    (second.start, upsert(3))
+                ]
+        ),
+        (second.start, true)
+    );
     for (name, entries) in names.iter().zip([0, 2, 1]) {
         let bytes = place.buckets[0].bytes(name).await;
         let summary = read_log_file(name, &bytes, &mut |_, _| ()).unwrap();
-        assert_eq!((summary.upserts + summary.deletes, summary.end), (entries, FileEnd::Complete));
+        assert_eq!(
+            (summary.upserts + summary.deletes, summary.end),
+            (entries, FileEnd::Complete)
+        );
         assert!(summary.description.contains(COLLECTION));
         let reader = apache_avro::Reader::new(&bytes[..]).unwrap();
         let keys: Vec<String> = reader.user_metadata().keys().cloned().collect();
@@ -53,14 +67,20 @@ async fn f13_every_group_commit_is_one_object_that_describes_itself_and_stock_re
 async fn f2_the_same_in_bincode_and_in_both_formats_side_by_side() {
     let mut place = Buckets::new(1);
     let mut expected = Vec::new();
-    for (format, id) in [WalFormat::Bincode, WalFormat::Avro, WalFormat::Bincode].into_iter().zip(1..) {
+    for (format, id) in [WalFormat::Bincode, WalFormat::Avro, WalFormat::Bincode]
+        .into_iter()
+        .zip(1..)
+    {
         place.format = format;
         let log = place.open(0).await.unwrap();
         assert_eq!(log.operations, expected);
         let numbers = log.wal.append(vec![upsert(id)]).await.unwrap();
         expected.push((numbers.start, upsert(id)));
         // A writer of either format is stopped by the next one.
-        if let Some(other) = [WalFormat::Avro, WalFormat::Bincode].into_iter().find(|other| *other != format) {
+        if let Some(other) = [WalFormat::Avro, WalFormat::Bincode]
+            .into_iter()
+            .find(|other| *other != format)
+        {
             place.format = other;
         }
         let next = place.open(0).await.unwrap();
@@ -122,16 +142,14 @@ async fn f13_several_puts_are_in_flight_and_acknowledged_in_order() {
     let log = place.open(0).await.unwrap();
     let gate = Arc::new(Semaphore::new(0));
     place.buckets[0].plan([Fault::Held(gate.clone())]);
-    let calls: Vec<_> = (1..6)
-        .map(|id| {
-            let wal = log.wal.clone();
-            tokio::spawn(async move { wal.append(vec![upsert(id)]).await })
-        })
-        .collect();
     let bucket = place.buckets[0].clone();
-    let creates = || bucket.creates.lock().len();
-    // The fence and five blocks, or fewer if some share one.
-    until(|| creates() >= 3).await;
+    let mut calls = Vec::new();
+    for id in 1..6 {
+        let wal = log.wal.clone();
+        calls.push(tokio::spawn(async move { wal.append(vec![upsert(id)]).await }));
+        // After the fence, a block of its own.
+        until(|| bucket.creates.lock().len() > id as usize).await;
+    }
     assert!(log.applied.lock().is_empty() && calls.iter().all(|call| !call.is_finished()));
     gate.add_permits(1);
     for call in calls {
@@ -164,9 +182,16 @@ async fn f13_64_writers_make_at_most_12_requests_a_second_and_an_idle_log_none()
     for writer in writers {
         writer.await.unwrap();
     }
-    let (seconds, requests) = (began.elapsed().as_secs_f64(), place.buckets[0].creates.lock().len() as f64);
+    let (seconds, requests) = (
+        began.elapsed().as_secs_f64(),
+        place.buckets[0].creates.lock().len() as f64,
+    );
     assert!(requests <= 12.0 * seconds + 3.0, "{requests} in {seconds} s");
-    assert!(log.wal.stats().commits < 200, "{} objects for 1,920 calls", log.wal.stats().commits);
+    assert!(
+        log.wal.stats().commits < 200,
+        "{} objects for 1,920 calls",
+        log.wal.stats().commits
+    );
     let before = *place.buckets[0].requests.lock();
     tokio::time::sleep(Duration::from_secs(3600)).await;
     assert_eq!(*place.buckets[0].requests.lock(), before, "idle");
@@ -183,7 +208,10 @@ async fn f13_a_larger_size_makes_fewer_objects() {
         *place.buckets[0].latency.lock() = Duration::from_millis(20);
         for round in 0..40 {
             let calls = (0..20).map(|id| log.wal.append(vec![upsert(round * 100 + id)]));
-            futures::future::join_all(calls).await.into_iter().for_each(|outcome| drop(outcome.unwrap()));
+            futures::future::join_all(calls)
+                .await
+                .into_iter()
+                .for_each(|outcome| drop(outcome.unwrap()));
         }
         counts.push(log.wal.stats().commits);
     }
@@ -203,7 +231,10 @@ async fn f8_a_missing_or_damaged_object_is_reported_and_not_skipped() {
     for length in 0..whole.len() {
         place.buckets[0].replace(&names[3], whole[..length].to_vec()).await;
         let error = place.open(0).await.err().unwrap_or_else(|| panic!("cut to {length}"));
-        assert!(matches!(error, Error::Corruption(_)) && error.to_string().contains(&names[3]), "{error}");
+        assert!(
+            matches!(error, Error::Corruption(_)) && error.to_string().contains(&names[3]),
+            "{error}"
+        );
     }
     for at in 0..whole.len() {
         let mut bytes = whole.clone();
@@ -214,7 +245,12 @@ async fn f8_a_missing_or_damaged_object_is_reported_and_not_skipped() {
     }
     place.buckets[0].lose(&names[3]).await;
     let error = place.open(0).await.err().expect("an object in the middle is missing");
-    assert!(error.to_string().contains("are missing, although they were acknowledged"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("are missing, although they were acknowledged"),
+        "{error}"
+    );
     assert_eq!(place.names().await.len(), 4, "nothing was written or deleted");
 }
 

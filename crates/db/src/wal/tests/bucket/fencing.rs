@@ -111,7 +111,9 @@ async fn inv11_a_block_that_arrives_between_listing_and_fence_counts() {
         options: place.options,
         apply: Arc::new(|_| ()),
     };
-    let new = Wal::open(start, &mut |seq, operation| operations.push((seq, operation))).await.unwrap();
+    let new = Wal::open(start, &mut |seq, operation| operations.push((seq, operation)))
+        .await
+        .unwrap();
     assert_eq!(ids(&operations), (1..4).collect());
     assert_fenced(&old.wal.append(vec![upsert(4)]).await.unwrap_err());
     new.append(vec![upsert(5)]).await.unwrap();
@@ -148,7 +150,10 @@ async fn inv11_a_writer_whose_root_was_left_notices_it() {
     new.wal.append(vec![upsert(2)]).await.unwrap();
     new.wal.release(last).await.unwrap();
     let error = new.wal.leave(&from).await.unwrap_err();
-    assert!(matches!(error, Error::Overloaded(_)) && error.to_string().contains("waits"), "{error}");
+    assert!(
+        matches!(error, Error::Overloaded(_)) && error.to_string().contains("waits"),
+        "{error}"
+    );
     tokio::time::sleep(place.options.licence + Duration::from_secs(1)).await;
     new.wal.leave(&from).await.unwrap();
     assert!(place.files(&place.roots()[..1]).await.is_empty(), "nothing is left");

@@ -50,7 +50,10 @@ impl Model {
         let seen = ids(found);
         assert_eq!(seen.len(), found.len(), "nothing twice");
         for id in self.acknowledged.keys() {
-            assert!(seen.contains(id) || self.flushed.contains(id), "point {id} was acknowledged and is lost");
+            assert!(
+                seen.contains(id) || self.flushed.contains(id),
+                "point {id} was acknowledged and is lost"
+            );
         }
         for id in &seen {
             assert!(!self.gone.contains(id), "point {id} came back");
@@ -90,7 +93,12 @@ async fn run(buckets: usize, steps: Vec<Step>) {
                 let calls = (0..calls).map(|_| {
                     next_id += 1;
                     let (id, wal) = (next_id, log.wal.clone());
-                    tokio::spawn(async move { (id, tokio::time::timeout(Duration::from_secs(3), wal.append(vec![upsert(id)])).await) })
+                    tokio::spawn(async move {
+                        (
+                            id,
+                            tokio::time::timeout(Duration::from_secs(3), wal.append(vec![upsert(id)])).await,
+                        )
+                    })
                 });
                 for call in calls.collect::<Vec<_>>() {
                     match call.await.unwrap() {
@@ -117,8 +125,12 @@ async fn run(buckets: usize, steps: Vec<Step>) {
             Step::Stale => {
                 for old in &stale {
                     next_id += 1;
-                    let call = tokio::time::timeout(Duration::from_secs(60), old.wal.append(vec![upsert(next_id)])).await;
-                    assert!(!matches!(call, Ok(Ok(_))), "a writer that was replaced acknowledged {next_id}");
+                    let call =
+                        tokio::time::timeout(Duration::from_secs(60), old.wal.append(vec![upsert(next_id)])).await;
+                    assert!(
+                        !matches!(call, Ok(Ok(_))),
+                        "a writer that was replaced acknowledged {next_id}"
+                    );
                     model.gone.insert(next_id);
                 }
             }

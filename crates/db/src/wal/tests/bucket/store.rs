@@ -109,7 +109,10 @@ impl fmt::Display for Bucket {
 impl ObjectStore for Bucket {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Outcome<PutResult> {
         self.request()?;
-        assert!(matches!(options.mode, PutMode::Create), "objects of a log are never replaced");
+        assert!(
+            matches!(options.mode, PutMode::Create),
+            "objects of a log are never replaced"
+        );
         let name = location.filename().unwrap().to_owned();
         self.creates.lock().push((name.clone(), tokio::time::Instant::now()));
         let latency = *self.latency.lock();
@@ -195,7 +198,6 @@ pub(super) struct Buckets {
 /// A log as one process has it.
 pub(super) struct Process {
     pub(super) wal: Wal,
-    pub(super) replayed: Vec<Seq>,
     pub(super) operations: Entries,
     pub(super) applied: Arc<Mutex<Entries>>,
     pub(super) roots: Vec<Arc<Root>>,
@@ -264,7 +266,6 @@ impl Buckets {
         let wal = Wal::open(start, &mut |seq, operation| operations.push((seq, operation))).await?;
         Ok(Process {
             wal,
-            replayed: operations.iter().map(|(seq, _)| *seq).collect(),
             operations,
             applied,
             roots,
@@ -286,7 +287,7 @@ impl Buckets {
 /// Ids of the points of some operations.
 pub(super) fn ids(operations: &Entries) -> BTreeSet<u64> {
     let id = |(_, operation): &(Seq, Operation)| match operation.id() {
-        PointId::Num(id) => *id,
+        PointId::Num(id) => id,
         PointId::Uuid(_) => panic!("no such id here"),
     };
     operations.iter().map(id).collect()
