@@ -9,6 +9,7 @@ mod delete;
 mod disk;
 mod metered;
 mod path;
+mod write;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt};
 
 pub use create::Created;
 
@@ -27,7 +28,7 @@ use crate::error::{StoreError, detail};
 use crate::local::LocalDisk;
 use crate::meter::{Meter, Op};
 use crate::pool::Pool;
-use crate::remote;
+use crate::remote::{self, Pace, Remote};
 use crate::url::StorageUrl;
 use path::{check_path, is_staging};
 
@@ -44,7 +45,8 @@ impl FilesystemFactory {
     pub fn get_filesystem(url: &StorageUrl, options: &BTreeMap<String, String>) -> Result<Filesystem, StoreError> {
         let pool = new_pool(url)?;
         let Some(path) = url.local_path() else {
-            return Ok(Filesystem::new(url, remote::open(url, options)?, None, pool));
+            let Remote { store, pace } = remote::open(url, options)?;
+            return Ok(Filesystem::new(url, store, None, Some(pace), pool));
         };
         if let Some(option) = options.keys().next() {
             return Err(StoreError::Config(detail(
@@ -54,7 +56,7 @@ impl FilesystemFactory {
             )));
         }
         let disk = LocalDisk::new(path.to_owned(), Arc::clone(&pool));
-        Ok(Filesystem::new(url, Arc::new(disk.clone()), Some(disk), pool))
+        Ok(Filesystem::new(url, Arc::new(disk.clone()), Some(disk), None, pool))
     }
 }
 
@@ -97,18 +99,27 @@ struct Inner {
     url: StorageUrl,
     store: Arc<dyn ObjectStore>,
     local: Option<LocalDisk>,
+    /// How many requests a bucket gets at once.
+    pace: Option<Arc<Pace>>,
     pool: Arc<Pool>,
     meter: Meter,
     breaker: Breaker,
 }
 
 impl Filesystem {
-    fn new(url: &StorageUrl, store: Arc<dyn ObjectStore>, local: Option<LocalDisk>, pool: Arc<Pool>) -> Self {
+    fn new(
+        url: &StorageUrl,
+        store: Arc<dyn ObjectStore>,
+        local: Option<LocalDisk>,
+        pace: Option<Arc<Pace>>,
+        pool: Arc<Pool>,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 url: url.clone(),
                 store,
                 local,
+                pace,
                 pool,
                 meter: Meter::default(),
                 breaker: Breaker::default(),
@@ -122,7 +133,7 @@ impl Filesystem {
     /// # Errors
     /// [`StoreError::Io`] when the threads cannot be set up.
     pub fn over(url: &StorageUrl, store: Arc<dyn ObjectStore>) -> Result<Self, StoreError> {
-        Ok(Self::new(url, store, None, new_pool(url)?))
+        Ok(Self::new(url, store, None, None, new_pool(url)?))
     }
 
     /// URL as configured.
@@ -138,6 +149,17 @@ impl Filesystem {
     /// What was measured on this root.
     pub fn meter(&self) -> &Meter {
         &self.inner.meter
+    }
+
+    /// Requests that a bucket may have under way now; it shrinks when the service asks for fewer (429, 503). `None` for
+    /// a disk.
+    pub fn request_limit(&self) -> Option<usize> {
+        self.inner.pace.as_ref().map(|pace| pace.limit())
+    }
+
+    /// How often the service asked for fewer requests since the start; retries count too. `None` for a disk.
+    pub fn throttled(&self) -> Option<u64> {
+        self.inner.pace.as_ref().map(|pace| pace.throttled())
     }
 
     /// Whether the file exists.
@@ -283,25 +305,6 @@ impl Filesystem {
             bytes.len() as u64
         })
         .await
-    }
-
-    /// Writes the file, replacing an older one: a reader sees the old or the new bytes, and the new ones are durable
-    /// on return.
-    ///
-    /// # Errors
-    /// Any failure of the root; the old or the new bytes are there.
-    pub async fn write_atomic(&self, path: &str, bytes: Bytes) -> Result<(), StoreError> {
-        let location = self.location(path)?;
-        let length = bytes.len() as u64;
-        let write = async {
-            let written = self.inner.store.put(&location, PutPayload::from_bytes(bytes)).await;
-            written.map_err(|error| self.error(path, &error))
-        };
-        self.measured(Op::Write, self.within(path, breaker::deadline(length), write), |_| {
-            length
-        })
-        .await?;
-        Ok(())
     }
 
     fn location(&self, path: &str) -> Result<Path, StoreError> {
