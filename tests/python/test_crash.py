@@ -5,6 +5,10 @@ import os
 import random
 import threading
 
+import pytest
+
+from bucket_log import LogServer
+from buckets import KINDS
 from conftest import send
 
 ROUNDS = int(os.environ.get("PROXIMADB_CRASH_ROUNDS", "50"))
@@ -67,18 +71,34 @@ def stored(server):
 
 
 def test_kill_9_loses_nothing_and_brings_nothing_back(servers):
+    # A small flush size, so that kills fall into flushes, compactions and log releases as well.
+    kill_and_check(servers(keys={"wal": {"memory_flush_size_bytes": 65536}}), ROUNDS, pause=(0.05, 0.6), least=ROUNDS + 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_f13_kill_9_with_a_log_on_a_bucket_loses_nothing_and_brings_nothing_back(tmp_path, stores, kind):
+    store = stores(kind)
+    keys = {"wal": {"memory_flush_size_bytes": 65536}}
+    server = LogServer(tmp_path / "db", [f"{store.place()}/wal"], [(store, None)], keys)
+    try:
+        # Blocks leave 90 ms apart.
+        kill_and_check(server, max(4, ROUNDS // 10), pause=(0.2, 1.2), least=1)
+    finally:
+        server.stop()
+
+
+def kill_and_check(server, rounds, pause, least):
     seed = int(os.environ.get("PROXIMADB_SEED", random.SystemRandom().randrange(1 << 32)))
     print(f"PROXIMADB_SEED={seed}")
     rng = random.Random(seed)
-    # A small flush size, so that kills fall into flushes, compactions and log releases as well.
-    server = servers(keys={"wal": {"memory_flush_size_bytes": 65536}}).start()
+    server.start()
     server.ok("PUT", "/collections/c", {"vectors": {"size": DIM, "distance": "Dot"}})
     model, acknowledged = {}, 0
-    for round_number in range(ROUNDS):
+    for round_number in range(rounds):
         writers = [Writer(server, n, model, rng.randrange(1 << 32)) for n in range(WRITERS)]
         for writer in writers:
             writer.start()
-        threading.Event().wait(rng.uniform(0.05, 0.6))
+        threading.Event().wait(rng.uniform(*pause))
         server.kill()
         for writer in writers:
             writer.join()
@@ -93,4 +113,4 @@ def test_kill_9_loses_nothing_and_brings_nothing_back(servers):
                 assert points[i][1] == vector(now), f"round {round_number}: point {i} has another vector"
             model[i] = (now, now)
         assert set(points) <= set(model), f"round {round_number}: points that nobody wrote"
-    assert acknowledged > ROUNDS, "the writers did real work"
+    assert acknowledged >= least, "the writers did real work"

@@ -98,17 +98,16 @@ impl Root {
 
     /// A root of the log over any store, online.
     #[cfg(test)]
-    pub(crate) fn over(index: usize, url: StorageUrl, store: Arc<dyn object_store::ObjectStore>) -> Result<Arc<Self>> {
-        let fs = Filesystem::over(&url, store).map_err(|error| Error::Internal(error.to_string()))?;
+    pub(crate) fn over(index: usize, fs: Filesystem) -> Arc<Self> {
         let config = RootConfig {
             component: StorageComponentType::Wal,
-            url,
+            url: fs.url().clone(),
             options: BTreeMap::new(),
             tags: BTreeMap::new(),
             weight: 1.0,
         };
         let id = RootId(uuid::Uuid::from_u128(100 + index as u128));
-        Ok(Arc::new(Self::new(id, config, index, fs, RootState::Online)))
+        Arc::new(Self::new(id, config, index, fs, RootState::Online))
     }
 
     /// Identity.

@@ -28,6 +28,7 @@ use super::codec::codec;
 use super::fence::{Refusal, check_ours};
 use super::flight::{Job, Target};
 use super::log::{FileKind, SealedFile};
+use super::replay::{Found, read_header};
 use super::worker::Worker;
 use super::writer::Shared;
 
@@ -189,6 +190,41 @@ impl Shared {
             check_ours(home, &name, &other, header.first_seq, writer)?;
         }
         self.check_licence(home, began).await
+    }
+
+    /// Deletes flushed objects of one bucket, with few requests; returns the bytes freed.
+    pub(super) async fn delete_objects(&self, home: &Home, files: Vec<SealedFile>) -> Result<u64> {
+        let mut blocks = Vec::with_capacity(files.len());
+        for file in files {
+            if file.kind != FileKind::Unread || !self.is_fence(&file).await? {
+                blocks.push(file);
+            }
+        }
+        home.root.available()?;
+        let paths: Vec<String> = blocks.iter().map(|file| home.path(&file.name)).collect();
+        let deleted = home.root.fs().delete_all(&paths).await;
+        deleted.map_err(|error| home.error(error))?;
+        let mut log = self.log.lock();
+        blocks.retain(|file| log.forget(file));
+        Ok(blocks.iter().map(|file| file.bytes).sum())
+    }
+
+    /// Whether an object that was not read is a fence, which stays; notes it.
+    async fn is_fence(&self, file: &SealedFile) -> Result<bool> {
+        let found = Found {
+            home: file.home.clone(),
+            name: file.name.clone(),
+            first: file.first,
+            bytes: file.bytes,
+        };
+        let is_fence = read_header(&found).await?.is_fence();
+        if is_fence {
+            self.log.lock().correct(SealedFile {
+                kind: FileKind::Fence,
+                ..file.clone()
+            });
+        }
+        Ok(is_fence)
     }
 
     /// Looks again when the next block is due, unless that is under way. Nothing waits, no timer.

@@ -111,21 +111,23 @@ impl Log {
     pub(super) fn set_lanes(&mut self, homes: Vec<Home>) {
         self.width = homes.len() as u32;
         self.lanes.clear();
-        homes.into_iter().for_each(|home| self.add_lanes(home));
+        self.add_lanes(&homes);
     }
 
-    /// Adds a lane on a disk, or those of the requests that a bucket gets at once.
-    pub(super) fn add_lanes(&mut self, home: Home) {
-        let requests = if home.is_local() { 1 } else { REQUESTS };
-        for _ in 0..requests {
-            let id = self.issue();
-            self.lanes.push(Lane {
-                id,
-                home: home.clone(),
-                file: None,
-                work: None,
-                recovering: false,
-            });
+    /// Adds a lane on each disk, and on each bucket those of the requests that it gets at once; in turn, so that small loads
+    /// reach all.
+    fn add_lanes(&mut self, homes: &[Home]) {
+        for request in 0..REQUESTS {
+            for home in homes.iter().filter(|home| request == 0 || !home.is_local()) {
+                let id = self.issue();
+                self.lanes.push(Lane {
+                    id,
+                    home: home.clone(),
+                    file: None,
+                    work: None,
+                    recovering: false,
+                });
+            }
         }
     }
 
@@ -136,7 +138,7 @@ impl Log {
         let left: Vec<u64> = self.lanes.iter().filter(here).map(|lane| lane.id).collect();
         left.into_iter().for_each(|lane| self.drop_work(lane, None));
         self.lanes.retain(|lane| lane.home.root.id() != from);
-        to.into_iter().for_each(|home| self.add_lanes(home));
+        self.add_lanes(to.as_slice());
     }
 
     /// Whether the log is, or has been, on a bucket: then no number may be left out, see `fence`.
@@ -205,12 +207,14 @@ impl Log {
 
     /// The files that may be deleted when everything through `through` is in segments, oldest first.
     pub(super) fn releasable(&self, through: Seq) -> Vec<SealedFile> {
-        let describes = |lane: &Lane| lane.file.is_some() || self.presence.contains_key(&lane.home.root.id());
-        let newest = if self.lanes.iter().any(describes) {
-            None
-        } else {
-            self.sealed.iter().max_by_key(|file| file.first)
-        };
+        let is_written = self.lanes.iter().any(|lane| lane.file.is_some());
+        let newest = self.sealed.iter().filter(|file| file.kind != FileKind::Fence);
+        let newest = newest.max_by_key(|file| file.first).filter(|newest| {
+            let root = newest.home.root.id();
+            // Where the log is not written any more, nothing has to stay: it is described on the bucket that it is on.
+            let left = self.knows_a_bucket() && !self.lane_roots().contains(&root);
+            !is_written && !left
+        });
         let mut files: Vec<SealedFile> = self
             .sealed
             .iter()

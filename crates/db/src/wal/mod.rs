@@ -5,12 +5,14 @@
 //!
 //! ```text
 //! append ─▶ queue of batches ─▶ lane: one block, write, fdatasync ─▶ apply in order ─▶ wake the callers
-//! writer    queue               worker ─▶ file ─▶ block ─▶ codec      memtable
+//! writer    queue, pace         worker ─▶ file ─▶ block ─▶ codec      memtable
+//!                               or bucket: one object, created only if absent; fence: the only writer of a log there
 //!                               flight, log: who writes what; failover: where else; still: rolling, moving
 //! open   ─▶ replay: read files ─▶ merge ─▶ scan ─▶ block ─▶ codec ─▶ memtable
 //! ```
 //!
-//! - **Group commit without timers.** While one sync runs the next batch gathers; a lone writer waits for nobody.
+//! - **Group commit without timers.** While one sync runs the next batch gathers; a lone writer waits for nobody. On a bucket
+//!   blocks keep a distance, because requests cost money (`pace`).
 //! - **Lanes.** Blocks are written to one root, or side by side to several; they are numbered, applied and acknowledged
 //!   in order.
 //! - **All or nothing.** The operations of one call stand in one block, so replay has all of them or none.
@@ -18,10 +20,12 @@
 //!   Without one its numbers are not used again, and the next file's header declares the hole.
 //! - **A hung root is left alone.** No lock is held during I/O. Whoever waits for an answer looks whether a root owes one
 //!   for too long; its file ends there, and a late answer changes nothing.
+//! - **On a bucket no number is ever given up.** A block whose outcome is open is put again under the same name, because
+//!   the next name of a writer is where a later one stops it (`fence`).
 //! - **A torn tail is cut, damage is reported.** A bad block counts as torn only if nothing was written after it, and no
 //!   mark in any file says that it was acknowledged.
-//! - **Idle costs nothing.** No thread, no timer, no open file before the first append, no preallocation: a new log is
-//!   one header.
+//! - **Idle costs nothing.** No thread, no timer, no request, no open file before the first append, no preallocation: a
+//!   new log is one header.
 
 mod avro;
 mod bincode;
@@ -58,7 +62,7 @@ use crate::root::Root;
 use crate::schema::CollectionDescription;
 
 pub use self::bucket::MAX_OBJECT_BYTES;
-pub use self::replay::{Replay, check_file, check_sequence};
+pub use self::replay::{Replay, check_file, check_sequence, log_begins};
 pub use self::scan::{FileEnd, FileSummary, read_log_file};
 pub use self::writer::{Apply, Spare, Wal, WalStart};
 

@@ -81,6 +81,29 @@ pub async fn check_sequence(directory: &str, files: &[WalFile], after: Seq) -> R
     replay(&directory.into(), files, after, &mut each).await.map(drop)
 }
 
+/// First number that the log still has, or that it would go on with if everything is flushed; `None` without files. Reads
+/// headers, of fences too: only for who has lost the manifest.
+///
+/// # Errors
+/// [`Error::Corruption`] for a damaged header; errors of the roots.
+pub async fn log_begins(directory: &str, files: &[WalFile]) -> Result<Option<Seq>> {
+    let (mut begins, mut fences) = (None, Vec::new());
+    for file in in_order(&directory.into(), files)? {
+        if file.home.is_local() {
+            return Ok(Some(file.first));
+        }
+        let header = read_header(&file).await?;
+        if let Some(next) = header.author.and_then(|author| author.fence) {
+            fences.push((file.first, next));
+            begins = Some(header.acknowledged + 1);
+        } else if !fences.iter().any(|(at, next)| *at < file.first && file.first < *next) {
+            // Behind a fence are only blocks of the writer before, which do not count.
+            return Ok(Some(file.first));
+        }
+    }
+    Ok(begins)
+}
+
 /// Reads the files and hands every operation after `after` to `each`.
 pub(super) async fn replay(
     directory: &Arc<str>,

@@ -33,9 +33,9 @@ use super::bucket::PATIENCE;
 use super::codec::{LogCodec, PayloadTexts, codec};
 use super::file::Faults;
 use super::flight::Lane;
-use super::log::{FileKind, Hole, Log, SealedFile};
+use super::log::{Hole, Log, SealedFile};
 use super::queue::{Queue, Waiter};
-use super::replay::{Found, Replay, read_header, replay};
+use super::replay::{Replay, replay};
 use super::{Home, WalFile, WalOptions, WalStats};
 
 /// Applies the operations of one commit to memory. Called in order of their numbers, after the sync and before the
@@ -383,33 +383,16 @@ impl Shared {
         }
     }
 
-    /// Whether an object that was not read is a fence, which stays; notes it.
-    async fn is_fence(&self, file: &SealedFile) -> Result<bool> {
-        let found = Found {
-            home: file.home.clone(),
-            name: file.name.clone(),
-            first: file.first,
-            bytes: file.bytes,
-        };
-        let is_fence = read_header(&found).await?.is_fence();
-        if is_fence {
-            self.log.lock().correct(SealedFile {
-                kind: FileKind::Fence,
-                ..file.clone()
-            });
-        }
-        Ok(is_fence)
-    }
-
     /// Deletes files of one root; returns the bytes freed.
     async fn delete(&self, files: Vec<SealedFile>) -> Result<u64> {
+        if let Some(first) = files.first().filter(|file| !file.home.is_local()) {
+            let home = first.home.clone();
+            return self.delete_objects(&home, files).await;
+        }
         let mut freed = 0;
         let patience = self.patience();
         for file in files {
             let path = file.home.path(&file.name);
-            if file.kind == FileKind::Unread && self.is_fence(&file).await? {
-                continue;
-            }
             let deleted = tokio::time::timeout(patience, file.home.root.delete(&path));
             deleted.await.unwrap_or_else(|_| Err(file.home.no_answer(patience)))?;
             if self.log.lock().forget(&file) {

@@ -3,6 +3,7 @@
 mod fencing;
 mod random;
 mod roots;
+mod servers;
 mod store;
 
 use std::time::Duration;
@@ -270,10 +271,19 @@ async fn f12_release_deletes_what_is_flushed_and_never_a_fence() {
     let log = place.open(last).await.unwrap();
     log.wal.release(last).await.unwrap();
     let names = place.names().await;
-    assert_eq!(names.len(), 4, "a fence of each opening: {names:?}");
+    assert_eq!(
+        names.len(),
+        5,
+        "a fence of each opening, and the newest block: {names:?}"
+    );
     let stats = log.wal.stats();
-    assert_eq!(stats.files, 4);
+    assert_eq!(stats.files, 5);
     log.wal.append(vec![upsert(9)]).await.unwrap();
     log.wal.release(last).await.unwrap();
+    assert_eq!(place.names().await.len(), 5, "the newest block is another one now");
+    let begins = log_begins(&format!("{COLLECTION}/000"), &place.files(&log.roots).await)
+        .await
+        .unwrap();
+    assert_eq!(begins, Some(log.wal.last_seq()));
     assert_eq!(place.open(last).await.unwrap().operations.len(), 1);
 }

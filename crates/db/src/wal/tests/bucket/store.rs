@@ -12,7 +12,7 @@ use object_store::{
     CopyOptions, Error as StoreFailure, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
-use proximadb_store::StorageUrl;
+use proximadb_store::{Filesystem, FilesystemFactory, StorageUrl};
 use tokio::sync::Semaphore;
 
 use super::super::*;
@@ -191,6 +191,8 @@ pub(super) struct Buckets {
     pub(super) format: WalFormat,
     pub(super) options: WalOptions,
     pub(super) spare: Option<Spare>,
+    /// A bucket of a real server.
+    pub(super) server: Option<testservers::Bucket>,
     /// Further roots: disks.
     pub(super) disks: Vec<Arc<Root>>,
 }
@@ -210,6 +212,7 @@ impl Buckets {
             format: WalFormat::Avro,
             options: WalOptions::default(),
             spare: None,
+            server: None,
             disks: Vec::new(),
         }
     }
@@ -218,9 +221,14 @@ impl Buckets {
     pub(super) fn roots(&self) -> Vec<Arc<Root>> {
         let root = |(at, bucket): (usize, &Arc<Bucket>)| {
             let url = StorageUrl::parse(&format!("s3://bucket/r{at}")).unwrap();
-            Root::over(at, url, bucket.clone()).unwrap()
+            Root::over(at, Filesystem::over(&url, bucket.clone()).unwrap())
         };
         let mut roots: Vec<Arc<Root>> = self.buckets.iter().enumerate().map(root).collect();
+        let server = |server: &testservers::Bucket| {
+            let url = StorageUrl::parse(&server.url).unwrap();
+            Root::over(50, FilesystemFactory::get_filesystem(&url, &server.options).unwrap())
+        };
+        roots.extend(self.server.iter().map(server));
         roots.extend(self.disks.iter().cloned());
         roots
     }
@@ -273,7 +281,7 @@ impl Buckets {
     }
 
     pub(super) async fn open(&self, after: Seq) -> Result<Process> {
-        let all: Vec<usize> = (0..self.buckets.len() + self.disks.len()).collect();
+        let all: Vec<usize> = (0..self.roots().len()).collect();
         self.open_on(&all, after).await
     }
 
