@@ -56,6 +56,8 @@ pub struct Database {
     latencies: Latencies,
     /// Creating and dropping happen one at a time.
     changing: AsyncMutex<()>,
+    /// How often that was begun.
+    changes: AtomicU64,
     /// Held shared by changes of records, exclusively at the end.
     records: AsyncRwLock<()>,
     mover: Mover,
@@ -96,6 +98,7 @@ impl Database {
             }),
             latencies: Latencies::default(),
             changing: AsyncMutex::default(),
+            changes: AtomicU64::new(0),
             records: AsyncRwLock::default(),
             mover,
             failovers: AtomicU64::new(0),
@@ -244,6 +247,7 @@ impl Database {
         if self.closed.load(Ordering::Acquire) {
             return Err(closed());
         }
+        self.changes.fetch_add(1, Ordering::AcqRel);
         Ok(change)
     }
 

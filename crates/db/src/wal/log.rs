@@ -126,6 +126,7 @@ impl Log {
                     file: None,
                     work: None,
                     recovering: false,
+                    is_ending: false,
                 });
             }
         }
@@ -144,6 +145,26 @@ impl Log {
     /// Whether the log is, or has been, on a bucket: then no number may be left out, see `fence`.
     pub(super) fn knows_a_bucket(&self) -> bool {
         !self.presence.is_empty()
+    }
+
+    /// Lanes that what waits is shared out among. Requests to a bucket are few and large, so there nothing is.
+    pub(super) fn shares(&self) -> usize {
+        if self.lanes.iter().all(|lane| lane.home.is_local()) {
+            self.lanes.len()
+        } else {
+            1
+        }
+    }
+
+    /// The files that are written end with their next block, if they hold at least so many bytes together.
+    pub(super) fn end_large_files(&mut self, min_bytes: u64) {
+        let resting = self.lanes.iter().filter_map(|lane| lane.file.as_ref());
+        let under_way = self.lanes.iter().filter_map(|lane| lane.work.as_ref());
+        let under_way = under_way.flat_map(|work| &work.files).map(|file| file.bytes);
+        let bytes: u64 = resting.map(|file| file.end).chain(under_way).sum();
+        if bytes >= min_bytes {
+            self.lanes.iter_mut().for_each(|lane| lane.is_ending = true);
+        }
     }
 
     /// The header of a file that begins with `first`.

@@ -189,6 +189,7 @@ impl Shared {
             let mut log = self.log.lock();
             let old = log.take_files();
             log.set_lanes(homes);
+            self.queue.lock().lanes = log.shares();
             if let Some(lane) = log.lanes.first_mut() {
                 lane.file = file;
             }

@@ -30,7 +30,7 @@ use crate::root::{Root, RootId};
 
 use super::block::{Author, MAX_RAW_BYTES};
 use super::bucket::PATIENCE;
-use super::codec::{LogCodec, PayloadTexts, codec};
+use super::codec::{LogCodec, PayloadTexts, codec, entry_bound};
 use super::file::Faults;
 use super::flight::Lane;
 use super::log::{Hole, Log, SealedFile};
@@ -147,6 +147,7 @@ impl Wal {
                 first: next,
             });
         }
+        let lanes = log.shares();
         let shared = Shared {
             apply: start.apply,
             spare: start.spare,
@@ -154,7 +155,12 @@ impl Wal {
             stall: start.options.stall,
             codec: codec(start.format),
             room: Arc::new(Semaphore::new(QUEUE_KIB as usize)),
-            queue: Mutex::new(Queue::new(next, start.options.max_batch_bytes, codec(start.format))),
+            queue: Mutex::new(Queue::new(
+                next,
+                start.options.max_batch_bytes,
+                lanes,
+                codec(start.format),
+            )),
             log: Mutex::new(log),
             progress: Notify::new(),
             only: Arc::default(),
@@ -203,11 +209,7 @@ impl Wal {
         }
         let payloads = PayloadTexts::of(&operations)
             .map_err(|error| Error::Internal(format!("a payload could not be written as JSON: {error}")))?;
-        let bound = payloads.len()
-            + operations
-                .iter()
-                .map(|operation| self.shared.codec.entry_bound(operation))
-                .sum::<usize>();
+        let bound = payloads.len() + operations.iter().map(entry_bound).sum::<usize>();
         if bound > MAX_RAW_BYTES {
             let reason = format!(
                 "{} operations of {bound} bytes are too many for one call: send parts",
@@ -243,6 +245,12 @@ impl Wal {
             tracing::warn!(%directory, %error, "the next log file could not be created; the next write tries again");
         }
         Ok(())
+    }
+
+    /// Lets every lane begin a new file with its next block, if the present ones hold at least `min_bytes` together. Nobody
+    /// waits for anything: what was appended before may share a file with a few later blocks.
+    pub fn end_large_files(&self, min_bytes: u64) {
+        self.shared.log.lock().end_large_files(min_bytes);
     }
 
     /// Goes on on these roots, one block after the other on one or side by side on several. What was written ends; when
@@ -355,7 +363,9 @@ impl Shared {
         if let Some(error) = &queue.closed {
             return Err(error.clone());
         }
-        let numbers = queue.push(operations, payloads, bound, waiter);
+        // Whoever has room waits for an answer.
+        let unanswered = (QUEUE_KIB as usize).saturating_sub(self.room.available_permits()) * 1024;
+        let numbers = queue.push(operations, payloads, (bound, unanswered), waiter);
         let watched = queue.watched;
         drop(queue);
         if watched {

@@ -14,17 +14,6 @@ use tokio::time::Instant;
 
 use super::*;
 
-/// Polls the log's work until it is done or a minute has passed.
-async fn until(mut reached: impl FnMut() -> bool) {
-    for _ in 0..600 {
-        if reached() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    panic!("not reached within a minute");
-}
-
 #[tokio::test(start_paused = true)]
 async fn f13_every_group_commit_is_one_object_that_describes_itself_and_stock_readers_open() {
     let place = Buckets::new(1);
@@ -149,7 +138,7 @@ async fn f13_several_puts_are_in_flight_and_acknowledged_in_order() {
         let wal = log.wal.clone();
         calls.push(tokio::spawn(async move { wal.append(vec![upsert(id)]).await }));
         // After the fence, a block of its own.
-        until(|| bucket.creates.lock().len() > id as usize).await;
+        eventually("a create", async || bucket.creates.lock().len() > id as usize).await;
     }
     assert!(log.applied.lock().is_empty() && calls.iter().all(|call| !call.is_finished()));
     gate.add_permits(1);

@@ -162,7 +162,7 @@ async fn a_log_that_closes_during_an_outage_answers_its_callers() {
     let call = tokio::spawn(async move { wal.append(vec![upsert(1)]).await });
     let bucket = place.buckets[0].clone();
     let before = *bucket.requests.lock();
-    until(|| *bucket.requests.lock() > before).await;
+    eventually("a request", async || *bucket.requests.lock() > before).await;
     log.wal.close().await;
     assert!(call.await.unwrap().is_err());
     *place.buckets[0].is_down.lock() = false;
