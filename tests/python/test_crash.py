@@ -9,7 +9,7 @@ import pytest
 
 from bucket_log import LogServer
 from buckets import KINDS
-from conftest import send
+from conftest import send, until
 
 ROUNDS = int(os.environ.get("PROXIMADB_CRASH_ROUNDS", "50"))
 WRITERS = 8
@@ -48,7 +48,9 @@ class Writer(threading.Thread):
             except (OSError, http.client.HTTPException):
                 return  # killed: the last change stays in doubt
             if status != 200:
-                self.refused = answer
+                # A bucket may be slow to answer on a busy machine: the change stays in doubt.
+                if status != 503 or not self.server.stores:
+                    self.refused = answer
                 return
             for i, state in change.items():
                 self.model[i] = (state, state)
@@ -72,7 +74,7 @@ def stored(server):
 
 def test_kill_9_loses_nothing_and_brings_nothing_back(servers):
     # A small flush size, so that kills fall into flushes, compactions and log releases as well.
-    kill_and_check(servers(keys={"wal": {"memory_flush_size_bytes": 65536}}), ROUNDS, pause=(0.05, 0.6), least=ROUNDS + 1)
+    kill_again_and_again(servers(keys={"wal": {"memory_flush_size_bytes": 65536}}), ROUNDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -81,13 +83,13 @@ def test_f13_kill_9_with_a_log_on_a_bucket_loses_nothing_and_brings_nothing_back
     keys = {"wal": {"memory_flush_size_bytes": 65536}}
     server = LogServer(tmp_path / "db", [f"{store.place()}/wal"], [(store, None)], keys)
     try:
-        # Blocks leave 90 ms apart.
-        kill_and_check(server, max(4, ROUNDS // 10), pause=(0.2, 1.2), least=1)
+        kill_again_and_again(server, max(4, ROUNDS // 10), longest=1.2)
     finally:
         server.stop()
 
 
-def kill_and_check(server, rounds, pause, least):
+def kill_again_and_again(server, rounds, longest=0.6):
+    """Kills the server `rounds` times while it is written to, and looks each time whether what is there is what must be."""
     seed = int(os.environ.get("PROXIMADB_SEED", random.SystemRandom().randrange(1 << 32)))
     print(f"PROXIMADB_SEED={seed}")
     rng = random.Random(seed)
@@ -98,7 +100,8 @@ def kill_and_check(server, rounds, pause, least):
         writers = [Writer(server, n, model, rng.randrange(1 << 32)) for n in range(WRITERS)]
         for writer in writers:
             writer.start()
-        threading.Event().wait(rng.uniform(*pause))
+        until(lambda: any(writer.acknowledged or writer.refused for writer in writers), "an acknowledged write")
+        threading.Event().wait(rng.uniform(0.05, longest))
         server.kill()
         for writer in writers:
             writer.join()
@@ -113,4 +116,4 @@ def kill_and_check(server, rounds, pause, least):
                 assert points[i][1] == vector(now), f"round {round_number}: point {i} has another vector"
             model[i] = (now, now)
         assert set(points) <= set(model), f"round {round_number}: points that nobody wrote"
-    assert acknowledged >= least, "the writers did real work"
+    assert acknowledged >= rounds, "the writers did real work"

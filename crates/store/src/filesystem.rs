@@ -5,6 +5,7 @@
 
 mod batch;
 mod bounded;
+mod capabilities;
 mod create;
 mod delete;
 mod disk;
@@ -22,6 +23,7 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
+pub use capabilities::Capabilities;
 pub use create::Created;
 
 use crate::breaker::{self, Breaker};
@@ -202,14 +204,14 @@ impl Filesystem {
     /// When the root could not be listed; a missing prefix is an empty listing.
     pub async fn scan(&self, prefix: &str) -> Result<Scan, StoreError> {
         let location = self.prefix(prefix)?;
-        let listing = async {
+        let listing = self.again(|| async {
             let metas = self
                 .inner
                 .store
                 .list(Some(&location))
                 .map_err(|error| self.error(prefix, &error));
             metas.try_collect::<Vec<_>>().await
-        };
+        });
         let metas = self
             .measured(
                 Op::List,
@@ -235,13 +237,13 @@ impl Filesystem {
     /// When the root could not be listed.
     pub async fn list_names(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
         let location = self.prefix(prefix)?;
-        let listing = async {
+        let listing = self.again(|| async {
             self.inner
                 .store
                 .list_with_delimiter(Some(&location))
                 .await
                 .map_err(|error| self.error(prefix, &error))
-        };
+        });
         let found = self
             .measured(Op::List, self.within(prefix, breaker::deadline(0), listing), |_| 0)
             .await?;

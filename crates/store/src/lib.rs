@@ -20,7 +20,7 @@ pub mod url;
 
 pub use append::AppendFile;
 pub use error::{Detail, StoreError, redact};
-pub use filesystem::{Capacity, Created, FileInfo, Filesystem, FilesystemFactory, Scan};
+pub use filesystem::{Capabilities, Capacity, Created, FileInfo, Filesystem, FilesystemFactory, Scan};
 pub use lock::{LOCK_PATH, LockError, RootLock};
 pub use meter::{Histogram, Meter, Op, OpStats};
 pub use url::{Overlap, Scheme, StorageUrl, UrlError};

@@ -30,7 +30,7 @@ use crate::root::{Root, RootId};
 
 use super::block::{Author, MAX_RAW_BYTES};
 use super::bucket::PATIENCE;
-use super::codec::{LogCodec, PayloadTexts, codec, entry_bound};
+use super::codec::{PayloadTexts, codec, entry_bound};
 use super::file::Faults;
 use super::flight::Lane;
 use super::log::{Hole, Log, SealedFile};
@@ -85,7 +85,6 @@ pub(super) struct Shared {
     pub(super) spare: Option<Spare>,
     pub(super) runtime: Handle,
     pub(super) stall: Duration,
-    codec: &'static dyn LogCodec,
     room: Arc<Semaphore>,
     pub(super) log: Mutex<Log>,
     pub(super) queue: Mutex<Queue>,
@@ -153,7 +152,6 @@ impl Wal {
             spare: start.spare,
             runtime: Handle::current(),
             stall: start.options.stall,
-            codec: codec(start.format),
             room: Arc::new(Semaphore::new(QUEUE_KIB as usize)),
             queue: Mutex::new(Queue::new(
                 next,
