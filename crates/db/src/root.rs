@@ -113,6 +113,20 @@ impl Root {
         }
     }
 
+    /// A root of the log over any store, online.
+    #[cfg(test)]
+    pub(crate) fn over(index: usize, fs: Filesystem) -> Arc<Self> {
+        let config = RootConfig {
+            component: StorageComponentType::Wal,
+            url: fs.url().clone(),
+            options: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            weight: 1.0,
+        };
+        let id = RootId(uuid::Uuid::from_u128(100 + index as u128));
+        Arc::new(Self::new(id, config, index, fs, RootState::Online))
+    }
+
     /// Identity.
     pub fn id(&self) -> RootId {
         self.id

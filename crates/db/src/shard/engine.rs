@@ -16,9 +16,9 @@ use crate::engine::lsm::Lsm;
 use crate::engine::manifest::{Manifest, ManifestStore, SegmentMeta};
 use crate::engine::segment::{SegmentData, SegmentId};
 use crate::error::{Error, Result};
-use crate::point::Seq;
 use crate::root::{Root, RootId, StorageComponentType};
 use crate::schema::{CollectionDescription, StorageEngineKind};
+use crate::wal::{WalFile, log_begins};
 
 /// The engine of an open shard.
 pub(super) enum Engine {
@@ -42,8 +42,7 @@ pub(super) enum Rest {
 }
 
 impl Flushed {
-    /// Reads what the roots hold; `log_begins` is the first number that the log still has. Changes nothing but an LSM's
-    /// own bookkeeping.
+    /// Reads what the roots hold beside these files of the log. Changes nothing but an LSM's own bookkeeping.
     ///
     /// # Errors
     /// [`Error::Corruption`] for damaged or missing files, also when log and data cannot belong together; errors of the
@@ -52,7 +51,7 @@ impl Flushed {
         homes: &Homes,
         description: &CollectionDescription,
         shard: &str,
-        log_begins: Option<Seq>,
+        log: &[WalFile],
     ) -> Result<Self> {
         let directory = format!("{}/{shard}", description.id);
         let engine = description.schema.storage_engine;
@@ -62,10 +61,10 @@ impl Flushed {
             StorageEngineKind::Viper => Found::exists(&files),
             StorageEngineKind::Lsm => files.iter().any(|located| located.file.path.ends_with(".manifest")),
         };
-        check_log_meets_data(&directory, homes, component, exists, log_begins)?;
+        check_log_meets_data(&directory, homes, component, exists, log).await?;
         let manifest = Manifest::empty(description.clone(), shard);
         match engine {
-            StorageEngineKind::Viper => Self::find_viper(homes, description, shard, log_begins, files).await,
+            StorageEngineKind::Viper => Self::find_viper(homes, description, shard, log, files).await,
             StorageEngineKind::Lsm if exists => Self::find_lsm(homes, description, shard, manifest).await,
             StorageEngineKind::Lsm => Ok(Self {
                 manifest,
@@ -79,14 +78,15 @@ impl Flushed {
         homes: &Homes,
         description: &CollectionDescription,
         shard: &str,
-        log_begins: Option<Seq>,
+        log: &[WalFile],
         files: Vec<Located>,
     ) -> Result<Self> {
         let (manifest, is_stored) = match Found::load(homes, description, shard, &files).await? {
             Found::Stored(manifest) => (manifest, true),
             Found::Rebuilt(manifest) => {
                 // A flush that was cut short may have left holes in the segments; the log has all that is not in a manifest.
-                let flushed_seq = log_begins.map_or(manifest.flushed_seq, |first| first.saturating_sub(1));
+                let begins = log_begins(&format!("{}/{shard}", description.id), log).await?;
+                let flushed_seq = begins.map_or(manifest.flushed_seq, |first| first.saturating_sub(1));
                 let manifest = Manifest {
                     flushed_seq,
                     ..manifest
@@ -218,20 +218,24 @@ pub(super) fn in_memory(
 }
 
 /// Refuses a shard that has lost its log, or its flushed data, as a whole. Holes inside the log are the replay's to find.
-fn check_log_meets_data(
+async fn check_log_meets_data(
     directory: &str,
     homes: &Homes,
     component: StorageComponentType,
     has_data: bool,
-    log_begins: Option<Seq>,
+    log: &[WalFile],
 ) -> Result<()> {
+    let begins = match has_data {
+        true => None,
+        false => log_begins(directory, log).await?,
+    };
     let url = |component| homes.home(component).map(|root| root.url().to_owned());
-    let lost = match (has_data, log_begins) {
-        (true, None) => format!(
+    let lost = match begins {
+        _ if has_data && log.is_empty() => format!(
             "the log of shard {directory} is missing on {}",
             url(StorageComponentType::Wal)?
         ),
-        (false, Some(first)) if first > 1 => {
+        Some(first) if first > 1 => {
             format!(
                 "the flushed data of shard {directory} is missing on {}",
                 url(component)?

@@ -33,7 +33,7 @@ use crate::memtable::memory_bytes;
 use crate::point::{Operation, Seq};
 use crate::root::StorageComponentType;
 use crate::schema::CollectionDescription;
-use crate::wal::{Spare, Wal, WalFile, WalOptions, WalStart, WalStats};
+use crate::wal::{MAX_OBJECT_BYTES, Spare, Wal, WalFile, WalOptions, WalStart, WalStats};
 
 use crate::state::{SegmentSource, SourceId, State};
 use budget::MemoryBudget;
@@ -104,19 +104,16 @@ impl Shard {
         let description = Arc::new(description);
         let homes = options.homes.clone();
         let wal_files = homes.list(StorageComponentType::Wal, &directory).await?;
-        let log_begins = wal_files
-            .iter()
-            .filter_map(|located| crate::wal::first_seq(&located.file.path))
-            .min();
+        let log = log_files(wal_files);
         let Flushed {
             manifest,
             segments,
             rest,
-        } = Flushed::find(&homes, &description, shard, log_begins).await?;
+        } = Flushed::find(&homes, &description, shard, &log).await?;
         let schema = Arc::new(description.schema.clone());
         let state = Arc::new(RwLock::new(State::load(schema, manifest.flushed_seq, segments)));
         let after = manifest.flushed_seq;
-        let wal = open_wal(&description, &directory, &options, &wal_files, after, &state).await?;
+        let wal = open_wal(&description, &directory, &options, log, after, &state).await?;
         let engine = Flushed::settle(&manifest, rest, &homes, &description, shard).await?;
         let axis = Axis::open(homes.index()?, description.id, shard).await;
         let shard = Arc::new(Self {
@@ -302,7 +299,7 @@ async fn open_wal(
     description: &CollectionDescription,
     directory: &str,
     options: &ShardOptions,
-    files: &[Located],
+    files: Vec<WalFile>,
     flushed_seq: Seq,
     state: &Arc<RwLock<State>>,
 ) -> Result<Wal> {
@@ -316,26 +313,36 @@ async fn open_wal(
         }
     };
     let mut replay = |seq, operation: Operation| state.write().apply(seq, operation);
-    let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
+    let roots = options.homes.all(StorageComponentType::Wal)?;
+    let mut sizes = WalOptions::default();
+    if roots.iter().any(|root| !root.fs().is_local()) {
+        let full = usize::try_from(options.memory_flush_size_bytes).unwrap_or(MAX_OBJECT_BYTES);
+        (sizes.object_bytes, sizes.max_batch_bytes) = (full.min(MAX_OBJECT_BYTES), MAX_OBJECT_BYTES);
+    }
     let start = WalStart {
         lanes: options.homes.lanes(StorageComponentType::Wal)?,
+        roots,
         spare: options.spare.clone(),
         directory: directory.to_owned(),
         description: to_json(description)?,
-        files: files
-            .iter()
-            .map(|located| WalFile {
-                root: located.root.clone(),
-                name: name(&located.file.path),
-                bytes: located.file.size,
-            })
-            .collect(),
+        files,
         after: flushed_seq,
         format: options.wal_format,
-        options: WalOptions::default(),
+        options: sizes,
         apply: Arc::new(apply),
     };
     Wal::open(start, &mut replay).await
+}
+
+/// The files of a log as the log knows them.
+fn log_files(files: Vec<Located>) -> Vec<WalFile> {
+    let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
+    let file = |located: Located| WalFile {
+        name: name(&located.file.path),
+        bytes: located.file.size,
+        root: located.root,
+    };
+    files.into_iter().map(file).collect()
 }
 
 fn to_json(description: &CollectionDescription) -> Result<String> {
