@@ -13,6 +13,7 @@ mod effective;
 mod keys;
 mod policies;
 mod prefix;
+mod prices;
 mod show;
 mod source;
 mod strategy;
@@ -25,7 +26,7 @@ mod wal_format;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use effective::Setting;
 use effective::Settings;
@@ -35,6 +36,7 @@ pub use source::{Origin, OriginKind};
 pub use strategy::{DistributionStrategy, UnknownStrategy};
 pub use wal_format::{UnknownWalFormat, WalFormat};
 
+use proximadb_store::Prices;
 use toml::Value;
 
 use crate::error::{Error, Result};
@@ -46,6 +48,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Everything that is stored.
     pub storage: StorageConfig,
+    /// What is kept of remote files on this machine.
+    pub cache: CacheDirectory,
     settings: Settings,
 }
 
@@ -60,6 +64,15 @@ pub struct ServerConfig {
     pub read_only_api_key: Option<Secret>,
     /// Largest request body, in MB of 1,048,576 bytes.
     pub max_request_size_mb: u64,
+}
+
+/// `[cache]`: where bytes of remote files are kept.
+#[derive(Debug, Clone)]
+pub struct CacheDirectory {
+    /// The directory.
+    pub directory: PathBuf,
+    /// Most MB of 1,048,576 bytes in it, for all components together.
+    pub disk_size_mb: u64,
 }
 
 /// `[storage]`: the five components, and what is known about single URLs.
@@ -81,6 +94,8 @@ pub struct StorageConfig {
     pub policies: PolicyConfig,
     /// What is configured for the URLs below a prefix.
     prefixes: BTreeMap<String, UrlConfig>,
+    /// What clouds charge, by their name.
+    prices: BTreeMap<&'static str, Prices>,
 }
 
 /// What every component's section has: its roots and how they are shared out.
@@ -183,6 +198,10 @@ impl Config {
         let config = Self {
             server,
             storage,
+            cache: CacheDirectory {
+                directory: settings.value("cache.directory")?,
+                disk_size_mb: settings.value("cache.disk_size_mb")?,
+            },
             settings,
         };
         for warning in config.warnings() {
@@ -252,6 +271,7 @@ impl StorageConfig {
                 different_device: settings.value("storage.placement.policies.different_device")?,
             },
             prefixes: prefix::prefixes(settings, variables)?,
+            prices: prices::table(settings)?,
         };
         storage.check()?;
         Ok(storage)

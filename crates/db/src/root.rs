@@ -284,6 +284,20 @@ impl Root {
         }
     }
 
+    /// The whole of a file that never changes, as it was listed or as its manifest names it; `None` when it is missing. Of a
+    /// bucket it comes through the cache, which keeps what is `good`.
+    ///
+    /// # Errors
+    /// Errors of the root.
+    pub async fn read_stored(&self, file: &FileInfo, good: impl Fn(&[u8]) -> bool + Send) -> Result<Option<Bytes>> {
+        self.available()?;
+        match self.fs.read_stored(file, good).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(self.map_error(error)),
+        }
+    }
+
     /// Writes the file durably: a reader sees old or new.
     ///
     /// # Errors

@@ -9,25 +9,30 @@ mod delete;
 mod disk;
 mod metered;
 mod path;
+mod stored;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload};
+use tokio::sync::Semaphore;
+use xxhash_rust::xxh3::xxh3_64;
 
 pub use create::Created;
 
 use crate::breaker::{self, Breaker};
+use crate::cache::Cache;
 use crate::error::{StoreError, detail};
 use crate::local::LocalDisk;
 use crate::meter::{Meter, Op};
 use crate::pool::Pool;
 use crate::remote;
+use crate::traffic::Traffic;
 use crate::url::StorageUrl;
 use path::{check_path, is_staging};
 
@@ -44,7 +49,9 @@ impl FilesystemFactory {
     pub fn get_filesystem(url: &StorageUrl, options: &BTreeMap<String, String>) -> Result<Filesystem, StoreError> {
         let pool = new_pool(url)?;
         let Some(path) = url.local_path() else {
-            return Ok(Filesystem::new(url, remote::open(url, options)?, None, pool));
+            let traffic = Arc::<Traffic>::default();
+            let store = remote::open(url, options, &traffic)?;
+            return Ok(Filesystem::new(url, store, None, pool, traffic));
         };
         if let Some(option) = options.keys().next() {
             return Err(StoreError::Config(detail(
@@ -54,7 +61,8 @@ impl FilesystemFactory {
             )));
         }
         let disk = LocalDisk::new(path.to_owned(), Arc::clone(&pool));
-        Ok(Filesystem::new(url, Arc::new(disk.clone()), Some(disk), pool))
+        let store = Arc::new(disk.clone());
+        Ok(Filesystem::new(url, store, Some(disk), pool, Arc::default()))
     }
 }
 
@@ -65,6 +73,24 @@ pub struct FileInfo {
     pub path: String,
     /// Size in bytes.
     pub size: u64,
+    /// Tells this content from an earlier one under the same name, on a bucket. 0 on a disk, and where nothing is known.
+    pub tag: u64,
+}
+
+impl FileInfo {
+    fn of(meta: ObjectMeta, is_local: bool) -> Self {
+        let tag = if is_local {
+            0
+        } else {
+            let content = (meta.e_tag.as_deref().unwrap_or_default(), meta.last_modified, meta.size);
+            xxh3_64(format!("{content:?}").as_bytes())
+        };
+        Self {
+            path: meta.location.into(),
+            size: meta.size,
+            tag,
+        }
+    }
 }
 
 /// Everything below a prefix.
@@ -99,11 +125,21 @@ struct Inner {
     local: Option<LocalDisk>,
     pool: Arc<Pool>,
     meter: Meter,
+    traffic: Arc<Traffic>,
+    cache: OnceLock<Cache>,
+    /// Large reads under way; see [`read_stored`](Filesystem::read_stored).
+    reads: Semaphore,
     breaker: Breaker,
 }
 
 impl Filesystem {
-    fn new(url: &StorageUrl, store: Arc<dyn ObjectStore>, local: Option<LocalDisk>, pool: Arc<Pool>) -> Self {
+    fn new(
+        url: &StorageUrl,
+        store: Arc<dyn ObjectStore>,
+        local: Option<LocalDisk>,
+        pool: Arc<Pool>,
+        traffic: Arc<Traffic>,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 url: url.clone(),
@@ -111,6 +147,9 @@ impl Filesystem {
                 local,
                 pool,
                 meter: Meter::default(),
+                traffic,
+                cache: OnceLock::new(),
+                reads: Semaphore::new(stored::READS_AT_ONCE),
                 breaker: Breaker::default(),
             }),
             probing: false,
@@ -122,7 +161,7 @@ impl Filesystem {
     /// # Errors
     /// [`StoreError::Io`] when the threads cannot be set up.
     pub fn over(url: &StorageUrl, store: Arc<dyn ObjectStore>) -> Result<Self, StoreError> {
-        Ok(Self::new(url, store, None, new_pool(url)?))
+        Ok(Self::new(url, store, None, new_pool(url)?, Arc::default()))
     }
 
     /// URL as configured.
@@ -138,6 +177,11 @@ impl Filesystem {
     /// What was measured on this root.
     pub fn meter(&self) -> &Meter {
         &self.inner.meter
+    }
+
+    /// What was sent to the bucket and came from it; nothing on a disk.
+    pub fn traffic(&self) -> &Traffic {
+        &self.inner.traffic
     }
 
     /// Whether the file exists.
@@ -190,10 +234,7 @@ impl Filesystem {
             .await?;
         let mut files: Vec<FileInfo> = metas
             .into_iter()
-            .map(|meta| FileInfo {
-                path: meta.location.into(),
-                size: meta.size,
-            })
+            .map(|meta| FileInfo::of(meta, self.is_local()))
             .collect();
         files.sort_unstable();
         let (staging, files) = files.into_iter().partition(|file| is_staging(&file.path));

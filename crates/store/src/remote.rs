@@ -12,6 +12,7 @@ use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, RetryConfig};
 
 use crate::error::{StoreError, detail};
+use crate::traffic::{CountingConnector, Traffic};
 use crate::url::{Scheme, StorageUrl};
 
 /// Requests are repeated a few times over a short while; longer outages are the business of whoever knows what the
@@ -20,8 +21,16 @@ const RETRIES: usize = 3;
 const RETRY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Opens the bucket of a URL; no request is made.
-pub(crate) fn open(url: &StorageUrl, options: &BTreeMap<String, String>) -> Result<Arc<dyn ObjectStore>, StoreError> {
+pub(crate) fn open(
+    url: &StorageUrl,
+    options: &BTreeMap<String, String>,
+    traffic: &Arc<Traffic>,
+) -> Result<Arc<dyn ObjectStore>, StoreError> {
     let (bucket, prefix) = url.bucket_and_prefix();
+    let connector = CountingConnector {
+        traffic: Arc::clone(traffic),
+        bucket: bucket.to_owned(),
+    };
     let retry = RetryConfig {
         max_retries: RETRIES,
         retry_timeout: RETRY_TIMEOUT,
@@ -36,7 +45,7 @@ pub(crate) fn open(url: &StorageUrl, options: &BTreeMap<String, String>) -> Resu
             for (key, value) in options {
                 builder = builder.with_config(parse_key::<AmazonS3ConfigKey>(url, key)?, value);
             }
-            Arc::new(builder.build().map_err(wrong)?)
+            Arc::new(builder.with_http_connector(connector).build().map_err(wrong)?)
         }
         Scheme::Gcs => {
             let mut builder = GoogleCloudStorageBuilder::from_env()
@@ -45,7 +54,7 @@ pub(crate) fn open(url: &StorageUrl, options: &BTreeMap<String, String>) -> Resu
             for (key, value) in options {
                 builder = builder.with_config(parse_key::<GoogleConfigKey>(url, key)?, value);
             }
-            Arc::new(builder.build().map_err(wrong)?)
+            Arc::new(builder.with_http_connector(connector).build().map_err(wrong)?)
         }
         Scheme::Adls => {
             let mut builder = MicrosoftAzureBuilder::from_env()
@@ -57,7 +66,7 @@ pub(crate) fn open(url: &StorageUrl, options: &BTreeMap<String, String>) -> Resu
             for (key, value) in options {
                 builder = builder.with_config(parse_key::<AzureConfigKey>(url, key)?, value);
             }
-            Arc::new(builder.build().map_err(wrong)?)
+            Arc::new(builder.with_http_connector(connector).build().map_err(wrong)?)
         }
     };
     if prefix.is_empty() {

@@ -23,11 +23,31 @@ pub(super) type FileKey = (SegmentId, IndexType);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Copy {
     pub bytes: u64,
+    /// Of the listing; 0 for what was written since.
+    pub tag: u64,
     /// Damaged, stale, or changed by somebody else.
     pub bad: bool,
 }
 
+/// What reading a copy found wrong with it.
+pub(super) enum Fault {
+    /// It is damaged or stale.
+    Bad,
+    /// It is not there any more.
+    Gone,
+}
+
 impl Places {
+    /// Notes what is wrong with copies.
+    pub fn note_faults(&mut self, key: FileKey, faults: Vec<(RootId, Fault)>) {
+        for (root, fault) in faults {
+            match fault {
+                Fault::Bad => self.mark_bad(key, root),
+                Fault::Gone => drop(self.forget(key, root)),
+            }
+        }
+    }
+
     /// The roots with a good copy of a file.
     pub fn holders(&self, key: FileKey) -> BTreeSet<RootId> {
         let copies = self.files.get(&key).into_iter().flatten();
@@ -67,13 +87,13 @@ pub(super) async fn list(places: &mut Places, collection: CollectionId, director
                     let Some(key) = key_of(directory, &file.path) else {
                         continue;
                     };
-                    let (bytes, before) = (file.size, known(&key));
+                    let (bytes, tag, before) = (file.size, file.tag, known(&key));
                     if let Some(before) = before.filter(|copy| copy.bytes != bytes) {
                         root.remove_usage(collection, before.bytes, 1);
                         root.add_usage(collection, bytes, 1);
                     }
                     let bad = before.is_some_and(|copy| copy.bad || copy.bytes != bytes);
-                    places.note(key, root.id(), Copy { bytes, bad });
+                    places.note(key, root.id(), Copy { bytes, tag, bad });
                 }
                 // What somebody else has deleted counts no more.
                 for (key, copy) in before.keys().filter_map(|key| Some((key, known(key)?))) {

@@ -36,7 +36,8 @@ const DECISIVE: [StorageComponentType; 4] = [
 impl Database {
     pub(super) async fn recover(&self, discovery: &Discovery) -> Result<()> {
         discovery::remove_leftovers(discovery).await;
-        let LoadedRecords { records, unreadable } = self.metadata.load_all(discovery).await;
+        let (loaded, floors) = tokio::join!(self.metadata.load_all(discovery), self.metadata.load_counters());
+        let LoadedRecords { records, unreadable } = loaded;
         for (id, record) in &records {
             self.assignments.record_assignment(*id, record.placement.clone());
             report_strays(record, discovery);
@@ -50,7 +51,6 @@ impl Database {
             self.assignments.record_assignment(*id, homes.clone());
         }
         let complete = self.all_seen(&[StorageComponentType::Metadata]);
-        let floors = self.metadata.load_counters().await;
         self.assignments
             .restore_counters(&floors, complete.is_ok() && unreadable.is_empty());
 

@@ -200,10 +200,18 @@ async fn read_newest(id: CollectionId, version: u64, copies: &[Copy]) -> Newest 
         let (_, file) = copy.versions.iter().find(|(own, _)| *own == version)?;
         Some((copy, file))
     });
-    let reads = with_newest.map(|(copy, file)| async move { (copy, file, copy.root.read(&file.path).await) });
+    let reads = with_newest.map(|(copy, file)| async move {
+        let read = copy.root.read_stored(file, |bytes| CollectionRecord::decode(bytes).is_ok());
+        (copy, file, read.await)
+    });
     for (copy, file, bytes) in join_all(reads).await {
         let bytes = match bytes {
-            Ok(bytes) => bytes,
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => {
+                let (url, path) = (copy.root.url(), &file.path);
+                newest.failure = Some(Error::Corruption(format!("metadata record {url}/{path} is missing")));
+                continue;
+            }
             Err(error) => {
                 newest.failure = Some(error);
                 continue;

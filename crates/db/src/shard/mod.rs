@@ -18,13 +18,14 @@ mod compact;
 pub mod read;
 mod relocate;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Mutex as AsyncMutex, RwLock as AsyncRwLock};
 
-use crate::axis::{self, Axis};
+use crate::axis::{self, Axis, SegmentIndexes};
 use crate::config::WalFormat;
 use crate::engine::manifest::SegmentMeta;
 use crate::engine::segment::SegmentId;
@@ -103,22 +104,37 @@ impl Shard {
         let directory = format!("{}/{shard}", description.id);
         let description = Arc::new(description);
         let homes = options.homes.clone();
-        let wal_files = homes.list(StorageComponentType::Wal, &directory).await?;
+        // What is there, what of it counts, and its content: each of the three is one round of requests.
+        let component = engine::component_of(description.schema.storage_engine);
+        let (wal_files, files, axis) = tokio::join!(
+            homes.list(StorageComponentType::Wal, &directory),
+            homes.list(component, &directory),
+            Axis::open(homes.index()?, description.id, shard),
+        );
+        let (wal_files, files) = (wal_files?, files?);
         let log_begins = wal_files
             .iter()
             .filter_map(|located| crate::wal::first_seq(&located.file.path))
             .min();
-        let Flushed {
-            manifest,
-            segments,
-            rest,
-        } = Flushed::find(&homes, &description, shard, log_begins).await?;
+        let mut flushed = Flushed::find(&homes, &description, shard, files, log_begins).await?;
         let schema = Arc::new(description.schema.clone());
-        let state = Arc::new(RwLock::new(State::load(schema, manifest.flushed_seq, segments)));
-        let after = manifest.flushed_seq;
-        let wal = open_wal(&description, &directory, &options, &wal_files, after, &state).await?;
+        let after = flushed.manifest.flushed_seq;
+        let metas = flushed.manifest.segments.clone();
+        let state = Arc::new(RwLock::new(State::load(schema.clone(), after, Vec::new())));
+        let mut replayed = Vec::new();
+        let (segments, wal, indexes) = tokio::join!(
+            flushed.segments(&homes, &description, shard),
+            open_wal(&description, &directory, &options, &wal_files, (after, &mut replayed), &state),
+            axis.load(&metas),
+        );
+        let (segments, wal) = (segments?, wal?);
+        {
+            let mut state = state.write();
+            *state = State::load(schema, after, segments);
+            replayed.into_iter().for_each(|(seq, operation)| state.apply(seq, operation));
+        }
+        let Flushed { manifest, rest } = flushed;
         let engine = Flushed::settle(&manifest, rest, &homes, &description, shard).await?;
-        let axis = Axis::open(homes.index()?, description.id, shard).await;
         let shard = Arc::new(Self {
             description: RwLock::new(description),
             number: shard.to_owned(),
@@ -142,7 +158,7 @@ impl Shard {
         // What the replay brought counts from here on: an opening that failed above leaves nothing behind.
         shard.options.budget.add(shard.memtable_bytes());
         shard.options.budget.register(&shard);
-        shard.attach_indexes().await;
+        shard.attach_indexes(indexes).await;
         shard.flush_if_large();
         shard.compact_in_background();
         Ok(shard)
@@ -238,14 +254,14 @@ impl Shard {
         self.wal.stats()
     }
 
-    /// Loads the index of every segment, and builds those that are missing in the background.
-    async fn attach_indexes(self: &Arc<Self>) {
+    /// Attaches the indexes that were loaded, and builds those that are missing in the background.
+    async fn attach_indexes(self: &Arc<Self>, mut loaded: BTreeMap<SegmentId, SegmentIndexes>) {
         let segments: Vec<_> = self.state.read().segments().cloned().collect();
         let ids: Vec<SegmentId> = segments.iter().map(|segment| segment.meta.id).collect();
         self.axis.keep_only(&ids).await;
         let mut missing = Vec::new();
         for segment in segments.into_iter().filter(|segment| axis::wants_index(&segment.data)) {
-            match self.axis.load(&segment.meta).await {
+            match loaded.remove(&segment.meta.id) {
                 Some(indexes) => self.state.write().set_indexes(segment.source, indexes),
                 None => missing.push(segment.source),
             }
@@ -303,7 +319,7 @@ async fn open_wal(
     directory: &str,
     options: &ShardOptions,
     files: &[Located],
-    flushed_seq: Seq,
+    (flushed_seq, replayed): (Seq, &mut Vec<(Seq, Operation)>),
     state: &Arc<RwLock<State>>,
 ) -> Result<Wal> {
     let budget = options.budget.clone();
@@ -315,7 +331,7 @@ async fn open_wal(
             state.apply(seq, operation);
         }
     };
-    let mut replay = |seq, operation: Operation| state.write().apply(seq, operation);
+    let mut replay = |seq, operation: Operation| replayed.push((seq, operation));
     let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
     let start = WalStart {
         lanes: options.homes.lanes(StorageComponentType::Wal)?,
