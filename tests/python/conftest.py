@@ -12,6 +12,7 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
+from buckets import faults, own_store, stores  # noqa: F401 (fixtures)
 from faults import faultfs, faultfs_binary, tmpfs  # noqa: F401 (fixtures)
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]

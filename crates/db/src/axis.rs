@@ -83,6 +83,7 @@ impl Axis {
         let mut places = Places {
             homes,
             files: BTreeMap::new(),
+            listed: BTreeSet::new(),
             closed: false,
         };
         let directory = format!("{collection}/{shard}");

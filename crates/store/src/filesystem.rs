@@ -10,6 +10,7 @@ mod disk;
 mod metered;
 mod path;
 mod stored;
+mod write;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +20,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use tokio::sync::Semaphore;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -31,7 +32,7 @@ use crate::error::{StoreError, detail};
 use crate::local::LocalDisk;
 use crate::meter::{Meter, Op};
 use crate::pool::Pool;
-use crate::remote;
+use crate::remote::{self, Pace, Remote};
 use crate::traffic::Traffic;
 use crate::url::StorageUrl;
 use path::{check_path, is_staging};
@@ -49,9 +50,8 @@ impl FilesystemFactory {
     pub fn get_filesystem(url: &StorageUrl, options: &BTreeMap<String, String>) -> Result<Filesystem, StoreError> {
         let pool = new_pool(url)?;
         let Some(path) = url.local_path() else {
-            let traffic = Arc::<Traffic>::default();
-            let store = remote::open(url, options, &traffic)?;
-            return Ok(Filesystem::new(url, store, None, pool, traffic));
+            let Remote { store, pace } = remote::open(url, options)?;
+            return Ok(Filesystem::new(url, store, None, Some(pace), pool));
         };
         if let Some(option) = options.keys().next() {
             return Err(StoreError::Config(detail(
@@ -61,8 +61,7 @@ impl FilesystemFactory {
             )));
         }
         let disk = LocalDisk::new(path.to_owned(), Arc::clone(&pool));
-        let store = Arc::new(disk.clone());
-        Ok(Filesystem::new(url, store, Some(disk), pool, Arc::default()))
+        Ok(Filesystem::new(url, Arc::new(disk.clone()), Some(disk), None, pool))
     }
 }
 
@@ -123,6 +122,8 @@ struct Inner {
     url: StorageUrl,
     store: Arc<dyn ObjectStore>,
     local: Option<LocalDisk>,
+    /// How many requests a bucket gets at once.
+    pace: Option<Arc<Pace>>,
     pool: Arc<Pool>,
     meter: Meter,
     traffic: Arc<Traffic>,
@@ -137,14 +138,16 @@ impl Filesystem {
         url: &StorageUrl,
         store: Arc<dyn ObjectStore>,
         local: Option<LocalDisk>,
+        pace: Option<Arc<Pace>>,
         pool: Arc<Pool>,
-        traffic: Arc<Traffic>,
     ) -> Self {
+        let traffic = pace.as_ref().map(|pace| pace.traffic().clone()).unwrap_or_default();
         Self {
             inner: Arc::new(Inner {
                 url: url.clone(),
                 store,
                 local,
+                pace,
                 pool,
                 meter: Meter::default(),
                 traffic,
@@ -161,7 +164,7 @@ impl Filesystem {
     /// # Errors
     /// [`StoreError::Io`] when the threads cannot be set up.
     pub fn over(url: &StorageUrl, store: Arc<dyn ObjectStore>) -> Result<Self, StoreError> {
-        Ok(Self::new(url, store, None, new_pool(url)?, Arc::default()))
+        Ok(Self::new(url, store, None, None, new_pool(url)?))
     }
 
     /// URL as configured.
@@ -182,6 +185,16 @@ impl Filesystem {
     /// What was sent to the bucket and came from it; nothing on a disk.
     pub fn traffic(&self) -> &Traffic {
         &self.inner.traffic
+
+    /// Requests that a bucket may have under way now; it shrinks when the service asks for fewer (429, 503). `None` for
+    /// a disk.
+    pub fn request_limit(&self) -> Option<usize> {
+        self.inner.pace.as_ref().map(|pace| pace.limit())
+    }
+
+    /// How often the service asked for fewer requests since the start; retries count too. `None` for a disk.
+    pub fn throttled(&self) -> Option<u64> {
+        self.inner.pace.as_ref().map(|pace| pace.throttled())
     }
 
     /// Whether the file exists.
@@ -324,25 +337,6 @@ impl Filesystem {
             bytes.len() as u64
         })
         .await
-    }
-
-    /// Writes the file, replacing an older one: a reader sees the old or the new bytes, and the new ones are durable
-    /// on return.
-    ///
-    /// # Errors
-    /// Any failure of the root; the old or the new bytes are there.
-    pub async fn write_atomic(&self, path: &str, bytes: Bytes) -> Result<(), StoreError> {
-        let location = self.location(path)?;
-        let length = bytes.len() as u64;
-        let write = async {
-            let written = self.inner.store.put(&location, PutPayload::from_bytes(bytes)).await;
-            written.map_err(|error| self.error(path, &error))
-        };
-        self.measured(Op::Write, self.within(path, breaker::deadline(length), write), |_| {
-            length
-        })
-        .await?;
-        Ok(())
     }
 
     fn location(&self, path: &str) -> Result<Path, StoreError> {

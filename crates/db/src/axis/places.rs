@@ -13,6 +13,8 @@ use crate::schema::CollectionId;
 pub(super) struct Places {
     pub homes: IndexHomes,
     pub files: BTreeMap<FileKey, BTreeMap<RootId, Copy>>,
+    /// Buckets that were listed. They are not listed again, as that is billed: nobody else changes what is there.
+    pub listed: BTreeSet<RootId>,
     pub closed: bool,
 }
 
@@ -74,15 +76,29 @@ impl Places {
     }
 }
 
-/// Looks at what every root holds. What is known of a root that cannot be listed stays as it was.
+/// Looks at what every root holds; at a bucket once. What is known of a root that is not listed stays as it was.
 pub(super) async fn list(places: &mut Places, collection: CollectionId, directory: &str) {
     let roots = places.homes.all();
-    let listings = join_all(roots.iter().map(|root| root.list(directory))).await;
+    let listings = roots.iter().map(|root| async {
+        if places.listed.contains(&root.id()) {
+            return None;
+        }
+        Some(root.list(directory).await)
+    });
+    let listings = join_all(listings).await;
     let before = std::mem::take(&mut places.files);
     for (root, listing) in roots.iter().zip(listings) {
         let known = |key: &FileKey| before.get(key).and_then(|copies| copies.get(&root.id())).copied();
+        let keep = |places: &mut Places| {
+            let known = before.keys().filter_map(|key| Some((*key, known(key)?)));
+            known.for_each(|(key, copy)| places.note(key, root.id(), copy));
+        };
         match listing {
-            Ok(files) => {
+            None => keep(places),
+            Some(Ok(files)) => {
+                if !root.fs().is_local() {
+                    places.listed.insert(root.id());
+                }
                 for file in files {
                     let Some(key) = key_of(directory, &file.path) else {
                         continue;
@@ -106,10 +122,9 @@ pub(super) async fn list(places: &mut Places, collection: CollectionId, director
                     }
                 }
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 tracing::warn!(%error, "index root not listed; what it lacks is built again in memory");
-                let known = before.keys().filter_map(|key| Some((*key, known(key)?)));
-                known.for_each(|(key, copy)| places.note(key, root.id(), copy));
+                keep(places);
             }
         }
     }

@@ -144,7 +144,9 @@ impl Filesystem {
         }
         traffic.hedged.fetch_add(1, Relaxed);
         match select(first, Box::pin(ask())).await {
-            Either::Left((Err(_), second)) => second.await.inspect(|_| drop(traffic.hedges_won.fetch_add(1, Relaxed))),
+            Either::Left((Err(_), second)) => second.await.inspect(|_| {
+                traffic.hedges_won.fetch_add(1, Relaxed);
+            }),
             Either::Left((answer, _)) => answer,
             Either::Right((Err(_), first)) => first.await,
             Either::Right((answer, _)) => {

@@ -9,6 +9,8 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod buckets;
+
 fn local(dir: &TempDir) -> Filesystem {
     let url = StorageUrl::parse(&format!("file://{}", dir.path().display())).unwrap();
     FilesystemFactory::get_filesystem(&url, &BTreeMap::new()).unwrap()
