@@ -144,8 +144,12 @@ impl Axis {
         });
         let keys: Vec<(FileKey, &SegmentMeta)> = keys.collect();
         // Boxed and collected: a closure inside the stream ties the future to one lifetime, and it could not be spawned.
-        let looks: Vec<_> = keys.iter().map(|(key, segment)| self.look(&places, *key, Some(segment)).boxed()).collect();
-        let mut loaded: BTreeMap<SegmentId, (BTreeSet<IndexType>, BTreeSet<IndexType>, BTreeMap<_, _>)> = BTreeMap::new();
+        let looks: Vec<_> = keys
+            .iter()
+            .map(|(key, segment)| self.look(&places, *key, Some(segment)).boxed())
+            .collect();
+        let mut loaded: BTreeMap<SegmentId, (BTreeSet<IndexType>, BTreeSet<IndexType>, BTreeMap<_, _>)> =
+            BTreeMap::new();
         for ((key, _), (found, faults)) in keys.iter().zip(join_all(looks).await) {
             places.note_faults(*key, faults);
             if let Some((_, content)) = found {
@@ -155,8 +159,12 @@ impl Axis {
                 indexes.extend(content.indexes);
             }
         }
-        let whole = loaded.into_iter().filter(|(_, (types, wanted, _))| wanted.is_subset(types));
-        whole.map(|(segment, (.., indexes))| (segment, Arc::new(indexes))).collect()
+        let whole = loaded
+            .into_iter()
+            .filter(|(_, (types, wanted, _))| wanted.is_subset(types));
+        whole
+            .map(|(segment, (.., indexes))| (segment, Arc::new(indexes)))
+            .collect()
     }
 
     /// Deletes the index files of a segment wherever they are. What cannot be deleted now is deleted by a later
@@ -313,11 +321,15 @@ impl Axis {
                     }
                     let bytes = bytes.len() as u64;
                     root.add_usage(self.collection, bytes, 1);
-                    places.note(key, root.id(), Copy {
-                        bytes,
-                        tag: 0,
-                        bad: false,
-                    });
+                    places.note(
+                        key,
+                        root.id(),
+                        Copy {
+                            bytes,
+                            tag: 0,
+                            bad: false,
+                        },
+                    );
                 }
                 Err(error) => {
                     tracing::warn!(%error, "index file not written to one of its roots");

@@ -185,6 +185,7 @@ impl Filesystem {
     /// What was sent to the bucket and came from it; nothing on a disk.
     pub fn traffic(&self) -> &Traffic {
         &self.inner.traffic
+    }
 
     /// Requests that a bucket may have under way now; it shrinks when the service asks for fewer (429, 503). `None` for
     /// a disk.

@@ -201,7 +201,9 @@ async fn read_newest(id: CollectionId, version: u64, copies: &[Copy]) -> Newest 
         Some((copy, file))
     });
     let reads = with_newest.map(|(copy, file)| async move {
-        let read = copy.root.read_stored(file, |bytes| CollectionRecord::decode(bytes).is_ok());
+        let read = copy
+            .root
+            .read_stored(file, |bytes| CollectionRecord::decode(bytes).is_ok());
         (copy, file, read.await)
     });
     for (copy, file, bytes) in join_all(reads).await {

@@ -94,7 +94,13 @@ pub(super) async fn read_segments(
     metas: &[SegmentMeta],
 ) -> Result<Vec<(SegmentMeta, Arc<SegmentData>)>> {
     let roots = homes.all(StorageComponentType::Viper)?;
-    let at_once = |root: &Arc<Root>| if root.fs().is_local() { READS_PER_DISK } else { READS_PER_BUCKET };
+    let at_once = |root: &Arc<Root>| {
+        if root.fs().is_local() {
+            READS_PER_DISK
+        } else {
+            READS_PER_BUCKET
+        }
+    };
     let at_once: usize = roots.iter().map(at_once).sum();
     let read = async |meta: &SegmentMeta| {
         let on = |id| Ok::<_, Error>(Viper::new(homes.root(id)?, description.id, shard));
@@ -110,10 +116,7 @@ pub(super) async fn read_segments(
     };
     // Boxed and collected: a closure inside the stream ties the future to one lifetime, and it could not be spawned.
     let reads: Vec<_> = metas.iter().map(|meta| read(meta).boxed()).collect();
-    futures::stream::iter(reads)
-        .buffered(at_once)
-        .try_collect()
-        .await
+    futures::stream::iter(reads).buffered(at_once).try_collect().await
 }
 
 /// Deletes what an unfinished or replaced write has left; nothing is being written yet.

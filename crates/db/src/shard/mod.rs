@@ -124,14 +124,23 @@ impl Shard {
         let mut replayed = Vec::new();
         let (segments, wal, indexes) = tokio::join!(
             flushed.segments(&homes, &description, shard),
-            open_wal(&description, &directory, &options, &wal_files, (after, &mut replayed), &state),
+            open_wal(
+                &description,
+                &directory,
+                &options,
+                &wal_files,
+                (after, &mut replayed),
+                &state
+            ),
             axis.load(&metas),
         );
         let (segments, wal) = (segments?, wal?);
         {
             let mut state = state.write();
             *state = State::load(schema, after, segments);
-            replayed.into_iter().for_each(|(seq, operation)| state.apply(seq, operation));
+            replayed
+                .into_iter()
+                .for_each(|(seq, operation)| state.apply(seq, operation));
         }
         let Flushed { manifest, rest } = flushed;
         let engine = Flushed::settle(&manifest, rest, &homes, &description, shard).await?;

@@ -42,7 +42,10 @@ fn root_id(text: &str) -> Result<RootId, Failure> {
 /// A root as `GET /storage/roots` has it.
 async fn one_root(database: &Database, id: RootId) -> Result<Answer, Failure> {
     let wanted = id.to_string();
-    let found = roots(database, Listing::All).await.into_iter().find(|root| root.id == wanted);
+    let found = roots(database, Listing::All)
+        .await
+        .into_iter()
+        .find(|root| root.id == wanted);
     Answer::new(&found.ok_or_else(|| Failure::not_found(format_args!("Root {id} is not configured")))?)
 }
 

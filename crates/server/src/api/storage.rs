@@ -93,7 +93,9 @@ pub async fn summary(database: &Database) -> Value {
 /// The caches of remote files by component.
 pub fn caches(database: &Database) -> BTreeMap<&'static str, CacheOut> {
     let reports = database.cache_reports().into_iter();
-    reports.map(|(component, stats)| (component.name(), stats.into())).collect()
+    reports
+        .map(|(component, stats)| (component.name(), stats.into()))
+        .collect()
 }
 
 /// Every root of the database.

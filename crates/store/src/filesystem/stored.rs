@@ -67,7 +67,9 @@ impl Filesystem {
         let whole = read.map(|read| (assemble(file, blocks, &runs, &read), read));
         match whole {
             Some((whole, read)) if good(&whole) => {
-                runs.iter().zip(&read).for_each(|(run, bytes)| self.keep(file, run, bytes));
+                runs.iter()
+                    .zip(&read)
+                    .for_each(|(run, bytes)| self.keep(file, run, bytes));
                 Ok(whole)
             }
             // What has another size or content: whoever knows what it should be decides about it.
@@ -118,9 +120,15 @@ impl Filesystem {
             }
             found.bytes().await.map(Some)
         };
-        let read = async { self.hedged(length, ask).await.map_err(|error| self.error(&file.path, &error)) };
+        let read = async {
+            self.hedged(length, ask)
+                .await
+                .map_err(|error| self.error(&file.path, &error))
+        };
         let read = self.within(&file.path, breaker::deadline(length), read);
-        let bytes = self.measured(Op::Read, read, |bytes| bytes.as_ref().map_or(0, |bytes| bytes.len() as u64));
+        let bytes = self.measured(Op::Read, read, |bytes| {
+            bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)
+        });
         let bytes = bytes.await?;
         Ok(bytes.filter(|bytes| bytes.len() as u64 == length))
     }
@@ -157,7 +165,10 @@ impl Filesystem {
     }
 
     fn hedge_delay(&self, bytes: u64) -> Duration {
-        let usual = self.meter().quantile(Op::Read, 95, HEDGE_SAMPLES).unwrap_or(HEDGE_UNKNOWN);
+        let usual = self
+            .meter()
+            .quantile(Op::Read, 95, HEDGE_SAMPLES)
+            .unwrap_or(HEDGE_UNKNOWN);
         usual.max(HEDGE_MIN) + Duration::from_millis(bytes * 1000 / HEDGE_BYTES_PER_SECOND)
     }
 }

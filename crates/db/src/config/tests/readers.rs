@@ -24,7 +24,7 @@ fn a18_every_key_is_read_outside_the_configuration() {
 fn expression(path: &str) -> String {
     let (section, name) = path.rsplit_once('.').unwrap();
     match name {
- "cloud" => "storage.prices_of".to_owned(),
+        "cloud" => "storage.prices_of".to_owned(),
         _ if section.starts_with("storage.prices") => "storage.prices_of".to_owned(),
         "weight" | "<tag>" | "<option>" | "cost_per_gb_month" | "region" | "device" => "storage.for_url".to_owned(),
         "distribution_strategy" | "collection_affinity" => format!("component.{name}"),
