@@ -297,11 +297,8 @@ impl Filesystem {
         };
         let read = async {
             let get = async {
-                self.inner
-                    .store
-                    .get(&location)
-                    .await
-                    .map_err(|error| self.error(path, &error))
+                let found = self.hedged(0, || self.inner.store.get(&location)).await;
+                found.map_err(|error| self.error(path, &error))
             };
             let found = self.within(path, breaker::deadline(size), get).await?;
             let deadline = breaker::deadline(found.meta.size);
@@ -322,7 +319,8 @@ impl Filesystem {
             return Ok(Bytes::new());
         }
         let read = async {
-            let read = self.inner.store.get_range(&location, range.clone()).await;
+            let ask = || self.inner.store.get_range(&location, range.clone());
+            let read = self.hedged(length, ask).await;
             let bytes = read.map_err(|error| self.error(path, &error))?;
             if bytes.len() as u64 != length {
                 let reason = format!(

@@ -133,13 +133,17 @@ impl Filesystem {
         Ok(bytes.filter(|bytes| bytes.len() as u64 == length))
     }
 
-    /// Asks a second time when the first answer takes longer than most; the first good answer counts.
-    async fn hedged<T, F: Future<Output = Result<T, object_store::Error>>>(
+    /// Asks a bucket a second time when the first answer takes longer than most; the first good answer counts.
+    pub(super) async fn hedged<T, F: Future<Output = Result<T, object_store::Error>>>(
         &self,
         bytes: u64,
         ask: impl Fn() -> F,
     ) -> Result<T, object_store::Error> {
         let first = Box::pin(ask());
+        // A probe asks once: it is about whether the root answers.
+        if self.is_local() || self.probing {
+            return first.await;
+        }
         let patience = Box::pin(tokio::time::sleep(self.hedge_delay(bytes)));
         let first = match select(first, patience).await {
             Either::Left((answer, _)) => return answer,
