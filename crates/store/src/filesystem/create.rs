@@ -40,8 +40,10 @@ impl Filesystem {
     async fn create_and_confirm(&self, location: &Path, path: &str, bytes: Bytes) -> Result<Created, StoreError> {
         let mut failure = None;
         for attempt in 0..CREATE_ATTEMPTS {
-            // Whoever races for the name has a moment to finish.
-            tokio::time::sleep(PAUSE * attempt).await;
+            if attempt > 0 {
+                // Whoever races for the name has a moment to finish.
+                tokio::time::sleep(PAUSE * attempt).await;
+            }
             let payload = PutPayload::from_bytes(bytes.clone());
             let exists = match self
                 .inner

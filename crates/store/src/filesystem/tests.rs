@@ -217,7 +217,8 @@ async fn an_unreachable_bucket_is_unavailable_and_never_empty() {
 
 /// Invariant 2: of 64 threads that race for one name exactly one commits, and all others see its bytes.
 fn one_of_64_commits(fs: &Filesystem) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
         .enable_all()
         .build()
         .unwrap();

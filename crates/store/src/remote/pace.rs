@@ -107,6 +107,8 @@ impl Turn<'_> {
             if self.began == state.decreases {
                 state.decreases += 1;
                 state.limit = (state.limit / 2.0).max(1.0);
+                let excess = state.turns.saturating_sub(state.limit as usize);
+                state.turns -= self.pace.turns.forget_permits(excess);
             }
         } else {
             state.limit = (state.limit + 1.0 / state.limit).min(MOST as f64);
