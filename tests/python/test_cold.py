@@ -8,6 +8,7 @@ import pathlib
 import random
 import shutil
 import time
+from collections import Counter
 
 import pytest
 
@@ -16,8 +17,10 @@ from conftest import SECTIONS, Server
 POINTS = int(os.environ.get("PROXIMADB_COLD_POINTS", "5000"))
 # Far above what a request takes by itself, so that requests of one round overlap; below the second at which reads are repeated.
 LATENCY_MS = 700
-# Copies of index files are looked after every 30 s.
-IDLE_SECONDS = 32
+# Smaller segments are scanned.
+INDEXED_ROWS = 2048
+# What is looked after by itself is looked after every 30 s or more often.
+IDLE_SECONDS = float(os.environ.get("PROXIMADB_IDLE_SECONDS", "33"))
 
 
 class OnBucket(Server):
@@ -83,15 +86,15 @@ def search(server, packages):
     return server.ok("POST", "/collections/c/points/query", body)["points"]
 
 
-def fill(server, packages):
+def fill(server, packages, count):
     """Points until there are enough: the sample's, moved a little each time it is used again."""
     dimensions = len(packages[0]["vector"])
     body = {"vectors": {"size": dimensions, "distance": "Cosine"}, "metadata": {"proximadb": {"storage_engine": "viper"}}}
     server.ok("PUT", "/collections/c", body)
     numbers = random.Random(7)
-    for start in range(0, POINTS, 500):
+    for start in range(0, count, 500):
         points = []
-        for at in range(start, min(start + 500, POINTS)):
+        for at in range(start, min(start + 500, count)):
             of = packages[at % len(packages)]
             moved = of["vector"] if at < len(packages) else [x + numbers.gauss(0, 0.02) for x in of["vector"]]
             points.append({"id": at + 1, "vector": moved, "payload": {"name": of["payload"]["name"]}})
@@ -101,15 +104,19 @@ def fill(server, packages):
 
 
 def settled(server):
-    """Waits until the indexes are built and stored: the number of files does not change any more."""
+    """Waits until every segment that is large enough has its index file, and no merge is under way."""
     deadline, before = time.monotonic() + 600, None
     while time.monotonic() < deadline:
-        found = {c: of["files"] for c, of in server.ok("GET", "/storage/stats")["components"].items()}
-        if found == before and found["index"] > 0:
+        rows = Counter()
+        for cluster in server.ok("GET", "/collections/c/clusters")["clusters"]:
+            rows[cluster["segment"]] += cluster["rows"]
+        indexed = sum(count >= INDEXED_ROWS for count in rows.values())
+        files = server.ok("GET", "/storage/stats")["components"]["index"]["files"]
+        if files == indexed > 0 and rows == before:
             return
-        before = found
-        time.sleep(2)
-    pytest.fail(f"no index was stored: {before}")
+        before = rows
+        time.sleep(1)
+    pytest.fail(f"{files} index files for segments of {before}")
 
 
 def total(server):
@@ -119,13 +126,34 @@ def total(server):
     return stats, requests
 
 
-def test_f13_a_cold_search_takes_few_rounds_a_warm_one_none_and_idling_costs_nothing(tmp_path, own_store, faults, packages, monkeypatch):
+def idling(base, store, proxy, monkeypatch, packages):
+    """A server with an open collection, indexed, that nobody uses from now on, and since when."""
+    server = OnBucket(base, store, proxy.endpoint, monkeypatch)
+    server.start()
+    fill(server, packages, min(POINTS, 3000))
+    settled(server)
+    finished(proxy)
+    proxy.forget()
+    return server, time.monotonic()
+
+
+def check_idle(server, proxy, since):
+    """An idle server asks nothing, whatever Prometheus asks of it."""
+    while (left := since + IDLE_SECONDS - time.monotonic()) > 0:
+        time.sleep(min(left, 5))
+        assert server.request("GET", "/metrics")[0] == 200
+    assert server.request("GET", "/metrics")[0] == 200
+    assert proxy.log() == []
+
+
+def test_issue4_a_cold_search_takes_few_rounds_a_warm_one_none_and_idling_costs_nothing(tmp_path, own_store, faults, packages, monkeypatch):
     store = own_store("s3")
-    proxy = faults(store)
+    proxy, idle_proxy = faults(store), faults(store)
+    idle, since = idling(tmp_path / "idle", store, idle_proxy, monkeypatch, packages)
     server = OnBucket(tmp_path / "db", store, proxy.endpoint, monkeypatch)
     try:
         server.start()
-        fill(server, packages)
+        fill(server, packages, POINTS)
         settled(server)
         expected = search(server, packages)
         flush_costs_few_requests(server, proxy, packages)
@@ -160,14 +188,6 @@ def test_f13_a_cold_search_takes_few_rounds_a_warm_one_none_and_idling_costs_not
         assert received > stats["components"]["viper"]["bytes"]
         metered(server, counted)
         proxy.set()
-
-        # Idle: no request at all, whatever Prometheus asks of us.
-        finished(proxy)
-        proxy.forget()
-        for _ in range(4):
-            time.sleep(IDLE_SECONDS / 4)
-            assert server.request("GET", "/metrics")[0] == 200
-        assert proxy.log() == [], "an idle server asks nothing"
         server.stop()
 
         # Warm: the segments and indexes come from the cache's directory.
@@ -187,8 +207,10 @@ def test_f13_a_cold_search_takes_few_rounds_a_warm_one_none_and_idling_costs_not
         server.start()
         assert search(server, packages) == expected
         assert [request for request in finished(proxy) if request["path"].endswith(".parquet")]
+        check_idle(idle, idle_proxy, since)
     finally:
         server.stop()
+        idle.stop()
 
 
 def flush_costs_few_requests(server, proxy, packages):
@@ -225,7 +247,7 @@ def damage(path):
             file.write(bytes([byte[0] ^ 1]))
 
 
-def test_f13_a_cache_disk_that_fails_or_is_full_stops_no_search(tmp_path, own_store, faults, packages, monkeypatch, tmpfs, faultfs):
+def test_issue4_a_cache_disk_that_fails_or_is_full_stops_no_search(tmp_path, own_store, faults, packages, monkeypatch, tmpfs, faultfs):
     store = own_store("s3")
     server = OnBucket(tmp_path / "db", store, store.endpoint, monkeypatch)
     full = tmpfs("64k", "full")

@@ -119,14 +119,10 @@ impl Flushed {
     ///
     /// # Errors
     /// [`Error::Corruption`] for damaged or missing files; errors of the roots.
-    pub(super) async fn segments(
-        &mut self,
-        homes: &Homes,
-        description: &CollectionDescription,
-        shard: &str,
-    ) -> Result<Segments> {
+    pub(super) async fn segments(&mut self, homes: &Homes, description: &CollectionDescription) -> Result<Segments> {
+        let Manifest { shard, segments, .. } = &self.manifest;
         match &mut self.rest {
-            Rest::Viper { .. } => data::read_segments(homes, description, shard, &self.manifest.segments).await,
+            Rest::Viper { .. } => data::read_segments(homes, description, shard, segments).await,
             Rest::Lsm { segments, .. } => Ok(std::mem::take(segments)),
         }
     }

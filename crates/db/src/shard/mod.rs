@@ -117,31 +117,8 @@ impl Shard {
             .filter_map(|located| crate::wal::first_seq(&located.file.path))
             .min();
         let mut flushed = Flushed::find(&homes, &description, shard, files, log_begins).await?;
-        let schema = Arc::new(description.schema.clone());
-        let after = flushed.manifest.flushed_seq;
-        let metas = flushed.manifest.segments.clone();
-        let state = Arc::new(RwLock::new(State::load(schema.clone(), after, Vec::new())));
-        let mut replayed = Vec::new();
-        let (segments, wal, indexes) = tokio::join!(
-            flushed.segments(&homes, &description, shard),
-            open_wal(
-                &description,
-                &directory,
-                &options,
-                &wal_files,
-                (after, &mut replayed),
-                &state
-            ),
-            axis.load(&metas),
-        );
-        let (segments, wal) = (segments?, wal?);
-        {
-            let mut state = state.write();
-            *state = State::load(schema, after, segments);
-            replayed
-                .into_iter()
-                .for_each(|(seq, operation)| state.apply(seq, operation));
-        }
+        let (state, wal, indexes) =
+            read_content(&description, &directory, &options, &wal_files, &mut flushed, &axis).await?;
         let Flushed { manifest, rest } = flushed;
         let engine = Flushed::settle(&manifest, rest, &homes, &description, shard).await?;
         let shard = Arc::new(Self {
@@ -321,6 +298,53 @@ impl Shard {
             tracing::warn!(%error, segment = %segment.meta.id, "index is in memory only; it is built again after a restart");
         }
     }
+}
+
+/// Reads everything that counts at the same time: the rows of the segments, the log above them, the indexes.
+///
+/// # Errors
+/// [`Error::Corruption`] for damaged or missing files; errors of the roots. The log is closed then.
+async fn read_content(
+    description: &CollectionDescription,
+    directory: &str,
+    options: &ShardOptions,
+    wal_files: &[Located],
+    flushed: &mut Flushed,
+    axis: &Axis,
+) -> Result<(Arc<RwLock<State>>, Wal, BTreeMap<SegmentId, SegmentIndexes>)> {
+    let schema = Arc::new(description.schema.clone());
+    let after = flushed.manifest.flushed_seq;
+    let metas = flushed.manifest.segments.clone();
+    let state = Arc::new(RwLock::new(State::load(schema.clone(), after, Vec::new())));
+    let mut replayed = Vec::new();
+    let (segments, wal, indexes) = tokio::join!(
+        flushed.segments(&options.homes, description),
+        open_wal(
+            description,
+            directory,
+            options,
+            wal_files,
+            (after, &mut replayed),
+            &state
+        ),
+        axis.load(&metas),
+    );
+    let (segments, wal) = match (segments, wal) {
+        (Ok(segments), Ok(wal)) => (segments, wal),
+        (Err(error), Ok(wal)) => {
+            wal.close().await;
+            return Err(error);
+        }
+        (Err(error), Err(_)) | (Ok(_), Err(error)) => return Err(error),
+    };
+    {
+        let mut state = state.write();
+        *state = State::load(schema, after, segments);
+        for (seq, operation) in replayed {
+            state.apply(seq, operation);
+        }
+    }
+    Ok((state, wal, indexes))
 }
 
 async fn open_wal(
