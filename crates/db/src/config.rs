@@ -69,8 +69,8 @@ pub struct ServerConfig {
 /// `[cache]`: where bytes of remote files are kept.
 #[derive(Debug, Clone)]
 pub struct CacheDirectory {
-    /// The directory.
-    pub directory: PathBuf,
+    /// The directory; `None`: memory only.
+    pub directory: Option<PathBuf>,
     /// Most MB of 1,048,576 bytes in it, for all components together.
     pub disk_size_mb: u64,
 }
@@ -199,7 +199,12 @@ impl Config {
             server,
             storage,
             cache: CacheDirectory {
-                directory: settings.value("cache.directory")?,
+                directory: settings
+                    .find("cache.directory")?
+                    .value
+                    .as_ref()
+                    .and_then(Value::as_str)
+                    .map(PathBuf::from),
                 disk_size_mb: settings.value("cache.disk_size_mb")?,
             },
             settings,

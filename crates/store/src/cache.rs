@@ -49,9 +49,9 @@ const THREADS: usize = 8;
 pub struct CacheConfig {
     /// Most bytes in memory.
     pub memory_bytes: u64,
-    /// The directory, which is this cache's alone; created when missing.
-    pub directory: PathBuf,
-    /// Most bytes in the directory; less than a few MB: none.
+    /// The directory, which is this cache's alone; created when missing. `None`: memory only.
+    pub directory: Option<PathBuf>,
+    /// Most bytes in the directory; with less than a few MB it is not used.
     pub disk_bytes: u64,
 }
 
@@ -108,14 +108,20 @@ impl Cache {
     /// # Errors
     /// A message when not even that is possible.
     pub async fn open(config: &CacheConfig) -> Result<Self, String> {
-        let with_disk = match open_directory(config).await {
-            Ok(Some((tiers, lock))) => Some((tiers, lock)),
-            Ok(None) => None,
-            Err(reason) => {
-                let directory = config.directory.display();
-                tracing::warn!(%directory, reason, "the cache directory cannot be used: bytes are cached in memory only");
-                None
+        let usable = config
+            .directory
+            .as_ref()
+            .filter(|_| config.disk_bytes >= 4 * STEP_BYTES_MIN);
+        let with_disk = match usable {
+            Some(directory) => {
+                let opened = open_directory(config, directory).await;
+                let warn = |reason: &String| {
+                    let directory = directory.display();
+                    tracing::warn!(%directory, reason, "the cache directory cannot be used: bytes are cached in memory only");
+                };
+                opened.inspect_err(warn).ok()
             }
+            None => None,
         };
         let (tiers, lock) = match with_disk {
             Some((tiers, lock)) => (tiers, Some(lock)),
@@ -274,16 +280,16 @@ fn memory(config: &CacheConfig) -> foyer::HybridCacheBuilderPhaseMemory<String, 
         .with_weighter(|key: &String, bytes: &Bytes| key.len() + bytes.len())
 }
 
-/// The tiers over the directory, and its lock; `None` if the limit is too small for one.
-async fn open_directory(config: &CacheConfig) -> Result<Option<(HybridCache<String, Bytes>, RootLock)>, String> {
-    if config.disk_bytes < 4 * STEP_BYTES_MIN {
-        return Ok(None);
-    }
-    let directory = config.directory.clone();
-    let lock = tokio::task::spawn_blocking(move || lock(&directory));
+/// The tiers over the directory, and its lock.
+async fn open_directory(
+    config: &CacheConfig,
+    directory: &Path,
+) -> Result<(HybridCache<String, Bytes>, RootLock), String> {
+    let own = directory.to_owned();
+    let lock = tokio::task::spawn_blocking(move || lock(&own));
     let lock = lock.await.map_err(|error| error.to_string())??;
     let step = (config.disk_bytes / 8).clamp(STEP_BYTES_MIN, STEP_BYTES) as usize;
-    let device = FsDeviceBuilder::new(config.directory.join("blocks"))
+    let device = FsDeviceBuilder::new(directory.join("blocks"))
         .with_capacity(usize::try_from(config.disk_bytes).unwrap_or(usize::MAX))
         .build()
         .map_err(|error| error.to_string())?;
@@ -305,7 +311,7 @@ async fn open_directory(config: &CacheConfig) -> Result<Option<(HybridCache<Stri
         .with_engine_config(engine)
         .with_recover_mode(RecoverMode::Quiet)
         .build();
-    Ok(Some((tiers.await.map_err(|error| error.to_string())?, lock)))
+    Ok((tiers.await.map_err(|error| error.to_string())?, lock))
 }
 
 /// Two processes must not share a directory: each would overwrite what the other has just indexed.

@@ -15,6 +15,7 @@ mod write;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -130,6 +131,8 @@ struct Inner {
     cache: OnceLock<Cache>,
     /// Large reads under way; see [`read_stored`](Filesystem::read_stored).
     reads: Semaphore,
+    /// Bytes that they have not brought yet.
+    pending: AtomicU64,
     breaker: Breaker,
 }
 
@@ -153,6 +156,7 @@ impl Filesystem {
                 traffic,
                 cache: OnceLock::new(),
                 reads: Semaphore::new(stored::READS_AT_ONCE),
+                pending: AtomicU64::new(0),
                 breaker: Breaker::default(),
             }),
             probing: false,

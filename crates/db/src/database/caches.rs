@@ -74,9 +74,10 @@ fn configs(config: &Config) -> Vec<(StorageComponentType, CacheConfig)> {
         .collect();
     let all_mb: u64 = sizes.iter().map(|(_, memory_mb)| memory_mb).sum();
     let share = |(component, memory_mb): (StorageComponentType, u64)| {
+        let directory = config.cache.directory.as_ref();
         let cache = CacheConfig {
             memory_bytes: memory_mb * MB,
-            directory: config.cache.directory.join(component.name()),
+            directory: directory.map(|directory| directory.join(component.name())),
             disk_bytes: config.cache.disk_size_mb * MB / all_mb * memory_mb,
         };
         (component, cache)

@@ -11,7 +11,7 @@ const ENTRIES: usize = 24;
 fn config(directory: &Path) -> CacheConfig {
     CacheConfig {
         memory_bytes: 64 << 20,
-        directory: directory.to_owned(),
+        directory: Some(directory.to_owned()),
         disk_bytes: 64 << 20,
     }
 }

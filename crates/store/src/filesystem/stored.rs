@@ -62,6 +62,13 @@ impl Filesystem {
         let location = self.location(&file.path)?;
         let blocks = self.cached(file).await;
         let runs = missing(&blocks);
+        let _pending = Pending::new(
+            self,
+            runs.iter()
+                .map(|run| bytes_of(file, run))
+                .map(|range| range.end - range.start)
+                .sum(),
+        );
         let reads = runs.iter().map(|run| self.read_run(&location, file, run.clone()));
         let read: Option<Vec<Bytes>> = try_join_all(reads).await?.into_iter().collect();
         let whole = read.map(|read| (assemble(file, blocks, &runs, &read), read));
@@ -106,9 +113,11 @@ impl Filesystem {
 
     /// Neighbouring blocks with one request; `None` if the file has another size.
     async fn read_run(&self, location: &Path, file: &FileInfo, run: Range<u64>) -> Result<Option<Bytes>, StoreError> {
-        let range = run.start * BLOCK_BYTES..(run.end * BLOCK_BYTES).min(file.size);
+        let range = bytes_of(file, &run);
         let length = range.end - range.start;
         let _turn = self.inner.reads.acquire().await;
+        // All of them share one connection to the world, so each may take as long as all together.
+        let pending = self.inner.pending.load(Relaxed).max(length);
         let ask = || async {
             let options = GetOptions {
                 range: Some(GetRange::Bounded(range.clone())),
@@ -125,7 +134,7 @@ impl Filesystem {
                 .await
                 .map_err(|error| self.error(&file.path, &error))
         };
-        let read = self.within(&file.path, breaker::deadline(length), read);
+        let read = self.within(&file.path, breaker::deadline(pending), read);
         let bytes = self.measured(Op::Read, read, |bytes| {
             bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)
         });
@@ -175,6 +184,27 @@ impl Filesystem {
             .unwrap_or(HEDGE_UNKNOWN);
         usual.max(HEDGE_MIN) + Duration::from_millis(bytes * 1000 / HEDGE_BYTES_PER_SECOND)
     }
+}
+
+/// Bytes that are asked for and have not come, until dropped.
+struct Pending<'a>(&'a Filesystem, u64);
+
+impl<'a> Pending<'a> {
+    fn new(fs: &'a Filesystem, bytes: u64) -> Self {
+        fs.inner.pending.fetch_add(bytes, Relaxed);
+        Self(fs, bytes)
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.inner.pending.fetch_sub(self.1, Relaxed);
+    }
+}
+
+/// The bytes of neighbouring blocks.
+fn bytes_of(file: &FileInfo, run: &Range<u64>) -> Range<u64> {
+    run.start * BLOCK_BYTES..(run.end * BLOCK_BYTES).min(file.size)
 }
 
 /// The file from its known blocks and the runs that were read.

@@ -135,7 +135,7 @@ impl World {
     async fn cache(&self) -> Cache {
         let config = CacheConfig {
             memory_bytes: 64 << 20,
-            directory: self.directory.path().to_owned(),
+            directory: Some(self.directory.path().to_owned()),
             disk_bytes: 64 << 20,
         };
         Cache::open(&config).await.unwrap()
