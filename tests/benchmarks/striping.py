@@ -8,6 +8,7 @@ Needs root and /dev/fuse (the disks are `faultfs` over tmpfs). Prints a table an
 import concurrent.futures
 import http.client
 import json
+import os
 import pathlib
 import random
 import sys
@@ -15,7 +16,8 @@ import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "python"))
-from conftest import REPOSITORY, Server, send  # noqa: E402
+os.environ.setdefault("PROXIMADB_BINARY", str(pathlib.Path(__file__).resolve().parents[2] / "target/release/proximadb"))
+from conftest import BINARY, Server, send  # noqa: E402
 from faults import FaultFs, Tmpfs  # noqa: E402
 
 RATE = 4_000_000  # Bytes per second of one disk, reads and writes together.
@@ -81,7 +83,7 @@ def measure(base, disks, upserts):
 
 def main():
     upserts = bodies()
-    binary = REPOSITORY / "target" / "release" / "faultfs"
+    binary = BINARY.with_name("faultfs")
     results = {}
     with tempfile.TemporaryDirectory() as directory:
         for roots in (1, 4):

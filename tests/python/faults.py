@@ -80,7 +80,7 @@ class FaultFs:
         self.control = self.path.with_name(self.path.name + ".control")
         self.control.write_text("")
         self.process = subprocess.Popen([binary, self.backing, self.path, self.control], stderr=subprocess.PIPE)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not os.path.ismount(self.path):
             if self.process.poll() is not None:
                 pytest.skip(f"faultfs cannot mount here: {self.process.stderr.read().decode().strip()}")
@@ -95,7 +95,7 @@ class FaultFs:
         following.write_text(text)
         following.rename(self.control)
         applied = pathlib.Path(f"{self.control}.applied")
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not applied.exists() or applied.read_text() != text:
             assert time.monotonic() < deadline and self.process.poll() is None, "faultfs does not answer"
             time.sleep(0.005)

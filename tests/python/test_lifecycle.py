@@ -17,7 +17,6 @@ from conftest import send
 MOVING = os.environ.get("PROXIMADB_MOVING", "viper,wal,index,metadata,lsm").split(",")
 KILLS = int(os.environ.get("PROXIMADB_DRAIN_KILLS", "5"))
 SEED = int(os.environ.get("PROXIMADB_DRAIN_SEED", random.randrange(1 << 32)))
-LARGE = os.environ.get("PROXIMADB_LARGE") == "1"
 DIM = 16
 IDS_PER_WRITER = 60
 WRITERS = 3
@@ -315,32 +314,24 @@ def test_k5_a_fifth_root_and_a_rebalance_even_out_the_bytes_as_planned(servers):
 
 def test_e1_the_listings_at_a_start_do_not_grow_with_the_number_of_collections(servers):
     server = servers(roots=4).start()
-    total = 10_000 if LARGE else 500
+    total = 500  # How long 10,000 take: tests/benchmarks/startup.py.
 
     def create(numbers):
-        begun = time.monotonic()
         for n in numbers:
             server.ok("PUT", f"/collections/c{n}", schema("viper", 4))
-        print(f"{len(numbers)} collections created in {time.monotonic() - begun:.1f} s")
 
     def listings_of_a_start():
         server.stop()
-        begun = time.monotonic()
         server.start()
-        took = time.monotonic() - begun
         counts = {root["url"]: root["operations"]["list"]["count"] for root in server.ok("GET", "/storage/roots")["roots"]}
         assert server.ok("GET", "/storage/stats")["collections"] == len(server.ok("GET", "/collections")["collections"])
-        return counts, took
+        return counts
 
     create(range(20))
-    few, _ = listings_of_a_start()
+    few = listings_of_a_start()
     create(range(20, total))
-    many, took = listings_of_a_start()
-    print(f"{total} collections: ready after {took:.2f} s, listings {many}")
-    assert many == few
+    assert listings_of_a_start() == few
     assert len(server.ok("GET", "/collections")["collections"]) == total
-    if LARGE:
-        assert took < 2
 
 
 def race(port, names, barrier, answers):

@@ -59,6 +59,8 @@ pub struct Database {
     latencies: Latencies,
     /// Creating and dropping happen one at a time.
     changing: AsyncMutex<()>,
+    /// How often that was begun.
+    changes: AtomicU64,
     /// Held shared by changes of records, exclusively at the end.
     records: AsyncRwLock<()>,
     mover: Mover,
@@ -102,6 +104,7 @@ impl Database {
             }),
             latencies: Latencies::default(),
             changing: AsyncMutex::default(),
+            changes: AtomicU64::new(0),
             records: AsyncRwLock::default(),
             mover,
             failovers: AtomicU64::new(0),
@@ -251,6 +254,7 @@ impl Database {
         if self.closed.load(Ordering::Acquire) {
             return Err(closed());
         }
+        self.changes.fetch_add(1, Ordering::AcqRel);
         Ok(change)
     }
 

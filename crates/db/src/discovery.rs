@@ -17,6 +17,8 @@ use std::time::Duration;
 use futures::future::join_all;
 use proximadb_store::{FileInfo, Scan};
 
+use crate::config::ComponentConfig;
+use crate::placement::{AssignmentService, Placement};
 use crate::root::{RESERVED_DIRECTORY, Root, RootId, RootState, Roots, StorageComponentType, Usage};
 use crate::schema::CollectionId;
 
@@ -115,6 +117,67 @@ impl Discovery {
                 .collections
                 .iter()
                 .map(|(id, files)| (&found.root, *id, files.files.as_slice()))
+        })
+    }
+
+    /// The roots of a component that hold files of one collection, each with these.
+    pub fn of_collection(
+        &self,
+        component: StorageComponentType,
+        collection: CollectionId,
+    ) -> impl Iterator<Item = (&Arc<Root>, &[FileInfo])> {
+        let found = self
+            .roots
+            .iter()
+            .filter(move |found| found.root.component() == component);
+        found.filter_map(move |found| Some((&found.root, found.collections.get(&collection)?.files.as_slice())))
+    }
+
+    /// Records in the service where files of a component were found of those among the `wanted` collections, and returns how
+    /// many have any. For collections without a record: that is the authority.
+    pub fn discover_and_record_assignments(
+        &self,
+        component: StorageComponentType,
+        config: &ComponentConfig,
+        wanted: &BTreeSet<CollectionId>,
+        service: &AssignmentService,
+        now_ms: u64,
+    ) -> usize {
+        let found = wanted.iter().filter_map(|id| {
+            let placement = self.found_placement(component, config, *id, now_ms)?;
+            service.record_assignment(*id, BTreeMap::from([(component, placement)]));
+            Some(())
+        });
+        found.count()
+    }
+
+    /// Where the files of a component lie. On several roots (striping, a move, a copy by hand) all of them count: the one
+    /// with most bytes is the home, and what occurs twice is the same file or the same operation.
+    fn found_placement(
+        &self,
+        component: StorageComponentType,
+        config: &ComponentConfig,
+        id: CollectionId,
+        now_ms: u64,
+    ) -> Option<Placement> {
+        let mut places: Vec<(u64, &Arc<Root>)> = self
+            .of_collection(component, id)
+            .map(|(root, files)| (files.iter().map(|file| file.size).sum(), root))
+            .collect();
+        places.sort_by_key(|(bytes, root)| (std::cmp::Reverse(*bytes), root.id()));
+        if let [(_, chosen), (_, other), ..] = &places[..] {
+            tracing::warn!(collection = %id, %component, chosen = chosen.url(), other = other.url(), "files on several roots and no record");
+        }
+        let ((_, home), others) = places.split_first()?;
+        Some(Placement {
+            roots: vec![home.id()],
+            strategy: config.distribution_strategy,
+            affinity: config.collection_affinity,
+            sequence: None,
+            assigned_at_ms: now_ms,
+            also: others.iter().map(|(_, root)| root.id()).collect(),
+            types: BTreeMap::new(),
+            moving: None,
         })
     }
 

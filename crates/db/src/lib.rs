@@ -24,6 +24,9 @@ pub mod moves;
 pub mod database;
 pub mod verify;
 
+#[cfg(test)]
+mod patience;
+
 pub use collection::{Collection, CollectionInfo};
 pub use database::Database;
 pub use error::Error;

@@ -34,7 +34,7 @@ pub use assignment::{
     RootUse, StorageAssignment,
 };
 pub use hash::RENDEZVOUS;
-pub use policy::{Devices, Policies, permits};
+pub use policy::{Devices, Policies};
 pub use service::{AssignmentService, StorageAssignmentConfig, StorageAssignmentResult};
 
 use crate::config::DistributionStrategy;

@@ -253,9 +253,10 @@ fn section(component: StorageComponentType, discovery: &Discovery, findings: &[F
     }
 }
 
-/// The bytes of a file, or the finding that they cannot be read.
-async fn read(root: &Root, path: &str) -> Result<Bytes, Finding> {
-    root.read(path).await.map_err(|error| failure(root, path, &error))
+/// The bytes of a file; that they cannot be read is a finding.
+async fn read(root: &Root, path: &str, findings: &mut Vec<Finding>) -> Option<Bytes> {
+    let read = root.read(path).await;
+    read.map_err(|error| findings.push(failure(root, path, &error))).ok()
 }
 
 /// The finding of a failed check: damage, or a root that could not be read.

@@ -56,8 +56,10 @@ impl Mounted {
         std::fs::write(control.with_extension("next"), text).unwrap();
         std::fs::rename(control.with_extension("next"), &control).unwrap();
         let applied = self.directory.path().join("control.applied");
+        let start = Instant::now();
         while std::fs::read_to_string(&applied).ok().as_deref() != Some(text) {
-            std::thread::yield_now();
+            assert!(start.elapsed() < Duration::from_secs(60), "faultfs does not answer");
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }

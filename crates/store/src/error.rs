@@ -8,6 +8,8 @@ use crate::url::StorageUrl;
 
 mod answer;
 
+pub use answer::redact;
+
 /// Where it happened and why; never holds a credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Detail {

@@ -3,6 +3,7 @@
 //! Owns path rules, the create-if-absent outcome (invariant 3), listings and metering. Does not own identity, placement
 //! or what a file means. Paths are `/`-separated, relative, without `.`, `..` or empty segments.
 
+mod batch;
 mod bounded;
 mod create;
 mod delete;
@@ -179,6 +180,12 @@ impl Filesystem {
     /// Whether the root is a directory of this machine.
     pub fn is_local(&self) -> bool {
         self.inner.local.is_some()
+    }
+
+    /// The bytes alone, for a protocol with deadlines and counters of its own: [`object_store`](Self::object_store) without
+    /// meter and breaker, and with listings that begin at an offset where the bucket can do that.
+    pub fn plain_object_store(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.inner.store)
     }
 
     /// What was measured on this root.

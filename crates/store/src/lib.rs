@@ -23,7 +23,7 @@ pub mod url;
 
 pub use append::AppendFile;
 pub use cache::{Cache, CacheConfig, CacheStats};
-pub use error::{Detail, StoreError};
+pub use error::{Detail, StoreError, redact};
 pub use filesystem::{Capacity, Created, FileInfo, Filesystem, FilesystemFactory, Scan};
 pub use lock::{LOCK_PATH, LockError, RootLock};
 pub use meter::{Histogram, Meter, Op, OpStats};

@@ -35,6 +35,12 @@ const MAX_DEPTH: usize = 16;
 /// leftover of a killed one, or a directory that was just deleted.
 const MAX_STAGING: u32 = 10_000;
 
+/// A directory is listed anew this often when files vanish meanwhile.
+const MAX_LISTINGS: usize = 1_000;
+
+/// A name in a directory; size and time of a file, nothing of a directory.
+type Entry = (String, Option<std::fs::Metadata>);
+
 /// Files, and the names of directories that were not entered.
 type Listed = (Vec<(String, Meta)>, BTreeSet<String>);
 
@@ -220,7 +226,7 @@ impl Disk {
         files: &mut Vec<(String, Meta)>,
         directories: &mut BTreeSet<String>,
     ) -> io::Result<()> {
-        let entries = match std::fs::read_dir(self.base.join(relative)) {
+        let entries = match entries(&self.base.join(relative)) {
             Ok(entries) => entries,
             // Missing below an existing base is empty, as in a bucket. A missing base is an error.
             Err(error) if error.kind() == ErrorKind::NotFound && !relative.is_empty() && self.base.is_dir() => {
@@ -229,20 +235,13 @@ impl Disk {
             Err(error) if error.kind() == ErrorKind::NotADirectory => return Ok(()),
             Err(error) => return Err(error),
         };
-        for entry in entries {
-            let entry = entry?;
-            let name = entry.file_name();
-            let Some(name) = name.to_str() else {
-                tracing::warn!(directory = %self.base.join(relative).display(), ?name, "ignored: the name is not UTF-8");
-                continue;
-            };
+        for (name, metadata) in entries {
             let path = if relative.is_empty() {
                 name.to_owned()
             } else {
                 format!("{relative}/{name}")
             };
-            let Some(metadata) = metadata_of(&entry)? else { continue };
-            if !metadata.is_dir() {
+            if let Some(metadata) = metadata {
                 files.push((
                     path,
                     Meta {
@@ -298,6 +297,43 @@ pub(crate) fn create_directories(directory: &FsPath) -> io::Result<bool> {
     }
     sync_directory(parent)?;
     Ok(true)
+}
+
+/// The names in a directory as of one moment, if it has no more than some dozens of them (one system call): were a name
+/// left out that vanished before it was looked at, a listing could show neither a version nor the one that replaced it.
+fn entries(directory: &FsPath) -> io::Result<Vec<Entry>> {
+    for _ in 0..MAX_LISTINGS {
+        if let Some(entries) = try_entries(directory)? {
+            return Ok(entries);
+        }
+    }
+    let reason = format!(
+        "{}: its files change faster than they can be listed",
+        directory.display()
+    );
+    Err(io::Error::new(ErrorKind::TimedOut, reason))
+}
+
+/// `None` when a file vanished meanwhile that was not a staging file.
+fn try_entries(directory: &FsPath) -> io::Result<Option<Vec<Entry>>> {
+    let found: Vec<std::fs::DirEntry> = std::fs::read_dir(directory)?.collect::<io::Result<_>>()?;
+    let mut entries = Vec::with_capacity(found.len());
+    for entry in found {
+        // The kind comes with the entry; only a file's size has to be asked for.
+        if let (Ok(name), true) = (entry.file_name().into_string(), entry.file_type()?.is_dir()) {
+            entries.push((name, None));
+            continue;
+        }
+        match (entry.file_name().into_string(), metadata_of(&entry)?) {
+            (Ok(name), Some(metadata)) => entries.push((name, Some(metadata).filter(|metadata| !metadata.is_dir()))),
+            (Ok(name), None) if !name.contains('#') && !entry.path().is_symlink() => return Ok(None),
+            (Ok(_), None) => {}
+            (Err(name), _) => {
+                tracing::warn!(directory = %directory.display(), ?name, "ignored: the name is not UTF-8");
+            }
+        }
+    }
+    Ok(Some(entries))
 }
 
 /// Size and kind of an entry, symbolic links followed; `None` when it vanished or points nowhere.

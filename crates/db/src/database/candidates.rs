@@ -58,13 +58,13 @@ impl Database {
         candidates
     }
 
-    /// The devices of the roots that take collections, where a policy asks for them.
+    /// The devices of the roots that can be looked at, where a policy asks for them.
     pub(super) async fn devices(&self) -> HashMap<RootId, String> {
         if self.assignments.policies().is_empty() {
             return HashMap::new();
         }
         let roots = self.roots.all();
-        let devices = roots.iter().filter(|root| root.accepts_placements()).map(|root| async {
+        let devices = roots.iter().filter(|root| root.available().is_ok()).map(|root| async {
             let device = tokio::time::timeout(DEVICE_DEADLINE, device_of(root)).await;
             Some((root.id(), device.ok().flatten()?))
         });

@@ -6,7 +6,7 @@
 
 use std::collections::btree_map::Entry as MapEntry;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -85,6 +85,8 @@ pub(super) struct Mover {
     turns: Arc<Semaphore>,
     jobs: Mutex<BTreeMap<(CollectionId, StorageComponentType), Arc<Job>>>,
     finished: Mutex<VecDeque<MoveReport>>,
+    /// Whether a drain may have a move to begin.
+    look: AtomicBool,
 }
 
 impl Mover {
@@ -95,7 +97,18 @@ impl Mover {
             turns: Arc::new(Semaphore::new(parallel)),
             jobs: Mutex::default(),
             finished: Mutex::default(),
+            look: AtomicBool::new(true),
         }
+    }
+
+    /// Something has changed for the drains: one was begun, or a move has ended.
+    pub(super) fn look_at_drains(&self) {
+        self.look.store(true, Ordering::Release);
+    }
+
+    /// Whether something has changed for the drains since the last call.
+    pub(super) fn take_look(&self) -> bool {
+        self.look.swap(false, Ordering::AcqRel)
     }
 
     /// Moves to each root that are not finished.
@@ -118,6 +131,7 @@ impl Mover {
         let mut report = job.view();
         report.state = state;
         self.jobs.lock().remove(&key);
+        self.look_at_drains();
         let mut finished = self.finished.lock();
         finished.push_back(report);
         while finished.len() > HISTORY {

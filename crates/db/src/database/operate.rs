@@ -3,7 +3,7 @@
 //! Owns which moves are begun. A drain is durable in the list of roots and begins its moves a few at a time until nothing
 //! is left; a rebalance writes all of its moves into the records before it answers, so a crash forgets none.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::discovery::Discovery;
 use crate::error::{Error, Result};
 use crate::metadata::CollectionRecord;
 use crate::moves::{PlannedMove, Unit, plan_drain, plan_rebalance};
-use crate::placement::Placement;
+use crate::placement::{Devices, Placement, Placements};
 use crate::root::{Root, RootId, RootState, StorageComponentType, Usage};
 use crate::schema::CollectionId;
 
@@ -22,6 +22,16 @@ const NAMES_SHOWN: usize = 10;
 /// What a collection weighs on a root beside its bytes, so that thousands of small ones are spread as well.
 const COLLECTION_BYTES: u64 = 1 << 20;
 
+/// What the placement policies have to say about a move, with the devices of the roots.
+pub(super) enum Wishes {
+    /// Nothing: somebody says where it goes.
+    None,
+    /// No move may break a policy.
+    Kept(HashMap<RootId, String>),
+    /// Nor may this one, unless the root could not be emptied without it.
+    Preferred(HashMap<RootId, String>),
+}
+
 impl Database {
     /// The moves that would even out the roots of a component, or of all.
     ///
@@ -29,6 +39,7 @@ impl Database {
     /// None today; the plan is empty if all is even.
     pub async fn plan_rebalance(&self, component: Option<StorageComponentType>) -> Result<Vec<PlannedMove>> {
         let usage = self.usage(Duration::ZERO).await;
+        let wishes = Wishes::Kept(self.devices().await);
         let mut plan = Vec::new();
         for of in StorageComponentType::ALL
             .into_iter()
@@ -40,7 +51,7 @@ impl Database {
                 .filter(|root| root.accepts_placements())
                 .map(|root| root.id())
                 .collect();
-            plan.extend(plan_rebalance(&taking_part, &self.units(of, None, &usage)));
+            plan.extend(plan_rebalance(&taking_part, &self.units(of, None, &usage, &wishes)));
         }
         Ok(plan)
     }
@@ -80,7 +91,7 @@ impl Database {
             .or(home)
             .ok_or_else(|| Error::InvalidInput(format!("{collection} has no {component} files")))?;
         let usage = self.usage(Duration::ZERO).await;
-        let unit = self.unit(&entry, component, from, &usage);
+        let unit = self.unit(&entry, component, from, &usage, &Wishes::None);
         let unit =
             unit.ok_or_else(|| Error::InvalidInput(format!("from: {collection} has no {component} files there")))?;
         if !unit.targets.contains(&to) {
@@ -112,14 +123,16 @@ impl Database {
         let takes = others
             .iter()
             .any(|other| other.id() != id && other.accepts_placements());
-        let stuck = self.units(component, Some(id), &self.known_usage());
+        let stuck = self.units(component, Some(id), &self.known_usage(), &Wishes::None);
         if !takes || stuck.iter().any(|unit| unit.targets.is_empty()) {
             let url = root.url();
             return Err(Error::InvalidInput(format!(
                 "root {url}: no other root of {component} can take what is there (each copy needs a root of its own); add one first"
             )));
         }
-        self.roots.set_draining(id, true).await
+        self.roots.set_draining(id, true).await?;
+        self.mover.look_at_drains();
+        Ok(())
     }
 
     /// Ends a drain: the root takes files again. Moves that have begun are finished.
@@ -207,14 +220,15 @@ impl Database {
 
     /// Begins further moves off the roots that are drained, as many as may run at a time.
     pub(super) async fn go_on_draining(self: &Arc<Self>) {
-        for root in self
-            .roots
-            .all()
-            .into_iter()
-            .filter(|root| root.state() == RootState::Draining)
-        {
+        let mut draining = self.roots.all();
+        draining.retain(|root| root.state() == RootState::Draining);
+        if draining.is_empty() {
+            return;
+        }
+        let wishes = Wishes::Preferred(self.devices().await);
+        for root in draining {
             let usage = self.known_usage();
-            let units = self.units(root.component(), Some(root.id()), &usage);
+            let units = self.units(root.component(), Some(root.id()), &usage, &wishes);
             for planned in plan_drain(&self.loads(root.component()), &units) {
                 if self.mover.room() == 0 {
                     return;
@@ -244,7 +258,13 @@ impl Database {
     }
 
     /// What could move, of one root or of all: everything that no move has yet.
-    fn units(&self, component: StorageComponentType, on: Option<RootId>, usage: &Discovery) -> Vec<Unit> {
+    fn units(
+        &self,
+        component: StorageComponentType,
+        on: Option<RootId>,
+        usage: &Discovery,
+        wishes: &Wishes,
+    ) -> Vec<Unit> {
         let entries: Vec<Arc<Entry>> = self.catalog.read().values().cloned().collect();
         let mut units = Vec::new();
         for entry in entries.iter().filter(|entry| entry.unavailable.is_none()) {
@@ -255,14 +275,21 @@ impl Database {
                 .flat_map(Placement::all_roots)
             {
                 if on.is_none_or(|on| on == root) {
-                    units.extend(self.unit(entry, component, root, usage));
+                    units.extend(self.unit(entry, component, root, usage, wishes));
                 }
             }
         }
         units
     }
 
-    fn unit(&self, entry: &Entry, component: StorageComponentType, root: RootId, usage: &Discovery) -> Option<Unit> {
+    fn unit(
+        &self,
+        entry: &Entry,
+        component: StorageComponentType,
+        root: RootId,
+        usage: &Discovery,
+        wishes: &Wishes,
+    ) -> Option<Unit> {
         let record = entry.record.read().clone();
         let placement = record.placement.get(&component)?;
         if !placement.all_roots().contains(&root) {
@@ -278,15 +305,46 @@ impl Database {
             root,
             bytes,
             files,
-            targets: self.targets(component, placement, root),
+            targets: self.targets(component, &record.placement, root, wishes),
         })
     }
 
-    /// Where files of a placement on `from` may go: to roots that take new files, with a root of its own for every copy.
-    fn targets(&self, component: StorageComponentType, placement: &Placement, from: RootId) -> BTreeSet<RootId> {
+    /// Where files of a component on `from` may go: to roots that take new files, with a root of its own for every copy, and
+    /// as the policies wish.
+    pub(super) fn targets(
+        &self,
+        component: StorageComponentType,
+        placements: &Placements,
+        from: RootId,
+        wishes: &Wishes,
+    ) -> BTreeSet<RootId> {
+        let Some(placement) = placements.get(&component) else {
+            return BTreeSet::new();
+        };
         let accepting = self.roots.of_component(component).into_iter();
         let accepting = accepting.filter(|root| root.accepts_placements() && placement.can_move(from, root.id()));
-        accepting.map(|root| root.id()).collect()
+        let all: BTreeSet<RootId> = accepting.map(|root| root.id()).collect();
+        let (Wishes::Kept(devices) | Wishes::Preferred(devices)) = wishes else {
+            return all;
+        };
+        if !placement.bound().contains(&from) {
+            return all;
+        }
+        let device = |root: &RootId| devices.get(root).cloned().unwrap_or_else(|| root.to_string());
+        let others: Devices = placements
+            .iter()
+            .filter(|(other, _)| **other != component)
+            .map(|(other, placement)| (*other, placement.bound().iter().map(device).collect()))
+            .collect();
+        let policies = self.assignments.policies();
+        let permitted = all
+            .iter()
+            .filter(|root| policies.permit(component, &device(root), &others));
+        let permitted: BTreeSet<RootId> = permitted.copied().collect();
+        match wishes {
+            Wishes::Preferred(_) if permitted.is_empty() => all,
+            _ => permitted,
+        }
     }
 
     /// What lies, and is about to lie, on the roots of a component that take new files.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use proximadb_store::FileInfo;
 
@@ -14,7 +15,7 @@ use crate::engine::manifest::{Manifest, version_of};
 use crate::engine::parquet::decode;
 use crate::error::{Error, Result};
 use crate::metadata::{CollectionRecord, CollectionState, LoadedRecords};
-use crate::placement::{Placement, Placements};
+use crate::placement::Placement;
 use crate::root::{Root, RootId, StorageComponentType};
 use crate::schema::{CollectionDescription, CollectionId};
 
@@ -33,23 +34,24 @@ const DECISIVE: [StorageComponentType; 4] = [
     StorageComponentType::Lsm,
 ];
 
+/// Listings of the roots before creations and drops have to wait for one.
+const LISTINGS: usize = 3;
+
 impl Database {
     pub(super) async fn recover(&self, discovery: &Discovery) -> Result<()> {
         discovery::remove_leftovers(discovery).await;
-        let (loaded, floors) = tokio::join!(self.metadata.load_all(discovery), self.metadata.load_counters());
+        let nothing = BTreeSet::new();
+        let (loaded, floors) = tokio::join!(
+            self.metadata.load_all(discovery, &nothing),
+            self.metadata.load_counters()
+        );
         let LoadedRecords { records, unreadable } = loaded;
         for (id, record) in &records {
             self.assignments.record_assignment(*id, record.placement.clone());
             report_strays(record, discovery);
         }
-        let lost: BTreeMap<CollectionId, Placements> = self
-            .without_record(&records, discovery)
-            .into_iter()
-            .map(|id| (id, self.found_homes(id, discovery)))
-            .collect();
-        for (id, homes) in &lost {
-            self.assignments.record_assignment(*id, homes.clone());
-        }
+        let lost = self.without_record(&records, discovery);
+        self.record_found(&lost, discovery);
         let complete = self.all_seen(&[StorageComponentType::Metadata]);
         self.assignments
             .restore_counters(&floors, complete.is_ok() && unreadable.is_empty());
@@ -79,14 +81,26 @@ impl Database {
         Ok(())
     }
 
-    /// Takes up collections whose records can be read now that a root is back.
+    /// Takes up collections whose records can be read now that a root is back. The roots are listed while others create
+    /// and drop, as a root that does not answer may take its time; then the listing counts only if nobody has.
     pub(super) async fn readmit(self: &Arc<Self>) {
-        let Ok(_one_change_at_a_time) = self.change().await else {
-            return;
-        };
-        // Not the listing of a report, which may show what was known before the root went away.
-        let discovery = discovery::discover(&self.roots).await;
-        let LoadedRecords { records, unreadable } = self.metadata.load_all(&discovery).await;
+        for is_last in (1..=LISTINGS).map(|number| number == LISTINGS) {
+            let before = self.changes.load(Ordering::Acquire);
+            let waiting = if is_last { Some(self.change().await) } else { None };
+            // Not the listing of a report, which may show what was known before the root went away.
+            let discovery = discovery::discover(&self.roots).await;
+            let change = match waiting {
+                Some(change) => change,
+                None => self.change().await,
+            };
+            let Ok(_one_change_at_a_time) = change else { return };
+            if is_last || self.changes.load(Ordering::Acquire) == before + 1 {
+                return self.take_up(&discovery).await;
+            }
+        }
+    }
+
+    async fn take_up(self: &Arc<Self>, discovery: &Discovery) {
         let in_use: BTreeSet<CollectionId> = self
             .catalog
             .read()
@@ -94,11 +108,9 @@ impl Database {
             .filter(|entry| entry.unavailable.is_none())
             .map(|entry| entry.record.read().description.id)
             .collect();
-        let lost = self.without_record(&records, &discovery).into_iter();
-        let lost: BTreeMap<CollectionId, Placements> = lost
-            .filter(|id| !in_use.contains(id))
-            .map(|id| (id, self.found_homes(id, &discovery)))
-            .collect();
+        let LoadedRecords { records, unreadable } = self.metadata.load_all(discovery, &in_use).await;
+        let mut lost = self.without_record(&records, discovery);
+        lost.retain(|id| !in_use.contains(id));
         for (id, record) in records {
             let known = self.catalog.read().get(&record.description.name).cloned();
             let usable = known.is_some_and(|entry| entry.unavailable.is_none());
@@ -108,10 +120,8 @@ impl Database {
                 self.insert(record, None);
             }
         }
-        for (id, homes) in &lost {
-            self.assignments.record_assignment(*id, homes.clone());
-        }
-        self.rebuild_all(lost, &unreadable, &discovery).await;
+        self.record_found(&lost, discovery);
+        self.rebuild_all(lost, &unreadable, discovery).await;
     }
 
     /// Brings metadata copies up to date whose roots are well again. Free when none lags.
@@ -135,16 +145,16 @@ impl Database {
     /// Makes the records of collections again that have none, or shows them where that must not be done yet.
     async fn rebuild_all(
         &self,
-        lost: BTreeMap<CollectionId, Placements>,
+        lost: BTreeSet<CollectionId>,
         unreadable: &BTreeMap<CollectionId, Error>,
         discovery: &Discovery,
     ) {
         // A record that cannot be read is there all the same, and files on a root that is away are the collection's home
         // all the same: such a collection is shown and not touched.
         let unseen = self.all_seen(&DECISIVE).err();
-        for (id, homes) in lost {
+        for id in lost {
             let unavailable = unreadable.get(&id).or(unseen.as_ref()).cloned();
-            if let Err(error) = self.rebuild(id, homes, discovery, unavailable).await {
+            if let Err(error) = self.rebuild(id, discovery, unavailable).await {
                 tracing::error!(collection = %id, %error, "a collection without metadata record could not be rebuilt");
             }
         }
@@ -199,13 +209,7 @@ impl Database {
 
     /// Makes the record of a collection again from its files: its homes are where they lie. With a reason why its own
     /// record cannot be read it is only shown, as unavailable.
-    async fn rebuild(
-        &self,
-        id: CollectionId,
-        homes: Placements,
-        discovery: &Discovery,
-        unavailable: Option<Error>,
-    ) -> Result<()> {
+    async fn rebuild(&self, id: CollectionId, discovery: &Discovery, unavailable: Option<Error>) -> Result<()> {
         let description = self.describe(id, discovery).await?;
         let namesake = self
             .catalog
@@ -219,7 +223,11 @@ impl Database {
             )));
         }
         if unavailable.is_some() {
-            self.insert(CollectionRecord::new(description, homes), unavailable);
+            let homes = StorageComponentType::ALL.into_iter().filter_map(|component| {
+                let assignment = self.assignments.get_assignment(id, component)?;
+                Some((component, assignment.placement))
+            });
+            self.insert(CollectionRecord::new(description, homes.collect()), unavailable);
             return Ok(());
         }
         let configs = self.assignment_configs(&description.schema, discovery).await;
@@ -231,51 +239,20 @@ impl Database {
         Ok(())
     }
 
-    /// Where the files of a collection lie, by component; metadata is not among them.
-    fn found_homes(&self, id: CollectionId, discovery: &Discovery) -> Placements {
-        let components = StorageComponentType::ALL
-            .into_iter()
-            .filter(|c| *c != StorageComponentType::Metadata);
-        components
-            .filter_map(|component| Some((component, self.found_home(id, component, discovery)?)))
-            .collect()
-    }
-
-    /// Where the files of a component lie. On several roots (striping, a move, a copy by hand) all of them count: the one with
-    /// most bytes is the home, and what occurs twice is the same file or the same operation.
-    fn found_home(
-        &self,
-        id: CollectionId,
-        component: StorageComponentType,
-        discovery: &Discovery,
-    ) -> Option<Placement> {
-        let mut places: Vec<(u64, &Arc<Root>)> = discovery
-            .of_component(component)
-            .filter(|(_, found, _)| *found == id)
-            .map(|(root, _, files)| (files.iter().map(|file| file.size).sum(), root))
-            .collect();
-        places.sort_by_key(|(bytes, root)| (std::cmp::Reverse(*bytes), root.id()));
-        if let [(_, chosen), (_, other), ..] = &places[..] {
-            tracing::warn!(collection = %id, %component, chosen = chosen.url(), other = other.url(), "files on several roots and no record");
+    /// Records where the files of collections lie that have no record; metadata is not asked.
+    fn record_found(&self, lost: &BTreeSet<CollectionId>, discovery: &Discovery) {
+        for (component, config) in super::component_configs(&self.config) {
+            if component != StorageComponentType::Metadata {
+                let service = &self.assignments;
+                discovery.discover_and_record_assignments(component, config, lost, service, now_ms());
+            }
         }
-        let ((_, root), others) = places.split_first()?;
-        let (_, config) = super::component_configs(&self.config).find(|(of, _)| *of == component)?;
-        Some(Placement {
-            roots: vec![root.id()],
-            strategy: config.distribution_strategy,
-            affinity: config.collection_affinity,
-            sequence: None,
-            assigned_at_ms: now_ms(),
-            also: others.iter().map(|(_, root)| root.id()).collect(),
-            types: BTreeMap::new(),
-            moving: None,
-        })
     }
 
     /// What the collection's own files say that it is: the newest log file, manifest or segment that can be read.
     async fn describe(&self, id: CollectionId, discovery: &Discovery) -> Result<CollectionDescription> {
         for component in SELF_DESCRIBING {
-            for (root, _, files) in discovery.of_component(component).filter(|(_, found, _)| *found == id) {
+            for (root, files) in discovery.of_collection(component, id) {
                 // A tree says it as a whole.
                 let files = if component == StorageComponentType::Lsm {
                     &files[..1]
@@ -326,10 +303,11 @@ fn homes(record: &CollectionRecord) -> impl Iterator<Item = RootId> {
 
 /// Logs files of a collection on roots that are not its homes: an operator moved or copied them, or a drop was cut short.
 fn report_strays(record: &CollectionRecord, discovery: &Discovery) {
+    let id = record.description.id;
     for (component, placement) in &record.placement {
-        for (root, id, files) in discovery.of_component(*component) {
+        for (root, files) in discovery.of_collection(*component, id) {
             let is_home = placement.all_roots().contains(&root.id()) || record.lineage.stand_ins.contains(&root.id());
-            if id == record.description.id && !is_home {
+            if !is_home {
                 tracing::error!(collection = %id, %component, root = root.url(), files = files.len(), "files outside of the collection's home; the record decides, they are not used");
             }
         }

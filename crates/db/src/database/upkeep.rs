@@ -10,9 +10,9 @@ use super::Database;
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 /// How often the copies of index files are looked after.
 const REPAIR_INTERVAL: Duration = Duration::from_secs(30);
-/// How often further moves off drained roots are begun.
+/// How soon further moves off drained roots are begun when one has ended.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(200);
-/// How often logs are brought home and records repaired.
+/// How often drained roots are looked over, logs brought home and records repaired.
 const TIDY_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Looks again at roots that are not online, for as long as the database lives.
@@ -39,8 +39,11 @@ pub(super) async fn keep_house(database: Weak<Database>) {
         if database.closed.load(Ordering::Acquire) {
             return;
         }
-        database.go_on_draining().await;
-        if tidied.elapsed() >= TIDY_INTERVAL {
+        let is_time = tidied.elapsed() >= TIDY_INTERVAL;
+        if database.mover.take_look() || is_time {
+            database.go_on_draining().await;
+        }
+        if is_time {
             tidied = Instant::now();
             database.bring_logs_home().await;
             database.repair_records().await;

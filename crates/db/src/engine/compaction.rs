@@ -2,7 +2,8 @@
 //!
 //! Segments are merged in tiers of similar size, [`FAN_IN`] at a time, so that a row is rewritten about
 //! log8(segments) times. Any segments can be merged with any others: sequence numbers order their rows, not their
-//! place in a list.
+//! place in a list. Those of one root are merged among themselves: a striped collection stays evenly spread, and rewrites
+//! its rows no more often than one that lives on one root.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use crate::engine::manifest::SegmentMeta;
 use crate::engine::segment::{SegmentBuilder, SegmentData, SegmentId};
 use crate::error::Result;
 use crate::point::{PointId, Seq};
+use crate::root::RootId;
 use crate::schema::Schema;
 
 /// Segments of a tier that are merged at a time; also the ratio of sizes between two tiers.
@@ -56,7 +58,7 @@ impl Candidate {
     }
 }
 
-/// The segments to merge into one of at most `segment_size_bytes`; `None` if all is well. Call again after the merge
+/// The segments to merge into one of at most `segment_size_bytes`, all of one root; `None` if all is well. Call again after the merge
 /// until then.
 pub fn choose(candidates: &[Candidate], segment_size_bytes: u64) -> Option<Vec<SegmentId>> {
     let wasteful = |candidate: &&Candidate| candidate.dead_rows() * 100 > candidate.meta.rows * DEAD_PERCENT;
@@ -67,13 +69,16 @@ pub fn choose(candidates: &[Candidate], segment_size_bytes: u64) -> Option<Vec<S
     {
         return Some(vec![worst.meta.id]);
     }
-    let mut tiers: BTreeMap<u32, Vec<&Candidate>> = BTreeMap::new();
+    let mut tiers: BTreeMap<(u32, RootId), Vec<&Candidate>> = BTreeMap::new();
     // Two halves would not fit into one.
     for candidate in candidates
         .iter()
         .filter(|candidate| candidate.live_bytes() <= segment_size_bytes / 2)
     {
-        tiers.entry(candidate.tier()).or_default().push(candidate);
+        tiers
+            .entry((candidate.tier(), candidate.meta.root_id))
+            .or_default()
+            .push(candidate);
     }
     tiers.into_values().find_map(|mut tier| {
         if tier.len() < FAN_IN {

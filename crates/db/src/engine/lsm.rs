@@ -115,7 +115,7 @@ impl Lsm {
             compacting: Arc::default(),
         };
         // A process may also have died between the first manifest and the marker.
-        if is_new || !lsm.is_described().await? {
+        if is_new || lsm.flushed_seq().await?.is_none() {
             lsm.commit(description, 0, &SegmentData::default()).await?;
         }
         Ok(lsm)
@@ -124,6 +124,17 @@ impl Lsm {
     /// The root that holds the files.
     pub fn root(&self) -> &Arc<Root> {
         &self.root
+    }
+
+    /// Every operation up to this one is in the tree, as its files say it; `None` before its first commit.
+    ///
+    /// # Errors
+    /// [`Error::Corruption`] when files are damaged; errors of the root.
+    pub async fn flushed_seq(&self) -> Result<Option<Seq>> {
+        let tree = Tree::open(&self.root, &self.directory, self.files.clone()).await?;
+        let marker = tree.marker().await;
+        tree.close().await;
+        Ok(marker?.map(|marker| marker.flushed_seq))
     }
 
     /// Commits the rows and tombstones of a flushed memtable and the marker, as one batch: after a crash all of it is
@@ -213,13 +224,6 @@ impl Lsm {
         }
         let collected = compaction::collect_garbage(self.directory.clone(), self.files.clone()).await;
         collected.map_err(|error| self.error(&error))
-    }
-
-    async fn is_described(&self) -> Result<bool> {
-        let tree = Tree::open(&self.root, &self.directory, self.files.clone()).await?;
-        let marker = tree.marker().await;
-        tree.close().await;
-        Ok(marker?.is_some())
     }
 
     async fn open_writer(&self) -> Result<Db> {

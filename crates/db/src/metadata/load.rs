@@ -20,8 +20,8 @@ use crate::error::{Error, Result};
 use crate::root::{Root, RootId, StorageComponentType};
 use crate::schema::CollectionId;
 
-/// Records read at the same time: enough to hide the latency of buckets, few enough for the threads of a disk.
-const LOADS_AT_ONCE: usize = 32;
+/// Records brought up to date at the same time: enough to hide the latency of buckets, few enough for the threads of a disk.
+const REPAIRS_AT_ONCE: usize = 32;
 
 /// What the metadata roots say.
 #[derive(Debug, Default)]
@@ -48,14 +48,20 @@ struct Newest {
 }
 
 impl MetadataStore {
-    /// The newest record of every collection that discovery found on a metadata root. Copies that lag or are damaged are
-    /// brought up to date where their root is available.
-    pub async fn load_all(&self, discovery: &Discovery) -> LoadedRecords {
+    /// The newest record of every collection that discovery found on a metadata root, but of those that are `in_use`: what
+    /// was listed of them may be old. Copies that lag or are damaged are brought up to date where their root is available.
+    pub async fn load_all(&self, discovery: &Discovery, in_use: &BTreeSet<CollectionId>) -> LoadedRecords {
         let _one_at_a_time = self.changing.lock().await;
-        let loads = copies(discovery)
-            .into_iter()
-            .map(|(id, copies)| async move { (id, self.load(id, &copies).await) });
-        let mut loads = futures::stream::iter(loads).buffer_unordered(LOADS_AT_ONCE);
+        let mut copies = copies(discovery);
+        copies.retain(|id, _| !in_use.contains(id));
+        let mut read = read_newest(&copies).await;
+        let loads = copies.iter().map(|(id, copies)| {
+            let newest = read.remove(id).unwrap_or_default();
+            async move { (*id, self.load(*id, copies, newest).await) }
+        });
+        // Collected: a closure inside the stream ties the future to one lifetime, and it could not be spawned.
+        let loads: Vec<_> = loads.collect();
+        let mut loads = futures::stream::iter(loads).buffer_unordered(REPAIRS_AT_ONCE);
         let mut loaded = LoadedRecords::default();
         while let Some((id, outcome)) = loads.next().await {
             match outcome {
@@ -69,14 +75,8 @@ impl MetadataStore {
         loaded
     }
 
-    async fn load(&self, id: CollectionId, copies: &[Copy]) -> Result<CollectionRecord> {
-        let version = copies
-            .iter()
-            .flat_map(|copy| &copy.versions)
-            .map(|(version, _)| *version)
-            .max()
-            .unwrap_or(0);
-        let newest = read_newest(id, version, copies).await;
+    /// Takes the newest version as it was read; asks the roots only for what is not as it should be.
+    async fn load(&self, id: CollectionId, copies: &[Copy], newest: Newest) -> Result<CollectionRecord> {
         let Some((first_root, bytes, record)) = newest.valid.first() else {
             let damaged = |(root, file, reason): &(Arc<Root>, FileInfo, String)| {
                 format!("metadata record {}/{} is damaged: {reason}", root.url(), file.path)
@@ -85,7 +85,7 @@ impl MetadataStore {
             return Err(newest.failure.unwrap_or_else(|| Error::Corruption(damaged.join("; "))));
         };
         if let Some((root, ..)) = newest.valid.iter().find(|(.., other)| other.nonce != record.nonce) {
-            let (path, first, second) = (record_path(id, version), first_root.url(), root.url());
+            let (path, first, second) = (record_path(id, record.version), first_root.url(), root.url());
             return Err(Error::Corruption(format!(
                 "metadata record {path} differs between {first} and {second}"
             )));
@@ -194,43 +194,69 @@ async fn check_lineage(record: &CollectionRecord, copies: &[Copy]) -> Result<()>
     Ok(())
 }
 
-async fn read_newest(id: CollectionId, version: u64, copies: &[Copy]) -> Newest {
-    let mut newest = Newest::default();
-    let with_newest = copies.iter().filter_map(|copy| {
-        let (_, file) = copy.versions.iter().find(|(own, _)| *own == version)?;
-        Some((copy, file))
-    });
-    let reads = with_newest.map(|(copy, file)| async move {
-        let read = copy
-            .root
-            .read_stored(file, |bytes| CollectionRecord::decode(bytes).is_ok());
-        (copy, file, read.await)
-    });
-    for (copy, file, bytes) in join_all(reads).await {
-        let bytes = match bytes {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => {
-                let (url, path) = (copy.root.url(), &file.path);
-                newest.failure = Some(Error::Corruption(format!("metadata record {url}/{path} is missing")));
+/// Files of one root that are read together.
+struct Batch {
+    root: Arc<Root>,
+    /// What each file should be.
+    records: Vec<(CollectionId, u64)>,
+    files: Vec<FileInfo>,
+}
+
+/// Reads the newest version of every record, from every root that has it: a copy of the same length may be damaged, or of
+/// another history. The roots are read at the same time, each in large pieces.
+async fn read_newest(copies: &BTreeMap<CollectionId, Vec<Copy>>) -> BTreeMap<CollectionId, Newest> {
+    let mut batches: BTreeMap<RootId, Batch> = BTreeMap::new();
+    for (id, copies) in copies {
+        let versions = copies.iter().filter_map(|copy| copy.versions.last());
+        let newest = versions.map(|(version, _)| *version).max();
+        for copy in copies {
+            let Some((version, file)) = copy.versions.last().filter(|(own, _)| Some(*own) == newest) else {
                 continue;
-            }
-            Err(error) => {
-                newest.failure = Some(error);
-                continue;
-            }
-        };
-        match CollectionRecord::decode(&bytes) {
-            Ok(record) if record.description.id == id && record.version == version => {
-                newest.valid.push((copy.root.clone(), bytes, record));
-            }
-            Ok(other) => {
-                let reason = format!("it is version {} of collection {}", other.version, other.description.id);
-                newest.damaged.push((copy.root.clone(), file.clone(), reason));
-            }
-            Err(reason) => newest.damaged.push((copy.root.clone(), file.clone(), reason)),
+            };
+            let batch = batches.entry(copy.root.id()).or_insert_with(|| Batch {
+                root: copy.root.clone(),
+                records: Vec::new(),
+                files: Vec::new(),
+            });
+            batch.records.push((*id, *version));
+            batch.files.push(file.clone());
+        }
+    }
+    let reads = batches.into_values().map(|batch| async move {
+        let is_record = |bytes: &[u8]| CollectionRecord::decode(bytes).is_ok();
+        let read = batch.root.read_all(&batch.files, is_record).await;
+        (batch, read)
+    });
+    let mut newest: BTreeMap<CollectionId, Newest> = BTreeMap::new();
+    for (batch, read) in join_all(reads).await {
+        let Batch { root, records, files } = batch;
+        for ((record, file), bytes) in records.into_iter().zip(files).zip(read) {
+            newest.entry(record.0).or_default().add(&root, record, file, bytes);
         }
     }
     newest
+}
+
+impl Newest {
+    fn add(&mut self, root: &Arc<Root>, (id, version): (CollectionId, u64), file: FileInfo, bytes: Result<Bytes>) {
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            Err(error) => return self.failure = Some(error),
+        };
+        // Copies are equal to the last byte, so the second need not be decoded.
+        let equal = self.valid.iter().find(|(_, other, _)| *other == bytes);
+        let decoded = equal.map_or_else(|| CollectionRecord::decode(&bytes), |(.., record)| Ok(record.clone()));
+        match decoded {
+            Ok(record) if record.description.id == id && record.version == version => {
+                self.valid.push((root.clone(), bytes, record));
+            }
+            Ok(other) => {
+                let reason = format!("it is version {} of collection {}", other.version, other.description.id);
+                self.damaged.push((root.clone(), file, reason));
+            }
+            Err(reason) => self.damaged.push((root.clone(), file, reason)),
+        }
+    }
 }
 
 /// Collections on the metadata roots, each with its copies.

@@ -2,7 +2,7 @@
 
 mod outages;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::config::DistributionStrategy;
 use crate::discovery::discover;
+use crate::patience::eventually;
 use crate::placement::Placement;
 use crate::root::{RootConfig, RootId, RootState};
 use crate::schema::Schema;
@@ -53,7 +54,9 @@ impl World {
     }
 
     async fn load(&self) -> LoadedRecords {
-        self.store.load_all(&discover(&self.roots).await).await
+        self.store
+            .load_all(&discover(&self.roots).await, &BTreeSet::new())
+            .await
     }
 
     async fn load_one(&self) -> CollectionRecord {
@@ -123,13 +126,17 @@ async fn open(dir: &TempDir, count: usize) -> Arc<Roots> {
         tags: BTreeMap::new(),
         weight: 1.0,
     };
-    loop {
-        match Roots::open((0..count).map(&config).collect(), true).await {
+    let mut opened = None;
+    eventually("the end of the world before this one", async || {
+        opened = match Roots::open((0..count).map(&config).collect(), true).await {
             // What a world before this one began may still be ending: it holds its roots, and their locks, until then.
-            Err(Error::Config(reason)) if reason.contains("uses this root") => tokio::task::yield_now().await,
-            opened => return Arc::new(opened.unwrap()),
-        }
-    }
+            Err(Error::Config(reason)) if reason.contains("uses this root") => None,
+            answer => Some(Arc::new(answer.unwrap())),
+        };
+        opened.is_some()
+    })
+    .await;
+    opened.unwrap()
 }
 
 fn description(number: u64) -> CollectionDescription {

@@ -56,6 +56,12 @@ impl Placement {
         self.types.get(&kind).unwrap_or(&self.roots)
     }
 
+    /// The roots that policies bind: the home, the stripes, and the home of each index type.
+    pub fn bound(&self) -> Vec<RootId> {
+        let of_types = self.types.values().filter_map(|roots| roots.first());
+        distinct(self.roots.first().into_iter().chain(&self.also).chain(of_types))
+    }
+
     /// Every root that may hold a file of it, each once, the home first.
     pub fn all_roots(&self) -> Vec<RootId> {
         distinct(self.roots.iter().chain(self.types.values().flatten()).chain(&self.also))

@@ -1,7 +1,8 @@
 //! Policies: which components of a collection share a device, and which never do (`[storage.placement.policies]`).
 //!
 //! A policy binds where a component is at home (each index type's home is one of the index) and where its files are
-//! striped. Further copies are free: they are there to be elsewhere.
+//! striped. Further copies are free: they are there to be elsewhere. A rebalance keeps the policies, a drain keeps them
+//! where it can, and a move that somebody asks for goes where it is told to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -48,6 +49,11 @@ impl Policies {
         self.0.is_empty()
     }
 
+    /// Whether a component may be on a device, given the devices of the collection's other components.
+    pub fn permit(&self, component: StorageComponentType, device: &str, others: &Devices) -> bool {
+        self.violated(component, device, others).is_none()
+    }
+
     /// Whether some policy binds this component.
     pub(super) fn bind(&self, component: StorageComponentType) -> bool {
         self.0.iter().any(|policy| policy.components.contains(&component))
@@ -66,11 +72,6 @@ impl Policies {
         };
         self.0.iter().find(forbids)
     }
-}
-
-/// Whether a component may be on a device, given the devices of the collection's other components.
-pub fn permits(policies: &Policies, component: StorageComponentType, device: &str, others: &Devices) -> bool {
-    policies.violated(component, device, others).is_none()
 }
 
 impl fmt::Display for Policy {

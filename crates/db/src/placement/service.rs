@@ -274,17 +274,11 @@ impl AssignmentService {
 
 /// The devices of a placement, as policies see them.
 fn devices(placement: &Placement, config: &StorageAssignmentConfig) -> BTreeSet<String> {
-    let striped = placement
-        .homes()
-        .into_iter()
-        .take(1)
-        .chain(placement.also.iter().copied());
-    let of_types = placement.types.values().filter_map(|roots| roots.first().copied());
     let device = |id| match config.candidates.iter().find(|candidate| candidate.root_id == id) {
         Some(candidate) => device_of(candidate),
         None => id.to_string(),
     };
-    striped.chain(of_types).map(device).collect()
+    placement.bound().into_iter().map(device).collect()
 }
 
 /// Whether a component can be placed, before anything is reserved.

@@ -56,7 +56,9 @@ impl Shard {
             lsm.read().await.maintain().await?;
         }
         while let Some(inputs) = self.inputs(compaction::choose).await? {
-            self.merge(inputs, Spread::Whole).await?;
+            let Some(first) = inputs.segments.first() else { break };
+            let root = first.meta.root_id;
+            self.merge(inputs, Spread::On(root)).await?;
         }
         Ok(())
     }

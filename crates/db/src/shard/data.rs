@@ -15,23 +15,24 @@ use crate::engine::manifest::{Manifest, ManifestStore, SegmentMeta, version_of};
 use crate::engine::segment::SegmentData;
 use crate::engine::viper::{Viper, WriteRequest, Written, cpu, segment_of};
 use crate::error::{Error, Result};
-use crate::root::{Root, StorageComponentType};
+use crate::root::{Root, RootId, StorageComponentType};
 use crate::schema::CollectionDescription;
 
 /// Segments of a disk that are read at a time: enough to overlap it with a core, and few files in memory twice.
 const READS_PER_DISK: usize = 4;
 /// Segments of a bucket that are read at a time: all of most shards, as each round of requests takes long.
 const READS_PER_BUCKET: usize = 32;
-/// Rows of fewer bytes are not worth a segment of their own on a further root.
-const STRIPE_BYTES_MIN: u64 = 256 << 10;
+/// Rows of fewer bytes are not worth a segment of their own on a further root: segments of one root are merged among
+/// themselves, so many small ones would stay, searched one by one.
+const STRIPE_BYTES_MIN: u64 = 1 << 20;
 
 /// Whether rows may be shared out over several roots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Spread {
     /// One segment for each root, written at the same time.
     Wide,
-    /// As few segments as their size allows.
-    Whole,
+    /// As few segments as their size allows, on this root if it takes files.
+    On(RootId),
 }
 
 /// What the files of a shard say that it consists of.
@@ -165,7 +166,7 @@ impl Shard {
         }
         let lanes = match spread {
             Spread::Wide => homes.lanes(StorageComponentType::Viper)?.len(),
-            Spread::Whole => 1,
+            Spread::On(_) => 1,
         };
         let mut request = request.clone();
         if lanes > 1 {
@@ -173,12 +174,18 @@ impl Shard {
             request.segment_size_bytes = request.segment_size_bytes.min(share);
         }
         let home = self.viper(homes.home(StorageComponentType::Viper)?);
-        let mut writes = Vec::new();
-        for piece in home.pieces(rows, &request).await? {
-            let root = homes.target(StorageComponentType::Viper, &piece.id().to_string())?;
+        let pieces = home.pieces(rows, &request).await?;
+        let files: Vec<String> = pieces.iter().map(|piece| piece.id().to_string()).collect();
+        let wanted = match spread {
+            Spread::Wide => None,
+            Spread::On(root) => Some(root),
+        };
+        let roots = homes.targets(StorageComponentType::Viper, &files, wanted)?;
+        let write = |(piece, root)| {
             let viper = self.viper(root);
-            writes.push(async move { viper.write_piece(piece).await }.boxed());
-        }
+            async move { viper.write_piece(piece).await }.boxed()
+        };
+        let writes: Vec<_> = pieces.into_iter().zip(roots).map(write).collect();
         // As many at a time as there are disks to write to.
         futures::stream::iter(writes).buffered(lanes).try_collect().await
     }

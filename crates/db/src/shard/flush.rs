@@ -16,7 +16,7 @@ use crate::state::{FrozenMemtable, Location, NewSegment};
 const GROWTH_MAX: u64 = 4;
 /// … but at least to this many bytes, so that a small flush size does not stall bulk writes.
 const ROOM_MIN: u64 = 32 << 20;
-/// After a flush because of its size a log file of this many bytes is closed, so that it can be released.
+/// At a flush because of its size log files of this many bytes end, so that they can be released.
 const ROLL_BYTES: u64 = 16 << 20;
 
 impl Shard {
@@ -25,14 +25,14 @@ impl Shard {
     /// # Errors
     /// [`Error::StorageFull`] or [`Error::RootUnavailable`]; the data stays in the log and in memory.
     pub async fn flush(self: &Arc<Self>) -> Result<()> {
-        self.flush_now(&self.flushes.by_request, 1, 0).await
+        self.flush_now(&self.flushes.by_request, 0).await
     }
 
     /// The same because all memtables together are too large.
     pub(super) async fn flush_for_memory(self: &Arc<Self>) -> Result<()> {
         // Of many writers that find no room at the same time, the first flushes for all.
         let worthwhile = self.memtable_bytes() / 2;
-        self.flush_now(&self.flushes.by_memory, ROLL_BYTES, worthwhile).await
+        self.flush_now(&self.flushes.by_memory, worthwhile).await
     }
 
     /// Whether the root of its flushed data takes files now, as far as is known.
@@ -80,12 +80,13 @@ impl Shard {
     }
 
     async fn flush_by_size(self: &Arc<Self>) -> Result<()> {
-        self.flush_now(&self.flushes.by_size, ROLL_BYTES, self.options.memory_flush_size_bytes)
+        self.flush_now(&self.flushes.by_size, self.options.memory_flush_size_bytes)
             .await
     }
 
-    /// Flushes unless, when its turn comes, fewer than `worthwhile` bytes are left in the active memtable.
-    async fn flush_now(self: &Arc<Self>, trigger: &AtomicU64, roll_bytes: u64, worthwhile: u64) -> Result<()> {
+    /// Flushes unless, when its turn comes, fewer than `worthwhile` bytes are left in the active memtable. If any are worth
+    /// it, somebody asked for it, and then the log is released as a whole.
+    async fn flush_now(self: &Arc<Self>, trigger: &AtomicU64, worthwhile: u64) -> Result<()> {
         let _one_at_a_time = self.flushing.lock().await;
         let (active, frozen) = self.state.read().memtable_bytes();
         if self.is_closed() || (frozen == 0 && active < worthwhile) {
@@ -94,7 +95,12 @@ impl Shard {
         // A table whose flush failed earlier goes first: the manifest must move forward in order.
         self.finish_commit().await?;
         self.flush_frozen().await?;
-        self.wal.roll(roll_bytes).await?;
+        if worthwhile == 0 {
+            self.wal.roll(1).await?;
+        } else {
+            // The lanes of a busy log do not stand still for it: what they write meanwhile is released by the next flush.
+            self.wal.end_large_files(ROLL_BYTES);
+        }
         let frozen = self.state.write().freeze();
         if frozen {
             trigger.fetch_add(1, Ordering::Relaxed);

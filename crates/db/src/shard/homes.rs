@@ -149,26 +149,42 @@ impl Homes {
         Ok(writable)
     }
 
-    /// The root for a new file.
+    /// The roots for new files that are written together: for each file the strategy's choice, but as long as a root has
+    /// none of them no other root gets a second one. All on the `wanted` root, if there is one and it takes files.
     ///
     /// # Errors
     /// [`Error::RootUnavailable`] if the home is not configured.
-    pub(super) fn target(&self, component: StorageComponentType, file: &str) -> Result<Arc<Root>> {
+    pub(super) fn targets(
+        &self,
+        component: StorageComponentType,
+        files: &[String],
+        wanted: Option<RootId>,
+    ) -> Result<Vec<Arc<Root>>> {
         let lanes = self.lanes(component)?;
-        if let [only] = &lanes[..] {
-            return Ok(only.clone());
+        let wanted = lanes.iter().find(|root| Some(root.id()) == wanted);
+        if let (Some(only), _) | (None, [only]) = (wanted, &lanes[..]) {
+            return Ok(vec![only.clone(); files.len()]);
         }
         let placement = self.placement(component)?;
         let candidates: Vec<Candidate> = lanes
             .iter()
             .map(|root| Candidate::of(root, root.usage().bytes))
             .collect();
-        let number = self.placed.fetch_add(1, Ordering::Relaxed);
-        let chosen = place_file(self.collection, &placement, file, number, &candidates);
-        let found = lanes.iter().find(|root| Some(root.id()) == chosen);
-        found
-            .or(lanes.first())
-            .cloned()
-            .ok_or_else(|| Error::Internal("no root to write to".to_owned()))
+        let mut free: Vec<Candidate> = Vec::new();
+        let mut targets = Vec::with_capacity(files.len());
+        for file in files {
+            if free.is_empty() {
+                free.clone_from(&candidates);
+            }
+            let number = self.placed.fetch_add(1, Ordering::Relaxed);
+            let choose = |among: &[Candidate]| place_file(self.collection, &placement, file, number, among);
+            let is_free = |id: &RootId| free.iter().any(|candidate| candidate.root_id == *id);
+            let chosen = choose(&candidates).filter(is_free).or_else(|| choose(&free));
+            let root = lanes.iter().find(|root| Some(root.id()) == chosen).or(lanes.first());
+            let root = root.ok_or_else(|| Error::Internal("no root to write to".to_owned()))?;
+            free.retain(|candidate| candidate.root_id != root.id());
+            targets.push(root.clone());
+        }
+        Ok(targets)
     }
 }

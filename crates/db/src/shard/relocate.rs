@@ -163,6 +163,7 @@ impl Shard {
                 lsm.close().await;
                 self.mirror(&from, &to, &directory, pace).await?;
                 let copy = Lsm::open(to.clone(), description.id, &self.number, &description).await?;
+                self.check_copy(&copy).await?;
                 // From here on nothing is committed on the old root, whatever becomes of the record.
                 *lsm = copy;
             }
@@ -170,6 +171,20 @@ impl Shard {
         }
         from.delete_dir(&description.id.to_string()).await?;
         Ok(())
+    }
+
+    /// Refuses a copy of the tree that has less than what was committed: each file of it is right, and one may be missing.
+    async fn check_copy(&self, copy: &Lsm) -> Result<()> {
+        let committed = self.ledger.lock().await.manifest.flushed_seq;
+        let found = copy.flushed_seq().await?;
+        if found.is_some_and(|found| found >= committed) {
+            return Ok(());
+        }
+        let (url, id) = (copy.root().url(), self.description().id);
+        Err(Error::Corruption(format!(
+            "{url}/{id}: the copy of the tree ends at operation {}, and {committed} was committed",
+            found.unwrap_or(0)
+        )))
     }
 
     async fn relocate_indexes(&self, moving: Moving, pace: &Pace, switch: Switch<'_>) -> Result<()> {

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::engine::samples::{description, point};
 use crate::engine::viper::WriteRequest;
+use crate::patience::eventually;
 use crate::root::{RootConfig, RootState, Roots, StorageComponentType};
 use crate::search::Query;
 use crate::state::Location;
@@ -127,7 +128,7 @@ async fn a_segment_that_has_adopted_half_of_its_rows_is_not_compacted() {
         segment_size_bytes: 1 << 30,
     };
     let segment = shard
-        .write_segments(rows, &request, data::Spread::Whole)
+        .write_segments(rows, &request, data::Spread::Wide)
         .await
         .unwrap()
         .remove(0);
@@ -267,9 +268,7 @@ async fn an_index_of_a_segment_that_is_gone_is_deleted_when_the_shard_is_opened(
     shard.write(upserts(0..3000)).await.unwrap();
     shard.flush().await.unwrap();
     let stored = || fixture.index_files();
-    while stored().len() != 1 {
-        tokio::task::yield_now().await;
-    }
+    eventually("the index", async || stored().len() == 1).await;
     shard.close().await;
     // As a crash between the deletion of a replaced segment and that of its index leaves it.
     let index = stored().remove(0);
@@ -334,9 +333,7 @@ async fn i7_without_its_index_files_or_its_index_root_a_shard_opens_answers_the_
     let metric = proximadb_index::Metric::Euclidean;
     let expected = shard.search(&query, metric).unwrap();
     let stored = || fixture.index_files();
-    while stored().len() != 1 {
-        tokio::task::yield_now().await;
-    }
+    eventually("the index", async || stored().len() == 1).await;
     shard.close().await;
     std::fs::remove_file(&stored()[0]).unwrap();
     let root = fixture.roots.of_component(StorageComponentType::Index).remove(0);
@@ -345,14 +342,13 @@ async fn i7_without_its_index_files_or_its_index_root_a_shard_opens_answers_the_
     });
     let shard = fixture.open().await.unwrap();
     assert_eq!(shard.search(&query, metric).unwrap(), expected);
-    while shard.stats().indexed_vectors == 0 {
-        tokio::task::yield_now().await;
-    }
+    eventually("the index in memory", async || shard.stats().indexed_vectors > 0).await;
     assert!(stored().is_empty());
     root.set_state(RootState::Online);
-    while shard.repair_indexes().await == 0 && stored().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    eventually("the repair", async || {
+        shard.repair_indexes().await > 0 || !stored().is_empty()
+    })
+    .await;
     assert_eq!(stored().len(), 1);
     assert_eq!(shard.search(&query, metric).unwrap(), expected);
     shard.close().await;

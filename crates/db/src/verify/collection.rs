@@ -119,7 +119,7 @@ impl<'a> Subject<'a> {
 
     /// The engine that keeps its rows; without a record, the one whose files are there.
     fn engine(&self) -> StorageEngineKind {
-        let has = |component| self.discovery.of_component(component).any(|(_, id, _)| id == self.id);
+        let has = |component| self.discovery.of_collection(component, self.id).next().is_some();
         match self.record {
             Some(record) => record.description.schema.storage_engine,
             None if has(StorageComponentType::Lsm) && !has(StorageComponentType::Viper) => StorageEngineKind::Lsm,

@@ -189,8 +189,8 @@ impl<'a> Subject<'a> {
         } else {
             urls.join(", ")
         };
-        for (root, id, _) in self.discovery.of_component(component) {
-            if id == self.id && !all.contains(&root.id()) {
+        for (root, _) in self.discovery.of_collection(component, self.id) {
+            if !all.contains(&root.id()) {
                 findings.push(self.elsewhere(root, &urls, has_files));
             }
         }

@@ -51,12 +51,8 @@ pub(super) async fn check(roots: &Roots, discovery: &Discovery, findings: &mut V
                 findings.push(stray(root, &file.path, "not named as a metadata record"));
                 continue;
             };
-            let bytes = match read(root, &file.path).await {
-                Ok(bytes) => bytes,
-                Err(finding) => {
-                    findings.push(finding);
-                    continue;
-                }
+            let Some(bytes) = read(root, &file.path, findings).await else {
+                continue;
             };
             match decode(&bytes, id, version) {
                 Ok(record) => copies.valid.push(Valid {

@@ -69,12 +69,8 @@ async fn check_own_files(root: &Root, findings: &mut Vec<Finding>) {
         if PLAIN.contains(&name) {
             continue;
         }
-        let bytes = match read(root, &file.path).await {
-            Ok(bytes) => bytes,
-            Err(finding) => {
-                findings.push(finding);
-                continue;
-            }
+        let Some(bytes) = read(root, &file.path, findings).await else {
+            continue;
         };
         match check_reserved(&file.path, &bytes).or_else(|| check_counters(&file.path, &bytes)) {
             Some(Ok(())) => {}

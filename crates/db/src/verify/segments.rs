@@ -132,14 +132,10 @@ async fn check_manifests(shelf: &Shelf<'_>, findings: &mut Vec<Finding>) -> List
     let mut chosen: Option<(Box<Manifest>, &Located)> = None;
     for (version, located) in &versions {
         let is_newest = *version == newest;
-        let manifest = match read(&located.root, &located.file.path).await {
-            Ok(bytes) => decode(shelf, &bytes, *version),
-            Err(finding) => {
-                findings.push(finding);
-                continue;
-            }
+        let Some(bytes) = read(&located.root, &located.file.path, findings).await else {
+            continue;
         };
-        match (manifest, &chosen) {
+        match (decode(shelf, &bytes, *version), &chosen) {
             (Ok(manifest), Some((first, at))) if is_newest && **first != manifest => {
                 let problem = format!("it differs from the manifest of the same version on {}", at.root.url());
                 let advice = "two servers wrote it: keep one of the two, remove the other";

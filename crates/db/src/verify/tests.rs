@@ -14,6 +14,7 @@ use super::*;
 use crate::Database;
 use crate::engine::manifest::{Manifest, SegmentMeta};
 use crate::metadata::{CollectionRecord, CollectionState, MetadataStore};
+use crate::patience::eventually;
 use crate::point::{NamedVectors, Operation, Point, PointId};
 use crate::wal::{Wal, WalFile, WalOptions, WalStart, read_log_file};
 use FindingKind::{Damaged, Duplicate, Information, Missing, Orphan, Stray, Unreachable};
@@ -77,9 +78,7 @@ impl Stopped {
         collection.upsert(points(2_110..2_120)).await.unwrap();
         collection.upsert(points(2_120..2_130)).await.unwrap();
         // The index is built in the background.
-        while files_below(directory.path(), "ivf").is_empty() {
-            tokio::task::yield_now().await;
-        }
+        eventually("the index", async || !files_below(directory.path(), "ivf").is_empty()).await;
         drop(collection);
         database.close().await;
         Self { directory, config }

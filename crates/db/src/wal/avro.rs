@@ -119,21 +119,6 @@ impl LogCodec for Avro {
         Ok((from_fields(&fields, marker)?, bytes.len() - input.remaining()))
     }
 
-    fn entry_bound(&self, operation: &Operation) -> usize {
-        // mark, seq, op, id length, UUID text, map count and end, payload length: each varint at most 10 bytes.
-        const FIXED: usize = 1 + 10 + 1 + 1 + 36 + 10 + 1 + 10;
-        match operation {
-            Operation::Delete(_) => FIXED,
-            Operation::Upsert(point) => {
-                let vectors = point.vectors.iter();
-                FIXED
-                    + vectors
-                        .map(|(name, vector)| 10 + name.len() + 10 + 4 * vector.len() + 1)
-                        .sum::<usize>()
-            }
-        }
-    }
-
     fn put_entry(
         &self,
         out: &mut Vec<u8>,

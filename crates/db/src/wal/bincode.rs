@@ -81,21 +81,6 @@ impl LogCodec for Bincode {
         Ok((header, end))
     }
 
-    fn entry_bound(&self, operation: &Operation) -> usize {
-        // seq, op, id, number of vectors, payload length.
-        const FIXED: usize = 8 + 4 + 4 + 16 + 8 + 8;
-        match operation {
-            Operation::Delete(_) => FIXED,
-            Operation::Upsert(point) => {
-                let vectors = point.vectors.iter();
-                FIXED
-                    + vectors
-                        .map(|(name, vector)| 8 + name.len() + 8 + 4 * vector.len())
-                        .sum::<usize>()
-            }
-        }
-    }
-
     fn put_entry(
         &self,
         out: &mut Vec<u8>,

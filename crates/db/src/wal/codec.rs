@@ -40,9 +40,6 @@ pub(super) trait LogCodec: Sync {
     /// Reads the header at the start of `bytes`; also returns its length.
     fn header(&self, bytes: &[u8]) -> Result<(Header, usize), Damage>;
 
-    /// Upper bound of the encoded size of `operation` without its payload text, in bytes.
-    fn entry_bound(&self, operation: &Operation) -> usize;
-
     /// Appends one entry to the entries of a block, of which it `is_first`.
     fn put_entry(
         &self,
@@ -70,6 +67,22 @@ pub(super) trait LogCodec: Sync {
 
     /// All entries of a block.
     fn entries(&self, version: u32, raw: &[u8]) -> Result<Vec<(Seq, Operation)>, Damage>;
+}
+
+/// Upper bound of the encoded size of `operation` in either format, without its payload text, in bytes.
+pub(super) fn entry_bound(operation: &Operation) -> usize {
+    // Mark, number, kind, id as text, count of vectors and their end, length of the payload: each number at most 10 bytes.
+    const FIXED: usize = 10 + 10 + 4 + 38 + 11 + 10;
+    let vectors = match operation {
+        Operation::Delete(_) => 0,
+        Operation::Upsert(point) => {
+            let vectors = point.vectors.iter();
+            vectors
+                .map(|(name, vector)| 10 + name.len() + 11 + size_of_val(vector))
+                .sum()
+        }
+    };
+    FIXED + vectors
 }
 
 /// The codec of a format.

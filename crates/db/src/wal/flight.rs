@@ -17,7 +17,10 @@ use super::queue::{Batch, Queue, Waiter};
 
 /// From this size on a block is worth a sync of its own beside one that is being written. Smaller ones would have to
 /// wait for that one anyway, as they are acknowledged in order.
-const LANE_BYTES: usize = 64 * 1024;
+pub(super) const LANE_BYTES: usize = 64 * 1024;
+/// Bytes per second of a root that is slow and not stalled: half of what a root must do at least, as a flush may write
+/// beside the log.
+const SLOWEST: u64 = 2 << 20;
 /// A block that failed so often fails for good: somebody hands out roots that do not work.
 const MAX_ATTEMPTS: u32 = 8;
 
@@ -30,6 +33,8 @@ pub(super) struct Lane {
     pub(super) work: Option<Work>,
     /// Whether another root is being sought for it.
     pub(super) recovering: bool,
+    /// Whether its next block begins a new file.
+    pub(super) is_ending: bool,
 }
 
 /// What a lane does now.
@@ -207,7 +212,8 @@ impl Log {
         let is_only = self.sealed.is_empty();
         let at = self.lanes.iter().position(|candidate| candidate.id == lane)?;
         let home = self.lanes.get(at)?.home.clone();
-        let file = self.lanes.get_mut(at)?.file.take();
+        let lane = self.lanes.get_mut(at)?;
+        let (file, is_ending) = (lane.file.take(), std::mem::take(&mut lane.is_ending));
         let fits = |file: &ActiveFile| {
             let follows = if is_striped {
                 file.next <= first
@@ -215,7 +221,7 @@ impl Log {
                 file.next == first
             };
             let declares = hole.is_none_or(|hole| hole.first != first || file.first == first);
-            follows && declares && (file.is_empty() || file.end <= limit)
+            follows && declares && (file.is_empty() || (file.end <= limit && !is_ending))
         };
         let mut files: Vec<SealedFile> = file.iter().map(ActiveFile::as_sealed).collect();
         let target = match file {
@@ -301,16 +307,18 @@ impl Log {
         self.flights.values().any(|flight| flight.attempts >= MAX_ATTEMPTS)
     }
 
-    /// Lanes whose root owes an answer for longer than `patience`, with the error that says so.
+    /// Lanes whose root owes an answer for longer than `patience` and what their block may take, with the error that says so.
     pub(super) fn stalled(&self, patience: Duration) -> Vec<(u64, Error)> {
         let is_stalled = |lane: &&Lane| {
             let Some(work) = &lane.work else { return false };
-            // As long as the bytes of the block are not complete the root was not asked.
-            let framed = work.first.is_none_or(|first| {
-                let flight = self.flights.get(&first);
-                flight.is_some_and(|flight| flight.block.is_some())
-            });
-            framed && work.waiting_since.is_some_and(|since| since.elapsed() >= patience)
+            let bytes = match work.first.map(|first| self.flights.get(&first)) {
+                None => 0,
+                Some(Some(flight)) if flight.block.is_some() => flight.raw_bytes as u64,
+                // As long as the bytes of the block are not complete the root was not asked.
+                Some(_) => return false,
+            };
+            let patience = patience.saturating_add(Duration::from_millis(bytes * 1000 / SLOWEST));
+            work.waiting_since.is_some_and(|since| since.elapsed() >= patience)
         };
         let stalled = self.lanes.iter().filter(is_stalled);
         stalled.map(|lane| (lane.id, lane.home.no_answer(patience))).collect()

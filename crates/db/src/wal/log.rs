@@ -95,7 +95,19 @@ impl Log {
                 file: None,
                 work: None,
                 recovering: false,
+                is_ending: false,
             });
+        }
+    }
+
+    /// The files that are written end with their next block, if they hold at least so many bytes together.
+    pub(super) fn end_large_files(&mut self, min_bytes: u64) {
+        let resting = self.lanes.iter().filter_map(|lane| lane.file.as_ref());
+        let under_way = self.lanes.iter().filter_map(|lane| lane.work.as_ref());
+        let under_way = under_way.flat_map(|work| &work.files).map(|file| file.bytes);
+        let bytes: u64 = resting.map(|file| file.end).chain(under_way).sum();
+        if bytes >= min_bytes {
+            self.lanes.iter_mut().for_each(|lane| lane.is_ending = true);
         }
     }
 

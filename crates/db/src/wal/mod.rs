@@ -65,7 +65,8 @@ pub struct WalOptions {
     pub segment_bytes: u64,
     /// Operations of several calls share a block up to this size; a single larger call still is one block. Bytes.
     pub max_batch_bytes: usize,
-    /// A write that takes longer is given up, if there is another root for it.
+    /// A write that takes longer, apart from the time that a slow disk needs for its bytes, is given up, if there is another
+    /// root for it.
     pub stall: Duration,
 }
 

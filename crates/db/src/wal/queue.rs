@@ -13,6 +13,7 @@ use crate::point::{Operation, Seq};
 
 use super::block::FrameBuffer;
 use super::codec::{Damage, LogCodec, PayloadTexts};
+use super::flight::LANE_BYTES;
 
 /// Blocks in flight at once: one is written, one is applied, one gathers.
 const SPARE_BLOCKS: usize = 3;
@@ -28,6 +29,8 @@ pub(super) struct Queue {
     codec: &'static dyn LogCodec,
     /// A block holds operations of several calls up to this size. Bytes.
     max_batch_bytes: usize,
+    /// Lanes that write blocks side by side.
+    pub(super) lanes: usize,
     /// Set when nothing more is accepted.
     pub(super) closed: Option<Error>,
     /// Memory of blocks that were written, kept while the log is busy.
@@ -50,28 +53,30 @@ pub(super) struct Waiter {
 
 impl Queue {
     /// An empty queue whose first operation gets the number `next`.
-    pub(super) fn new(next: Seq, max_batch_bytes: usize, codec: &'static dyn LogCodec) -> Self {
+    pub(super) fn new(next: Seq, max_batch_bytes: usize, lanes: usize, codec: &'static dyn LogCodec) -> Self {
         Self {
             next,
             batches: VecDeque::new(),
             watched: true,
             codec,
             max_batch_bytes,
+            lanes,
             closed: None,
             spare: Vec::new(),
         }
     }
 
-    /// Numbers the operations of one call, which take at most `bound` bytes, and adds them to one batch.
+    /// Numbers the operations of one call, which take at most `bound` bytes, and adds them to one batch. `unanswered` are
+    /// the bytes of all calls that wait for their answer, this one among them.
     pub(super) fn push(
         &mut self,
         operations: Vec<Operation>,
         payloads: &PayloadTexts,
-        bound: usize,
+        (bound, unanswered): (usize, usize),
         waiter: Waiter,
     ) -> Result<Range<Seq>, Damage> {
         let numbers = self.next..self.next + operations.len() as u64;
-        let mut batch = self.take_gathering(bound);
+        let mut batch = self.take_gathering(bound, self.batch_bytes(unanswered));
         let (before, is_new) = (batch.entries.entries_mut().len(), batch.operations.is_empty());
         for ((seq, operation), payload) in numbers.clone().zip(&operations).zip(payloads.iter()) {
             let is_first = is_new && seq == numbers.start;
@@ -93,9 +98,15 @@ impl Queue {
         Ok(numbers)
     }
 
-    /// Takes out the last batch if `bytes` more fit in it, or a new one.
-    fn take_gathering(&mut self, bytes: usize) -> Batch {
-        let limit = self.max_batch_bytes;
+    /// Bytes of a block that holds several calls. What is under way is shared out among the lanes: if one of them took it
+    /// all the others would rest, because what they write is acknowledged after it.
+    fn batch_bytes(&self, unanswered: usize) -> usize {
+        let share = unanswered / self.lanes.max(1);
+        share.max(LANE_BYTES).min(self.max_batch_bytes)
+    }
+
+    /// Takes out the last batch if with `bytes` more it is not above the limit, or a new one.
+    fn take_gathering(&mut self, bytes: usize, limit: usize) -> Batch {
         let fits = |batch: &mut Batch| batch.entries.raw_len() + bytes <= limit;
         self.batches.pop_back_if(fits).unwrap_or_else(|| {
             let entries = FrameBuffer::reusing(self.spare.pop().unwrap_or_default());

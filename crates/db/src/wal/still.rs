@@ -180,6 +180,7 @@ impl Shared {
             let mut log = self.log.lock();
             let old = log.take_files();
             log.set_lanes(homes);
+            self.queue.lock().lanes = log.lanes.len();
             if let Some(lane) = log.lanes.first_mut() {
                 lane.file = Some(file);
             }

@@ -15,6 +15,7 @@ use place::Place;
 
 use super::*;
 use crate::config::WalFormat;
+use crate::patience::eventually;
 use crate::point::{NamedVectors, Operation, Payload, Point, PointId};
 
 const COLLECTION: &str = "01930000-0000-7000-8000-000000000001";
@@ -204,6 +205,24 @@ async fn roll_leaves_an_empty_or_a_small_file_alone() {
     wal.roll(0).await.unwrap();
     wal.roll(0).await.unwrap();
     assert_eq!(place.files().len(), 2);
+}
+
+#[tokio::test]
+async fn f12_large_files_end_with_the_next_block_and_nobody_waits_for_it() {
+    let place = Place::new().await;
+    let (wal, _) = place.open(0).await.unwrap();
+    wal.append(vec![upsert(1)]).await.unwrap();
+    wal.end_large_files(1 << 20);
+    wal.append(vec![upsert(2)]).await.unwrap();
+    assert_eq!(place.files().len(), 1, "it is small");
+    wal.end_large_files(1);
+    assert_eq!(place.files().len(), 1, "nothing was written since");
+    wal.append(vec![upsert(3)]).await.unwrap();
+    wal.append(vec![upsert(4)]).await.unwrap();
+    assert_eq!(place.files().len(), 2);
+    assert_eq!(place.replayed(0).await, vec![1, 2, 3, 4]);
+    assert!(wal.release(2).await.unwrap() > 0);
+    assert_eq!(place.replayed(2).await, vec![3, 4]);
 }
 
 #[tokio::test]

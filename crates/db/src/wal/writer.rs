@@ -27,7 +27,7 @@ use crate::point::{Operation, Seq};
 use crate::root::{Root, RootId};
 
 use super::block::MAX_RAW_BYTES;
-use super::codec::{LogCodec, PayloadTexts, codec};
+use super::codec::{LogCodec, PayloadTexts, codec, entry_bound};
 use super::file::Faults;
 use super::log::{Log, SealedFile};
 use super::queue::{Queue, Waiter};
@@ -121,6 +121,7 @@ impl Wal {
         };
         log.set_lanes(homes);
         let next = log.adopt(found).await;
+        let lanes = log.lanes.len();
         let shared = Shared {
             apply: start.apply,
             spare: start.spare,
@@ -128,7 +129,12 @@ impl Wal {
             stall: start.options.stall,
             codec: codec(start.format),
             room: Arc::new(Semaphore::new(QUEUE_KIB as usize)),
-            queue: Mutex::new(Queue::new(next, start.options.max_batch_bytes, codec(start.format))),
+            queue: Mutex::new(Queue::new(
+                next,
+                start.options.max_batch_bytes,
+                lanes,
+                codec(start.format),
+            )),
             log: Mutex::new(log),
             progress: Notify::new(),
             only: Arc::default(),
@@ -178,11 +184,7 @@ impl Wal {
         }
         let payloads = PayloadTexts::of(&operations)
             .map_err(|error| Error::Internal(format!("a payload could not be written as JSON: {error}")))?;
-        let bound = payloads.len()
-            + operations
-                .iter()
-                .map(|operation| self.shared.codec.entry_bound(operation))
-                .sum::<usize>();
+        let bound = payloads.len() + operations.iter().map(entry_bound).sum::<usize>();
         if bound > MAX_RAW_BYTES {
             let reason = format!(
                 "{} operations of {bound} bytes are too many for one call: send parts",
@@ -218,6 +220,12 @@ impl Wal {
             tracing::warn!(%directory, %error, "the next log file could not be created; the next write tries again");
         }
         Ok(())
+    }
+
+    /// Lets every lane begin a new file with its next block, if the present ones hold at least `min_bytes` together. Nobody
+    /// waits for anything: what was appended before may share a file with a few later blocks.
+    pub fn end_large_files(&self, min_bytes: u64) {
+        self.shared.log.lock().end_large_files(min_bytes);
     }
 
     /// Goes on on these roots, one block after the other on one or side by side on several. What was written ends; when
@@ -313,7 +321,9 @@ impl Shared {
         if let Some(error) = &queue.closed {
             return Err(error.clone());
         }
-        let numbers = queue.push(operations, payloads, bound, waiter);
+        // Whoever has room waits for an answer.
+        let unanswered = (QUEUE_KIB as usize).saturating_sub(self.room.available_permits()) * 1024;
+        let numbers = queue.push(operations, payloads, (bound, unanswered), waiter);
         let watched = queue.watched;
         drop(queue);
         if watched {

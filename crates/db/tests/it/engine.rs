@@ -5,14 +5,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use proximadb_db::config::Config;
 use proximadb_db::point::{NamedVectors, Payload, Point, PointId};
+use proximadb_db::root::StorageComponentType;
 use proximadb_db::schema::Schema;
 use proximadb_db::{Collection, Database, Query, ScoredPoint, Selection};
+use proximadb_store::Op;
 use serde_json::json;
 use tempfile::TempDir;
+
+use crate::patience::eventually;
 
 const DIM: usize = 32;
 
@@ -59,17 +62,6 @@ fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Waits for background work; fails after a minute.
-async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    for _ in 0..6000 {
-        if done() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("{what} did not happen");
-}
-
 async fn nearest(collection: &Collection, exact: bool) -> Vec<ScoredPoint> {
     let vector = vec![0.5; DIM];
     let query = Query {
@@ -102,7 +94,7 @@ async fn f6_crossing_the_flush_size_makes_a_segment_without_any_timer() {
         "a small memtable stays in memory"
     );
     collection.upsert(points(10..1000)).await.unwrap();
-    eventually("the flush", || !files(directory.path(), "parquet").is_empty()).await;
+    eventually("the flush", async || !files(directory.path(), "parquet").is_empty()).await;
     assert!(
         collection.flushes().by_size.load(Ordering::Relaxed) >= 1,
         "the counter names the trigger"
@@ -110,6 +102,34 @@ async fn f6_crossing_the_flush_size_makes_a_segment_without_any_timer() {
     assert_eq!(collection.flushes().by_memory.load(Ordering::Relaxed), 0);
     assert_eq!(collection.count(None).await.unwrap(), 1000);
     database.close().await;
+}
+
+/// Files written on the segments' root, manifests among them, while 2,000 points are written and flushed.
+async fn puts(flush_size_bytes: &str) -> u64 {
+    let directory = TempDir::new().unwrap();
+    let settings = [("STORAGE__WAL_CONFIG__MEMORY_FLUSH_SIZE_BYTES", flush_size_bytes)];
+    let database = open(directory.path(), &settings).await;
+    let collection = create(&database, "c").await;
+    for half in [0..1000, 1000..2000] {
+        collection.upsert(points(half)).await.unwrap();
+        if flush_size_bytes == "65536" {
+            eventually("the flush", async || database.memtable_bytes() < 65_536).await;
+        }
+    }
+    collection.flush().await.unwrap();
+    let roots = database.roots().of_component(StorageComponentType::Viper);
+    let written = roots
+        .iter()
+        .map(|root| [Op::Write, Op::Create].map(|op| root.fs().meter().stats(op).count));
+    let puts = written.flatten().sum();
+    database.close().await;
+    puts
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f13_a_larger_flush_size_makes_fewer_larger_objects() {
+    let (small, large) = (puts("65536").await, puts("16777216").await);
+    assert!(small > large, "{small} and {large}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,7 +182,7 @@ async fn i7_a_lost_or_damaged_index_changes_no_answer_and_comes_back() {
     collection.flush().await.unwrap();
     collection.compact().await.unwrap();
     let index = || files(directory.path(), "ivf");
-    eventually("the index", || index().len() == 1).await;
+    eventually("the index", async || index().len() == 1).await;
     let exact = nearest(&collection, true).await;
     assert_eq!(nearest(&collection, false).await[0], exact[0]);
     database.close().await;
@@ -181,7 +201,7 @@ async fn i7_a_lost_or_damaged_index_changes_no_answer_and_comes_back() {
         let database = open(directory.path(), &[]).await;
         let collection = database.collection("c").await.unwrap();
         assert_eq!(nearest(&collection, true).await, exact, "{damage}");
-        eventually("the index", || std::fs::read(&file).is_ok_and(|now| now == whole)).await;
+        eventually("the index", async || std::fs::read(&file).is_ok_and(|now| now == whole)).await;
         assert_eq!(collection.info().unwrap().indexed_vectors, 6000);
         database.close().await;
     }
@@ -194,15 +214,10 @@ async fn d9_a_use_of_a_collection_moves_its_last_access() {
     create(&database, "c").await;
     let accessed = || async { database.assignment_reports().await[0].assignment.last_accessed };
     let before = accessed().await;
-    let mut after = before;
-    for _ in 0..400 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    eventually("a later access", async || {
         database.collection("c").await.unwrap();
-        after = accessed().await;
-        if after > before {
-            break;
-        }
-    }
-    assert!(after > before);
+        accessed().await > before
+    })
+    .await;
     database.close().await;
 }

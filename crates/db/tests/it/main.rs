@@ -3,4 +3,6 @@
 mod engine;
 mod moves;
 mod order;
+#[path = "../../src/patience.rs"]
+mod patience;
 mod races;

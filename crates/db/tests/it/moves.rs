@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use proximadb_db::collection::Collection;
 use proximadb_db::config::Config;
@@ -18,6 +17,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use tempfile::TempDir;
+
+use crate::patience::eventually;
 
 const ROOTS: usize = 3;
 const NAME: &str = "points";
@@ -138,18 +139,16 @@ impl Run {
 
     /// Waits for all moves.
     async fn settle(&self) {
-        loop {
+        eventually("the end of the moves", async || {
             let moves = self.database.moves();
             let open: Vec<_> = moves
                 .iter()
                 .filter(|report| !matches!(report.state, MoveState::Done | MoveState::Ended))
                 .collect();
-            if open.is_empty() {
-                return;
-            }
             assert!(open.iter().all(|report| report.error.is_none()), "{open:?}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+            open.is_empty()
+        })
+        .await;
     }
 
     async fn restart(&mut self) {
@@ -195,9 +194,10 @@ impl Run {
                 .of_component(component)
                 .remove(self.random.random_range(0..ROOTS));
             self.database.drain_root(root.id()).await.unwrap();
-            while !self.database.residents(&root).is_empty() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+            eventually("the end of the drain", async || {
+                self.database.residents(&root).is_empty()
+            })
+            .await;
             self.settle().await;
             let left = root.list("").await.unwrap();
             let left: Vec<_> = left

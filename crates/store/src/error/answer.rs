@@ -74,6 +74,12 @@ fn by_code(url: &StorageUrl, path: &str, text: &str, code: Option<&str>) -> Opti
         "RequestTimeTooSkewed" => StoreError::Denied(at(format!(
             "the clock of this machine is wrong ({code}): set it, signatures depend on it"
         ))),
+        // A refused listing has no error of its own kind in the library.
+        "AccessDenied" | "AuthorizationFailure" | "AuthorizationPermissionMismatch" => StoreError::Denied(at(format!(
+            "permission denied (403{}): {}",
+            listed(Some(code)),
+            credentials(url)
+        ))),
         "SlowDown" | "TooManyRequests" | "ServerBusy" => {
             StoreError::Unavailable(at(format!("the service asks for fewer requests ({code})")))
         }
@@ -135,7 +141,7 @@ fn host_of(word: &str) -> Option<String> {
 
 /// Cuts the query of every URL in a message: Azure's and presigned URLs carry their signature there. Bodies of answers
 /// are cut too.
-fn redact(text: &str) -> String {
+pub fn redact(text: &str) -> String {
     let text = text.split_once('<').map_or(text, |(head, _)| head);
     text.split(' ')
         .map(|word| match word.split_once('?') {

@@ -40,9 +40,36 @@ async fn paths(fs: &Filesystem, prefix: &str) -> Vec<String> {
 /// What every backend promises (B11). Run over each of them.
 async fn conformance(fs: &Filesystem) {
     reads_and_writes(fs).await;
+    reads_many(fs).await;
     creates(fs).await;
     lists_and_deletes(fs).await;
     refuses_paths_outside(fs).await;
+}
+
+async fn reads_many(fs: &Filesystem) {
+    let text = |number: usize| "x".repeat(number % 7);
+    for number in (0..200).filter(|number| number % 50 != 3) {
+        let path = format!("many/{number}");
+        fs.write_atomic(&path, bytes(&text(number))).await.unwrap();
+    }
+    let file = |number: usize| FileInfo {
+        path: format!("many/{number}"),
+        size: 3,
+    };
+    let files: Vec<FileInfo> = (0..200).map(file).collect();
+    let before = fs.meter().stats(Op::Read);
+    let read = fs.read_all(&files, |_| true).await;
+    let after = fs.meter().stats(Op::Read);
+    assert_eq!((after.count - before.count, after.errors - before.errors), (200, 0));
+    assert_eq!(read.len(), 200);
+    for (number, outcome) in read.into_iter().enumerate() {
+        match outcome {
+            Ok(found) => assert_eq!(found, bytes(&text(number))),
+            Err(error) => assert!(number % 50 == 3 && error.is_not_found(), "{number}: {error}"),
+        }
+    }
+    assert!(fs.read_all(&[], |_| true).await.is_empty());
+    fs.delete_dir("many").await.unwrap();
 }
 
 async fn reads_and_writes(fs: &Filesystem) {
@@ -601,4 +628,39 @@ async fn e10_a_mount_point_without_its_disk_is_neither_written_nor_empty() {
     fs.settle(device);
     let names: Vec<String> = fs.list("").await.unwrap().into_iter().map(|file| file.path).collect();
     assert_eq!(names, ["a/b"], "nothing was written or deleted");
+}
+
+/// A version is removed only after its successor was created: whatever moment a listing shows, one of them is there.
+#[test]
+fn a_listing_shows_a_version_or_its_successor() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |n: u64| dir.path().join("d").join(format!("{n:020}"));
+    std::fs::create_dir(dir.path().join("d")).unwrap();
+    std::fs::write(file(0), "").unwrap();
+    let (newest, done) = (
+        std::sync::atomic::AtomicU64::new(0),
+        std::sync::atomic::AtomicBool::new(false),
+    );
+    let order = std::sync::atomic::Ordering::SeqCst;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let fs = local(&dir);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 1..3_000 {
+                std::fs::write(file(n), "").unwrap();
+                newest.store(n, order);
+                std::fs::remove_file(file(n - 1)).unwrap();
+            }
+            done.store(true, order);
+        });
+        while !done.load(order) {
+            let least = newest.load(order);
+            let listed = runtime.block_on(paths(&fs, "d"));
+            let highest = listed.last().expect("a version is always there");
+            assert!(*highest >= format!("d/{least:020}"), "{highest} after {least}");
+        }
+    });
 }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::config::Config;
+use crate::database::operate::Wishes;
 use crate::error::Error;
 use crate::placement::Placements;
 use crate::root::StorageComponentType::{Index, Viper, Wal};
@@ -200,6 +201,37 @@ async fn d12_devices_come_from_the_configuration_else_from_the_file_system() {
     let database = open(other.path(), 3, policies).await;
     let error = database.create_collection("a", schema(None)).await.unwrap_err();
     assert!(error.to_string().contains("different_device = [wal, index]"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d12_a_rebalance_keeps_the_policies_and_a_drain_keeps_them_where_it_can() {
+    let directory = TempDir::new().unwrap();
+    // The first two disks share a device; the log is apart from the segments.
+    let device = |disk: usize| format!("[storage.roots.\"$DIR/disk{disk}\"]\ndevice = \"d{}\"\n", disk / 2);
+    let keys = (0..3).fold(String::new(), |keys, disk| keys + &device(disk));
+    let keys = format!("[storage.placement.policies]\ndifferent_device = [[\"wal\", \"viper\"]]\n{keys}");
+    let database = open(directory.path(), 3, &keys).await;
+    database.create_collection("a", schema(None)).await.unwrap();
+    let placements = placements(&database, "a");
+    let devices = database.devices().await;
+    let disks = |component: StorageComponentType, wishes: &Wishes| -> Vec<usize> {
+        let roots = database.roots().of_component(component);
+        let targets = database.targets(component, &placements, placements[&component].roots[0], wishes);
+        (0..3).filter(|disk| targets.contains(&roots[*disk].id())).collect()
+    };
+    // The log is on the first disk, so the segments are on the third, and have no other place.
+    for (component, kept, preferred, told) in [
+        (Wal, vec![1], vec![1], vec![1, 2]),
+        (Viper, vec![], vec![0, 1], vec![0, 1]),
+    ] {
+        assert_eq!(disks(component, &Wishes::Kept(devices.clone())), kept, "{component}");
+        assert_eq!(
+            disks(component, &Wishes::Preferred(devices.clone())),
+            preferred,
+            "{component}"
+        );
+        assert_eq!(disks(component, &Wishes::None), told, "{component}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

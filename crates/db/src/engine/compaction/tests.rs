@@ -49,6 +49,20 @@ fn g5_eight_small_segments_are_merged_the_oldest_first() {
 }
 
 #[test]
+fn c6_segments_of_different_roots_are_not_mixed() {
+    let on = |number: u64, root: u128| {
+        let mut candidate = candidate(number, 1000, 0);
+        candidate.meta.root_id = RootId(Uuid::from_u128(root));
+        candidate
+    };
+    let mut striped: Vec<Candidate> = (1..29).map(|number| on(number, u128::from(number % 4))).collect();
+    assert_eq!(choose(&striped, SEGMENT), None, "seven on each root");
+    striped.push(on(32, 0));
+    let of_first = [4, 8, 12, 16, 20, 24, 28, 32];
+    assert_eq!(numbers(choose(&striped, SEGMENT)), Some(of_first.to_vec()));
+}
+
+#[test]
 fn g5_segments_of_different_tiers_are_not_mixed() {
     let mixed: Vec<_> = (1..5)
         .map(|number| (number, MIB, 0))

@@ -171,7 +171,7 @@ fn d12_a_move_is_permitted_where_a_creation_would_be() {
         (Lsm, "a", true),
     ] {
         assert_eq!(
-            permits(&policies, component, device, &others),
+            policies.permit(component, device, &others),
             expected,
             "{component} on {device}"
         );

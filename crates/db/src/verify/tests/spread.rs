@@ -42,18 +42,6 @@ async fn create(database: &Arc<Database>, engine: StorageEngineKind) {
     }
 }
 
-/// Waits for work in the background; one that never ends fails the test.
-async fn patiently(done: impl Fn() -> bool) {
-    let waiting = async {
-        while !done() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(20), waiting)
-        .await
-        .unwrap();
-}
-
 impl Stopped {
     async fn spread(engine: StorageEngineKind) -> Self {
         let directory = tempfile::tempdir().unwrap();
@@ -63,7 +51,7 @@ impl Stopped {
         if engine == StorageEngineKind::Viper {
             // The indexes are built in the background, with two copies each.
             let count = |extension| files_below(directory.path(), extension).len();
-            patiently(|| count("ivf") >= 2 && count("ivf") % 2 == 0).await;
+            eventually("the indexes", async || count("ivf") >= 2 && count("ivf") % 2 == 0).await;
         }
         database.close().await;
         Self { directory, config }
@@ -87,7 +75,7 @@ impl Stopped {
         let roots = database.roots().of_component(component);
         let to: RootId = roots.iter().find(|root| root.url() == url).unwrap().id();
         database.move_component("c", component, None, to).await.unwrap();
-        patiently(|| database.moves()[0].state == MoveState::Waiting).await;
+        eventually("the refusal", async || database.moves()[0].state == MoveState::Waiting).await;
         database.close().await;
         std::fs::remove_file(target.join("000/manifest")).unwrap();
         stopped

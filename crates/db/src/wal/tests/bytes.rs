@@ -4,7 +4,7 @@ use apache_avro::types::Value;
 use proptest::prelude::*;
 
 use super::super::block::{FORMAT_VERSION, FrameBuffer, Header, Step, SyncMarker, step};
-use super::super::codec::{PayloadTexts, codec};
+use super::super::codec::{PayloadTexts, codec, entry_bound};
 use super::*;
 
 fn operations() -> impl Strategy<Value = Vec<Operation>> {
@@ -58,11 +58,7 @@ pub(super) fn block(
             .put_entry(frame.entries_mut(), seq == first, seq, operation, payload)
             .unwrap();
     }
-    let bound = payloads.len()
-        + operations
-            .iter()
-            .map(|operation| codec.entry_bound(operation))
-            .sum::<usize>();
+    let bound = payloads.len() + operations.iter().map(entry_bound).sum::<usize>();
     assert!(frame.raw_len() <= bound, "{} > {bound}", frame.raw_len());
     frame.seal(codec, operations.len(), mark, marker).bytes().to_vec()
 }

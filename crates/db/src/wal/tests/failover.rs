@@ -158,9 +158,7 @@ async fn k3_a_root_that_hangs_is_left_and_its_late_answer_changes_nothing() {
         wal.append(vec![upsert(9)]).await.unwrap();
         gate.open();
         // Every thread has ended when nobody else holds the log.
-        while Arc::strong_count(&wal.shared) > 1 {
-            tokio::task::yield_now().await;
-        }
+        eventually("the end of the threads", async || Arc::strong_count(&wal.shared) == 1).await;
         wal.append(vec![upsert(10)]).await.unwrap();
         let expected: Vec<Seq> = (1..before + 9).collect();
         assert!(
@@ -217,9 +215,7 @@ async fn a_slow_root_without_an_alternative_is_waited_for() {
     wal.faults().once("sync", None, Fault::Block(gate.clone()));
     let writer = wal.clone();
     let call = tokio::spawn(async move { writer.append(vec![upsert(1)]).await });
-    while !gate.reached() {
-        tokio::task::yield_now().await;
-    }
+    eventually("the sync", async || gate.reached()).await;
     wal.shared.watch();
     assert!(!call.is_finished());
     gate.open();

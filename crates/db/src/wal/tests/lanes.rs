@@ -84,9 +84,7 @@ async fn c6_f11_while_one_lane_syncs_slowly_the_others_proceed_and_nothing_is_ac
         })
         .collect();
     // All blocks but the slow one become durable.
-    while wal.stats().commits < 8 || !gate.reached() {
-        tokio::task::yield_now().await;
-    }
+    eventually("the other blocks", async || wal.stats().commits >= 8 && gate.reached()).await;
     let before = wal.last_seq();
     assert!(before < 9);
     assert!(place.applied.lock().iter().all(|(seq, _)| *seq <= before));
@@ -96,6 +94,36 @@ async fn c6_f11_while_one_lane_syncs_slowly_the_others_proceed_and_nothing_is_ac
     }
     assert!(place.applied.lock().iter().map(|(seq, _)| *seq).eq(1..=9));
     assert!(place.replayed(0).await.into_iter().eq(1..=9));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f11_what_waits_is_shared_out_among_the_lanes() {
+    let mut place = striped(WalFormat::Bincode).await;
+    // Four such calls fit into one block.
+    place.options.max_batch_bytes = 350_000;
+    let (wal, _) = place.open(0).await.unwrap();
+    let gates: Vec<Gate> = place.roots.iter().map(|_| Gate::default()).collect();
+    for (root, gate) in place.roots.iter().zip(&gates) {
+        wal.faults().once("sync", Some(root.id()), Fault::Block(gate.clone()));
+    }
+    let calls: Vec<_> = (1..=7_u64)
+        .map(|id| {
+            let wal = wal.clone();
+            tokio::spawn(async move { wal.append(vec![large(id)]).await })
+        })
+        .collect();
+    // Each lane has a block, and the others wait.
+    eventually("three blocks", async || gates.iter().all(Gate::reached)).await;
+    gates.iter().for_each(Gate::open);
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    let commits = wal.stats().commits;
+    assert!(
+        commits >= 5,
+        "one block took what other lanes could have written: {commits}"
+    );
+    assert!(place.replayed(0).await.into_iter().eq(1..=7));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -123,9 +151,7 @@ async fn c6_the_block_of_a_lane_that_fails_or_hangs_goes_to_another_lane() {
         );
         assert!(place.replayed(0).await.into_iter().eq(1..=20), "hangs: {hangs}");
         gate.open();
-        while Arc::strong_count(&wal.shared) > 1 {
-            tokio::task::yield_now().await;
-        }
+        eventually("the end of the threads", async || Arc::strong_count(&wal.shared) == 1).await;
         assert!(
             place.replayed(0).await.into_iter().eq(1..=20),
             "hangs: {hangs}, after the late answer"
