@@ -55,6 +55,7 @@ async fn reads_many(fs: &Filesystem) {
     let file = |number: usize| FileInfo {
         path: format!("many/{number}"),
         size: 3,
+        tag: 0,
     };
     let files: Vec<FileInfo> = (0..200).map(file).collect();
     let before = fs.meter().stats(Op::Read);
