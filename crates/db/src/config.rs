@@ -31,6 +31,7 @@ use std::path::{Path, PathBuf};
 pub use effective::Setting;
 use effective::Settings;
 pub use policies::PolicyConfig;
+use prefix::Prefixes;
 pub use prefix::UrlConfig;
 pub use source::{Origin, OriginKind};
 pub use strategy::{DistributionStrategy, UnknownStrategy};
@@ -93,7 +94,7 @@ pub struct StorageConfig {
     /// `[storage.placement.policies]`.
     pub policies: PolicyConfig,
     /// What is configured for the URLs below a prefix.
-    prefixes: BTreeMap<String, UrlConfig>,
+    prefixes: Prefixes,
     /// What clouds charge, by their name.
     prices: BTreeMap<&'static str, Prices>,
 }
@@ -275,7 +276,7 @@ impl StorageConfig {
                 same_device: settings.value("storage.placement.policies.same_device")?,
                 different_device: settings.value("storage.placement.policies.different_device")?,
             },
-            prefixes: prefix::prefixes(settings, variables)?,
+            prefixes: Prefixes::read(settings, variables)?,
             prices: prices::table(settings)?,
         };
         storage.check()?;
@@ -293,11 +294,10 @@ impl StorageConfig {
         ]
     }
 
-    /// Options, tags, weight and price of a URL: those of the longest prefix that covers it, else none and weight 1.
+    /// Options, tags, weight and price of a URL: those of the longest prefix that covers it in `[storage.credentials]`, and
+    /// in `[storage.roots]`; else none and weight 1.
     pub fn for_url(&self, url: &str) -> UrlConfig {
-        let covering = self.prefixes.iter().filter(|(prefix, _)| urls::covers(prefix, url));
-        let longest = covering.max_by_key(|(prefix, _)| prefix.len());
-        longest.map_or_else(UrlConfig::default, |(_, config)| config.clone())
+        self.prefixes.for_url(url)
     }
 
     /// The rules between keys.
@@ -318,7 +318,7 @@ impl StorageConfig {
         let all = || self.components().into_iter().flat_map(|(_, component)| &component.urls);
         match self
             .prefixes
-            .keys()
+            .all()
             .find(|prefix| !all().any(|url| urls::covers(prefix, url)))
         {
             Some(prefix) => Err(Error::Config(format!(

@@ -4,6 +4,7 @@
 //! used now, and how much each collection holds on it. Does not own which root a collection lives on (placement) or what
 //! lies on it (discovery). A root that cannot be seen is unknown, never empty.
 
+mod capabilities;
 mod change;
 mod component;
 mod condition;
@@ -16,6 +17,7 @@ mod roots;
 mod usage;
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +30,7 @@ use tokio::task::JoinHandle;
 use crate::error::{Error, Result};
 use crate::schema::CollectionId;
 
+pub use capabilities::probe_capabilities;
 pub use component::{IndexType, RootId, StorageComponentType};
 use condition::{Condition, verdict};
 pub use condition::{LastError, RootState};
@@ -40,7 +43,7 @@ pub use usage::Usage;
 pub const RESERVED_DIRECTORY: &str = "_proximadb";
 
 /// One configured root.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RootConfig {
     /// The component whose files it holds.
     pub component: StorageComponentType,
@@ -52,6 +55,20 @@ pub struct RootConfig {
     pub tags: BTreeMap<String, String>,
     /// Share of placements by Hash relative to the other roots.
     pub weight: f64,
+}
+
+impl fmt::Debug for RootConfig {
+    /// Options by name only: their values are secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options: Vec<&String> = self.options.keys().collect();
+        f.debug_struct("RootConfig")
+            .field("component", &self.component)
+            .field("url", &self.url)
+            .field("options", &options)
+            .field("tags", &self.tags)
+            .field("weight", &self.weight)
+            .finish()
+    }
 }
 
 /// One root of one component. Shared; its state and usage change, its identity does not.

@@ -5,6 +5,7 @@
 
 mod batch;
 mod bounded;
+mod capabilities;
 mod create;
 mod delete;
 mod disk;
@@ -26,6 +27,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use tokio::sync::Semaphore;
 use xxhash_rust::xxh3::xxh3_64;
 
+pub use capabilities::Capabilities;
 pub use create::Created;
 
 use crate::breaker::{self, Breaker};
@@ -242,14 +244,14 @@ impl Filesystem {
     /// When the root could not be listed; a missing prefix is an empty listing.
     pub async fn scan(&self, prefix: &str) -> Result<Scan, StoreError> {
         let location = self.prefix(prefix)?;
-        let listing = async {
+        let listing = self.again(|| async {
             let metas = self
                 .inner
                 .store
                 .list(Some(&location))
                 .map_err(|error| self.error(prefix, &error));
             metas.try_collect::<Vec<_>>().await
-        };
+        });
         let metas = self
             .measured(
                 Op::List,
@@ -272,13 +274,13 @@ impl Filesystem {
     /// When the root could not be listed.
     pub async fn list_names(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
         let location = self.prefix(prefix)?;
-        let listing = async {
+        let listing = self.again(|| async {
             self.inner
                 .store
                 .list_with_delimiter(Some(&location))
                 .await
                 .map_err(|error| self.error(prefix, &error))
-        };
+        });
         let found = self
             .measured(Op::List, self.within(prefix, breaker::deadline(0), listing), |_| 0)
             .await?;

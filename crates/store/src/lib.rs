@@ -24,7 +24,7 @@ pub mod url;
 pub use append::AppendFile;
 pub use cache::{Cache, CacheConfig, CacheStats};
 pub use error::{Detail, StoreError, redact};
-pub use filesystem::{Capacity, Created, FileInfo, Filesystem, FilesystemFactory, Scan};
+pub use filesystem::{Capabilities, Capacity, Created, FileInfo, Filesystem, FilesystemFactory, Scan};
 pub use lock::{LOCK_PATH, LockError, RootLock};
 pub use meter::{Histogram, Meter, Op, OpStats};
 pub use traffic::{Prices, Request, Traffic, TrafficStats};

@@ -22,7 +22,7 @@ pub(crate) use pace::Pace;
 
 /// Requests are repeated over a short while, below the deadline of an operation; longer outages are the business of
 /// whoever knows what the request was for.
-const RETRIES: usize = 6;
+const RETRIES: usize = 5;
 const RETRY_TIMEOUT: Duration = Duration::from_secs(8);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);

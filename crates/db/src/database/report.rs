@@ -44,6 +44,10 @@ pub struct RootReport {
     pub assignments: u64,
     /// Total and free bytes of the file system as last seen; `None` for a bucket.
     pub capacity: Option<(u64, u64)>,
+    /// Requests that a bucket gets at once now; `None` for a disk.
+    pub request_limit: Option<u64>,
+    /// How often the bucket asked for fewer since the start; `None` for a disk.
+    pub throttled: Option<u64>,
     /// Requests since the start, by operation.
     pub operations: BTreeMap<&'static str, OperationReport>,
     /// What the bucket was sent since the start, by what it bills; nothing for a disk.
@@ -210,6 +214,8 @@ impl Database {
                 capacity: root
                     .last_capacity()
                     .map(|capacity| (capacity.total_bytes, capacity.free_bytes)),
+                request_limit: root.fs().request_limit().map(|limit| limit as u64),
+                throttled: root.fs().throttled(),
                 operations: operations.collect(),
                 traffic,
                 cost_usd: traffic.cost(&self.config.storage.prices_of(root.fs().url())),

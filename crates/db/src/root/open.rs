@@ -20,6 +20,7 @@ use proximadb_store::{Filesystem, FilesystemFactory, LockError, Overlap, RootLoc
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
+use super::capabilities;
 use super::identity::{self, Found, Identity};
 use super::registry::{self, Registry};
 use super::{Root, RootConfig, RootId, RootState, Roots, StorageComponentType};
@@ -342,16 +343,15 @@ pub(super) async fn initialise(
     component: StorageComponentType,
 ) -> Result<RootState> {
     let wanted = Identity::new(id, cluster, component, fs.url());
+    let refused = |reason: String| Error::Config(format!("root {} cannot be initialised: {reason}", fs.url()));
+    capabilities::require(fs).await.map_err(refused)?;
     match within(LOOK_DEADLINE, identity::initialise(fs, wanted)).await {
         Ok(Ok(identity)) if identity.root_id == id => Ok(RootState::Online),
         Ok(Ok(_)) => Err(Error::Config(format!(
             "root {} was initialised by another process just now",
             fs.url()
         ))),
-        Ok(Err(reason)) | Err(reason) => Err(Error::Config(format!(
-            "root {} cannot be initialised: {reason}",
-            fs.url()
-        ))),
+        Ok(Err(reason)) | Err(reason) => Err(refused(reason)),
     }
 }
 

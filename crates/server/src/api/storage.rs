@@ -128,6 +128,8 @@ pub async fn roots(database: &Database, listing: Listing) -> Vec<RootOut> {
         assignments: root.assignments,
         capacity_bytes: root.capacity.map(|(total, _)| total),
         free_bytes: root.capacity.map(|(_, free)| free),
+        request_limit: root.request_limit,
+        throttled: root.throttled,
         operations: root
             .operations
             .into_iter()

@@ -8,10 +8,11 @@ use proximadb_db::database::root_configs;
 use proximadb_db::discovery::{Discovery, discover};
 use proximadb_db::error::{Error, Result};
 use proximadb_db::point::{Operation, Seq};
-use proximadb_db::root::{Roots, StorageComponentType};
+use proximadb_db::root::{Roots, StorageComponentType, probe_capabilities};
 use proximadb_db::schema::{CollectionDescription, CollectionId};
 use proximadb_db::verify::{Section, Verification};
 use proximadb_db::wal::{FileSummary, describe, first_seq, read_log_file};
+use proximadb_store::{Capabilities, FilesystemFactory, StorageUrl};
 use serde_json::{Value, json};
 
 use super::table;
@@ -151,6 +152,18 @@ async fn look(config: &Config) -> Result<(Roots, Discovery)> {
     let roots = Roots::inspect(root_configs(config)?).await?;
     let discovery = discover(&roots).await;
     Ok((roots, discovery))
+}
+
+/// What the place of a URL can do, with the credentials that the configuration has for it. Locks nothing.
+///
+/// # Errors
+/// [`Error::Config`] for a URL or options that are wrong; [`Error::RootUnavailable`] when it cannot be used at all.
+pub fn probe(config: &Config, url: &str) -> Result<Capabilities> {
+    let options = config.storage.for_url(url).options;
+    let wrong = |error: String| Error::Config(error);
+    let url = StorageUrl::parse(url).map_err(|error| wrong(error.to_string()))?;
+    let fs = FilesystemFactory::get_filesystem(&url, &options).map_err(|error| wrong(error.to_string()))?;
+    block_on(probe_capabilities(&fs))
 }
 
 /// Checks every file of every root; changes nothing.

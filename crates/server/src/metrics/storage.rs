@@ -26,7 +26,7 @@ pub struct StorageSample {
 /// The states of a root, in the order of a bad day.
 const STATES: [&str; 5] = ["online", "suspect", "read-only", "draining", "offline"];
 
-const GAUGES: [Family<RootOut, Option<u64>>; 7] = [
+const GAUGES: [Family<RootOut, Option<u64>>; 9] = [
     ("proximadb_root_up", "1 if the root is online", |root| {
         Some(u64::from(root.state == "online"))
     }),
@@ -55,6 +55,16 @@ const GAUGES: [Family<RootOut, Option<u64>>; 7] = [
         "proximadb_root_free_bytes",
         "Free space of the root's file system",
         |root| root.free_bytes,
+    ),
+    (
+        "proximadb_root_request_limit",
+        "Requests that the bucket gets at once now",
+        |root| root.request_limit,
+    ),
+    (
+        "proximadb_root_throttled",
+        "Answers of the bucket that asked for fewer requests since the start",
+        |root| root.throttled,
     ),
 ];
 

@@ -40,6 +40,10 @@ pub struct RootOut {
     pub capacity_bytes: Option<u64>,
     /// What is left of it; null for a bucket.
     pub free_bytes: Option<u64>,
+    /// Requests that a bucket gets at once now; null for a disk.
+    pub request_limit: Option<u64>,
+    /// How often the bucket asked for fewer since the start of the server; null for a disk.
+    pub throttled: Option<u64>,
     /// Requests to the root by operation.
     pub operations: BTreeMap<String, OperationOut>,
     /// What the bucket bills; all zero for a disk.
