@@ -31,7 +31,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::join_all;
-use proximadb_index::{Ivf, VectorIndex};
+use proximadb_index::{Ivf, VectorIndex, kmeans};
 use proximadb_store::FileInfo;
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -39,9 +39,9 @@ use crate::engine::manifest::SegmentMeta;
 use crate::engine::segment::{SegmentData, SegmentId};
 use crate::error::{Error, Result};
 use crate::root::{IndexType, Root, RootId, RootState};
-use crate::schema::{CollectionDescription, CollectionId, Schema};
+use crate::schema::{CollectionDescription, CollectionId, IndexChoice, Schema};
 
-pub use file::{check, parse_name};
+pub use file::{check, parse_name, type_of};
 pub use homes::IndexHomes;
 use places::{Copy, Fault, FileKey, Places, list};
 
@@ -50,6 +50,9 @@ pub type SegmentIndexes = Arc<BTreeMap<String, Box<dyn VectorIndex>>>;
 
 /// Segments with fewer rows are scanned: that is as fast as probing an index, and exact.
 const ROWS_MIN: usize = 2_048;
+/// Rounds of k-means for vector spaces that the rows are not sorted by, and any fixed number.
+const ITERATIONS: usize = 10;
+const SEED: u64 = 1;
 
 /// The index files of one shard.
 pub struct Axis {
@@ -58,19 +61,38 @@ pub struct Axis {
     places: AsyncMutex<Places>,
 }
 
-/// Whether a segment is large enough to be indexed.
-pub fn wants_index(data: &SegmentData) -> bool {
-    data.len() >= ROWS_MIN && data.clustering.is_some()
+/// Whether a segment is to be indexed: it is large enough, and its collection did not ask for none.
+pub fn wants_index(data: &SegmentData, schema: &Schema) -> bool {
+    data.len() >= ROWS_MIN && data.clustering.is_some() && schema.index() != IndexChoice::Flat
 }
 
-/// Builds the indexes of a segment from the clusters that its rows are sorted by. CPU work; no I/O.
+/// Why a segment has the index that it has, or none.
+pub fn reason(data: &SegmentData, schema: &Schema) -> String {
+    let choice = schema.index();
+    if choice == IndexChoice::Flat {
+        return "metadata.proximadb.index = \"flat\"".to_owned();
+    }
+    if data.len() < ROWS_MIN || data.clustering.is_none() {
+        return format!("fewer than {ROWS_MIN} rows are compared exactly as fast as through an index");
+    }
+    match choice {
+        IndexChoice::Ivf => "metadata.proximadb.index = \"ivf\"".to_owned(),
+        IndexChoice::Auto | IndexChoice::Flat => {
+            "automatic: lists of quantised rows are the fastest index measured at every size from here on".to_owned()
+        }
+    }
+}
+
+/// Builds an index for each vector space of a segment: over the clusters that its rows are sorted by, or over clusters of its own.
+/// CPU work on all cores; no I/O.
 pub fn build(data: &SegmentData, schema: &Schema) -> SegmentIndexes {
     let indexable = data.vectors.iter().filter_map(|(name, column)| {
-        let index = Ivf::build(
-            schema.vectors.get(name)?.distance.metric(),
-            &column.rows,
-            &data.clusters(name)?,
-        );
+        let metric = schema.vectors.get(name)?.distance.metric();
+        let clusters = data.clusters(name).unwrap_or_else(|| {
+            let count = kmeans::cluster_count(column.rows.len());
+            kmeans::train(metric, &column.rows, count, ITERATIONS, SEED)
+        });
+        let index = Ivf::build(metric, &column.rows, &clusters);
         Some((name.clone(), Box::new(index) as Box<dyn VectorIndex>))
     });
     Arc::new(indexable.collect())
@@ -234,6 +256,15 @@ impl Axis {
             written += targets.len();
         }
         Ok(written)
+    }
+
+    /// The roots that hold good copies of a segment's file, and its name.
+    pub async fn copies(&self, segment: SegmentId, of: IndexType) -> (String, Vec<RootId>) {
+        let key = (segment, of);
+        (
+            self.path(key),
+            self.places.lock().await.holders(key).into_iter().collect(),
+        )
     }
 
     /// Waits for the file that is being written; none is written or repaired afterwards.

@@ -45,7 +45,7 @@ impl World {
         }))
         .unwrap();
         let indexes = build(&data, &description.schema);
-        assert_eq!(indexes.len(), 1);
+        assert_eq!(indexes.len(), description.schema.vectors.len(), "every space has its index");
         Self {
             dir,
             roots,
@@ -233,22 +233,25 @@ async fn i7_every_flipped_byte_and_every_cut_is_refused() {
         world.copies()[0].clone().unwrap(),
         format!("{}/000/{}.ivf", description(DIM).id, world.segment.id),
     );
-    check(&file, &path, Some(&world.segment)).unwrap();
-    for at in 0..file.len() {
+    let check = |file: &[u8], segment| check(&Bytes::copy_from_slice(file), &path, segment);
+    check(&file, Some(&world.segment)).unwrap();
+    // Every byte of the headers, and some of the codes.
+    let places = || (0..file.len() - 4).filter(|at| *at < 1_500 || at % 499 == 0);
+    for at in places() {
         let mut damaged = file.clone();
         damaged[at] ^= 1 << (at % 8);
-        check(&damaged, &path, None).unwrap_err();
-        check(&file[..at], &path, None).unwrap_err();
+        check(&damaged, None).unwrap_err();
+        check(&file[..at], None).unwrap_err();
     }
     // With a checksum that matches, what is inside is still refused or read, and never a panic.
-    for at in 0..file.len() - 4 {
+    for at in places() {
         let mut damaged = file[..file.len() - 4].to_vec();
         damaged[at] ^= 1 << (at % 8);
         damaged.extend(crate::sealed::crc32(&damaged).to_le_bytes());
-        drop(check(&damaged, &path, Some(&world.segment)));
+        drop(check(&damaged, Some(&world.segment)));
         let mut cut = file[..at].to_vec();
         cut.extend(crate::sealed::crc32(&cut).to_le_bytes());
-        check(&cut, &path, None).unwrap_err();
+        check(&cut, None).unwrap_err();
     }
 }
 
@@ -265,7 +268,7 @@ async fn i7_the_file_of_another_segment_shard_or_type_is_refused() {
         format!("{id}/000/{}.txt", world.segment.id),
         format!("{}.ivf", world.segment.id),
     ] {
-        check(&file, &path, None).unwrap_err();
+        check(&Bytes::from(file.clone()), &path, None).unwrap_err();
     }
 }
 

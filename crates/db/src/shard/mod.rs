@@ -16,6 +16,7 @@ mod commit;
 mod flush;
 mod compact;
 pub mod read;
+pub mod explain;
 mod relocate;
 
 use std::collections::BTreeMap;
@@ -241,7 +242,11 @@ impl Shard {
         let ids: Vec<SegmentId> = segments.iter().map(|segment| segment.meta.id).collect();
         self.axis.keep_only(&ids).await;
         let mut missing = Vec::new();
-        for segment in segments.into_iter().filter(|segment| axis::wants_index(&segment.data)) {
+        let schema = self.description().schema.clone();
+        for segment in segments
+            .into_iter()
+            .filter(|segment| axis::wants_index(&segment.data, &schema))
+        {
             match loaded.remove(&segment.meta.id) {
                 Some(indexes) => self.state.write().set_indexes(segment.source, indexes),
                 None => missing.push(segment.source),
@@ -267,7 +272,9 @@ impl Shard {
 
     /// Builds the indexes of these segments, one after the other, while they are searched exactly.
     fn index_in_background(self: &Arc<Self>, sources: Vec<SourceId>) {
-        let wanted = |segment: &&SegmentSource| sources.contains(&segment.source) && axis::wants_index(&segment.data);
+        let schema = self.description().schema.clone();
+        let wanted =
+            |segment: &&SegmentSource| sources.contains(&segment.source) && axis::wants_index(&segment.data, &schema);
         let segments: Vec<SegmentSource> = self.state.read().segments().filter(wanted).cloned().collect();
         if !segments.is_empty() {
             let shard = self.clone();
