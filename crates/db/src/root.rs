@@ -315,15 +315,30 @@ impl Root {
         }
     }
 
-    /// The whole files of a listing, each with its own outcome, in the same order: far cheaper than one by one.
+    /// The whole of a file that never changes, as it was listed or as its manifest names it; `None` when it is missing. Of a
+    /// bucket it comes through the cache, which keeps what is `good`.
+    ///
+    /// # Errors
+    /// Errors of the root.
+    pub async fn read_stored(&self, file: &FileInfo, good: impl Fn(&[u8]) -> bool + Send) -> Result<Option<Bytes>> {
+        self.available()?;
+        match self.fs.read_stored(file, good).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(self.map_error(error)),
+        }
+    }
+
+    /// The whole files of a listing that never change, each with its own outcome, in the same order: far cheaper than one by
+    /// one. Of a bucket they come through the cache, which keeps those that are `good`.
     ///
     /// # Errors
     /// Of each file, as [`read`](Self::read).
-    pub async fn read_all(&self, files: &[FileInfo]) -> Vec<Result<Bytes>> {
+    pub async fn read_all(&self, files: &[FileInfo], good: fn(&[u8]) -> bool) -> Vec<Result<Bytes>> {
         if let Err(error) = self.available() {
             return files.iter().map(|_| Err(error.clone())).collect();
         }
-        let read = self.fs.read_all(files).await.into_iter();
+        let read = self.fs.read_all(files, good).await.into_iter();
         read.map(|outcome| outcome.map_err(|error| self.map_error(error)))
             .collect()
     }

@@ -31,18 +31,28 @@ pub(super) enum Engine {
 /// The flushed data of a shard as it is found at the opening.
 pub(super) struct Flushed {
     pub manifest: Manifest,
-    pub segments: Vec<(SegmentMeta, Arc<SegmentData>)>,
     pub rest: Rest,
 }
 
+/// Segments with their rows.
+pub(super) type Segments = Vec<(SegmentMeta, Arc<SegmentData>)>;
+
 /// What only the engine needs.
 pub(super) enum Rest {
-    Viper { files: Vec<Located>, is_stored: bool },
-    Lsm(Option<Lsm>),
+    Viper {
+        files: Vec<Located>,
+        is_stored: bool,
+    },
+    Lsm {
+        tree: Option<Lsm>,
+        /// What the tree held.
+        segments: Segments,
+    },
 }
 
 impl Flushed {
-    /// Reads what the roots hold beside these files of the log. Changes nothing but an LSM's own bookkeeping.
+    /// Reads what the shard consists of; `files` are those of the engine's component, `log` those of the log. Changes nothing
+    /// but an LSM's own bookkeeping.
     ///
     /// # Errors
     /// [`Error::Corruption`] for damaged or missing files, also when log and data cannot belong together; errors of the
@@ -51,12 +61,12 @@ impl Flushed {
         homes: &Homes,
         description: &CollectionDescription,
         shard: &str,
+        files: Vec<Located>,
         log: &[WalFile],
     ) -> Result<Self> {
         let directory = format!("{}/{shard}", description.id);
         let engine = description.schema.storage_engine;
         let component = component_of(engine);
-        let files = homes.list(component, &directory).await?;
         let exists = match engine {
             StorageEngineKind::Viper => Found::exists(&files),
             StorageEngineKind::Lsm => files.iter().any(|located| located.file.path.ends_with(".manifest")),
@@ -68,8 +78,10 @@ impl Flushed {
             StorageEngineKind::Lsm if exists => Self::find_lsm(homes, description, shard, manifest).await,
             StorageEngineKind::Lsm => Ok(Self {
                 manifest,
-                segments: Vec::new(),
-                rest: Rest::Lsm(None),
+                rest: Rest::Lsm {
+                    tree: None,
+                    segments: Vec::new(),
+                },
             }),
         }
     }
@@ -98,12 +110,22 @@ impl Flushed {
                 (first, false)
             }
         };
-        let segments = data::read_segments(homes, description, shard, &manifest.segments).await?;
         Ok(Self {
             manifest,
-            segments,
             rest: Rest::Viper { files, is_stored },
         })
+    }
+
+    /// The segments with their rows; they can be asked for once.
+    ///
+    /// # Errors
+    /// [`Error::Corruption`] for damaged or missing files; errors of the roots.
+    pub(super) async fn segments(&mut self, homes: &Homes, description: &CollectionDescription) -> Result<Segments> {
+        let Manifest { shard, segments, .. } = &self.manifest;
+        match &mut self.rest {
+            Rest::Viper { .. } => data::read_segments(homes, description, shard, segments).await,
+            Rest::Lsm { segments, .. } => Ok(std::mem::take(segments)),
+        }
     }
 
     async fn find_lsm(
@@ -123,8 +145,10 @@ impl Flushed {
         let metas = segments.iter().map(|(meta, _)| meta.clone()).collect();
         Ok(Self {
             manifest: manifest.next(description.clone(), contents.flushed_seq, metas),
-            segments,
-            rest: Rest::Lsm(Some(lsm)),
+            rest: Rest::Lsm {
+                tree: Some(lsm),
+                segments,
+            },
         })
     }
 
@@ -149,8 +173,8 @@ impl Flushed {
                 data::delete_orphans(description, shard, manifest, &files).await?;
                 Ok(Engine::Viper)
             }
-            Rest::Lsm(Some(lsm)) => Ok(Engine::Lsm(AsyncRwLock::new(lsm))),
-            Rest::Lsm(None) => {
+            Rest::Lsm { tree: Some(lsm), .. } => Ok(Engine::Lsm(AsyncRwLock::new(lsm))),
+            Rest::Lsm { tree: None, .. } => {
                 let root = homes.home(StorageComponentType::Lsm)?;
                 let lsm = Lsm::open(root, description.id, shard, description).await?;
                 Ok(Engine::Lsm(AsyncRwLock::new(lsm)))
