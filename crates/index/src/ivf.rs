@@ -16,7 +16,7 @@
 //! to offer. Lists are read in the order of their prospects, down to `reach` below the best one. With a filter, or for many hits, the best
 //! prospect says less about how good the hits can be; then lists are read down to `reach` below the middle between the best
 //! prospect and the k-th best estimate so far. A row is looked at more closely if its estimate and `slack` × its error
-//! come up to the k-th best estimate. Reach and slack are measured when the index is built ([`build`]).
+//! come up to the k-th best estimate. Reach and slack are measured when the index is built (`ivf/tune.rs`).
 //!
 //! **Outliers**, rows far from the mean of their list, are in no list: they would spoil its radius. They are scored in every search.
 
