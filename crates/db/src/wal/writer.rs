@@ -27,7 +27,7 @@ use crate::point::{Operation, Seq};
 use crate::root::{Root, RootId};
 
 use super::block::MAX_RAW_BYTES;
-use super::codec::{LogCodec, PayloadTexts, codec, entry_bound};
+use super::codec::{PayloadTexts, codec, entry_bound};
 use super::file::Faults;
 use super::log::{Log, SealedFile};
 use super::queue::{Queue, Waiter};
@@ -79,7 +79,6 @@ pub(super) struct Shared {
     pub(super) spare: Option<Spare>,
     pub(super) runtime: Handle,
     pub(super) stall: Duration,
-    codec: &'static dyn LogCodec,
     room: Arc<Semaphore>,
     pub(super) log: Mutex<Log>,
     pub(super) queue: Mutex<Queue>,
@@ -127,7 +126,6 @@ impl Wal {
             spare: start.spare,
             runtime: Handle::current(),
             stall: start.options.stall,
-            codec: codec(start.format),
             room: Arc::new(Semaphore::new(QUEUE_KIB as usize)),
             queue: Mutex::new(Queue::new(
                 next,
