@@ -36,9 +36,6 @@ use super::writer::Shared;
 pub(super) const REQUESTS: usize = 8;
 /// A block gathers so much while the requests before it are under way, in bytes: eight of them are the memory of a log.
 pub const MAX_OBJECT_BYTES: usize = 8 << 20;
-/// A bucket may take so many times longer than a disk before a block goes to another root, if there is one, and callers
-/// hear that it fails.
-pub(super) const PATIENCE: u32 = 10;
 /// Pause after a failed request, doubled up to the longest.
 const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -148,7 +145,7 @@ impl Worker {
                 if shared.queue.lock().closed.is_some() {
                     return Err(End::Stop(error));
                 }
-                if alternative && began.elapsed() >= shared.stall * PATIENCE {
+                if alternative && began.elapsed() >= log.options.bucket_patience {
                     return Err(End::Elsewhere(error));
                 }
             }

@@ -76,6 +76,8 @@ pub struct WalOptions {
     /// A write to a disk that takes longer, apart from the time that a slow one needs for its bytes, is given up, if there
     /// is another root for it.
     pub stall: Duration,
+    /// A block that fails on a bucket for so long goes to another root, if there is one, and callers hear of it.
+    pub bucket_patience: Duration,
     /// A block of this size leaves for a bucket without waiting for company. Bytes.
     pub object_bytes: usize,
     /// How long a writer takes a bucket for its own without looking; a log leaves a bucket only after so long. Larger than
@@ -90,6 +92,7 @@ impl Default for WalOptions {
             segment_bytes: 64 << 20,
             max_batch_bytes: 4 << 20,
             stall: Duration::from_secs(1),
+            bucket_patience: Duration::from_secs(10),
             object_bytes: 1 << 20,
             licence: fence::LICENCE,
         }

