@@ -142,8 +142,12 @@ class Faults(TestServer):
         return self.request("GET", "rules")
 
     def log(self):
-        """The last 1,000 requests: method, path, query, status, fault."""
+        """The last 1,000 requests: method, path, query, status, fault, began and ended (ms)."""
         return self.request("GET", "log")
+
+    def forget(self):
+        """The log, which is empty from now on."""
+        return self.request("DELETE", "log")
 
 
 @pytest.fixture(scope="session")

@@ -30,9 +30,6 @@ SECTIONS = {
 # Where the roots of the tests are: on disk, in the buckets of one cloud, or on each kind in turn.
 ROOTS = {"disk": ["disk"], "s3": ["s3"], "azure": ["azure"], "gcs": ["gcs"], "mixed": ["disk", "s3", "azure", "gcs"]}
 
-# Whether the log can be in a bucket yet.
-LOG_IN_BUCKETS = False
-
 
 def free_port():
     with socket.socket() as probe:
@@ -66,8 +63,6 @@ class Server:
         self.endpoints = endpoints or {}
         self.places = [self.place(kinds[n % len(kinds)], n) for n in range(roots)]
         self.urls = urls or {component: [f"{place}/{component}" for place in self.places] for component in SECTIONS}
-        if not LOG_IN_BUCKETS and not urls:
-            self.urls["wal"] = [f"file://{self.base}/disk{n}/wal" for n in range(roots)]
         self.keys = keys or {}
         self.write_config()
 

@@ -12,7 +12,7 @@ import re
 import pytest
 
 from buckets import KINDS
-from conftest import LOG_IN_BUCKETS, SECTIONS, until
+from conftest import SECTIONS, until
 from test_crash import kill_again_and_again
 from test_lifecycle import Load, assert_stored, collections_on, drain, is_drained, roots, schema, vector
 from test_metadata import assert_two_equal, eventually, settings, update_and_kill, use_everything
@@ -141,7 +141,6 @@ def test_j6_with_one_cloud_gone_everything_works_and_its_copies_come_back(server
     assert settings(server, "a") == (500, 500)
 
 
-@pytest.mark.skipif(not LOG_IN_BUCKETS, reason="the log is on a disk")
 @pytest.mark.parametrize("kinds", [["s3"], KINDS], ids="-".join)
 def test_k8_with_buckets_only_another_machine_finds_everything(servers, kinds):
     first = servers("first", roots=len(kinds), kinds=kinds).start()
@@ -154,11 +153,10 @@ def test_k8_with_buckets_only_another_machine_finds_everything(servers, kinds):
                 first.ok("POST", f"/collections/{engine}/flush")
         first.ok("POST", f"/collections/{engine}/points/delete?wait=true", {"points": [7]})
     first.ok("PUT", "/collections/viper/index?wait=true", {"field_name": "half", "field_schema": "integer"})
-    first.ok("POST", "/collections/aliases", {"actions": [{"create_alias": {"collection_name": "viper", "alias_name": "named"}}]})
     first.kill()
     assert {file.name for file in first.base.rglob("*")} == {"proximadb.toml", "server.log"}, "nothing but what the test wrote"
     second = servers("second", kinds=kinds, roots=len(kinds), urls=first.urls).start()
-    for name in ("viper", "lsm", "named"):
+    for name in ("viper", "lsm"):
         assert second.ok("POST", f"/collections/{name}/points/count", {"exact": True})["count"] == 199
         found = second.ok("POST", f"/collections/{name}/points/query", {"query": [1, 0, 0, 0], "limit": 1, "with_payload": True})
         assert found["points"][0]["id"] == 199 and found["points"][0]["payload"] == {"half": 1}

@@ -5,6 +5,10 @@ import os
 import random
 import threading
 
+import pytest
+
+from bucket_log import LogServer
+from buckets import KINDS
 from conftest import send, until
 
 ROUNDS = int(os.environ.get("PROXIMADB_CRASH_ROUNDS", "50"))
@@ -71,6 +75,17 @@ def stored(server):
 def test_kill_9_loses_nothing_and_brings_nothing_back(servers):
     # A small flush size, so that kills fall into flushes, compactions and log releases as well.
     kill_again_and_again(servers(keys={"wal": {"memory_flush_size_bytes": 65536}}), ROUNDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_f13_kill_9_with_a_log_on_a_bucket_loses_nothing_and_brings_nothing_back(tmp_path, stores, kind):
+    store = stores(kind)
+    keys = {"wal": {"memory_flush_size_bytes": 65536}}
+    server = LogServer(tmp_path / "db", [f"{store.place()}/wal"], [(store, None)], keys)
+    try:
+        kill_again_and_again(server, max(4, ROUNDS // 10), longest=1.2)
+    finally:
+        server.stop()
 
 
 def kill_again_and_again(server, rounds, longest=0.6):

@@ -15,6 +15,7 @@ use crate::payload::{self, JsonPath};
 use crate::point::{NamedVectors, Operation, Payload, Point, PointId, Seq};
 use crate::schema::{CollectionDescription, Distance, VectorSpace};
 use crate::search::{PointSelector, Query, Record, ScoredPoint, Selection};
+use crate::shard::explain::Explanation;
 use crate::shard::read::{Matching, ShardStats};
 use crate::shard::{FlushCounters, Shard};
 use crate::state::{Location, State};
@@ -222,6 +223,20 @@ impl Collection {
             return Err(Error::InvalidInput("limit: must be 1 or larger".to_owned()));
         }
         self.shard.search(&query, space.distance.metric())
+    }
+
+    /// What a search of this collection uses; with a query also what that did, source by source.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub async fn explain(&self, query: Option<Query>) -> Result<Explanation> {
+        let Some(mut query) = query else {
+            return self.shard.explain(None).await;
+        };
+        let description = self.description();
+        let space = self::space(&description, &query.using)?;
+        check_vector(space, &mut query.vector)?;
+        self.shard.explain(Some((&query, space.distance.metric()))).await
     }
 
     /// What the collection holds, in numbers.

@@ -13,6 +13,7 @@ mod effective;
 mod keys;
 mod policies;
 mod prefix;
+mod prices;
 mod show;
 mod source;
 mod strategy;
@@ -25,7 +26,7 @@ mod wal_format;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use effective::Setting;
 use effective::Settings;
@@ -36,6 +37,7 @@ pub use source::{Origin, OriginKind};
 pub use strategy::{DistributionStrategy, UnknownStrategy};
 pub use wal_format::{UnknownWalFormat, WalFormat};
 
+use proximadb_store::Prices;
 use toml::Value;
 
 use crate::error::{Error, Result};
@@ -47,6 +49,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Everything that is stored.
     pub storage: StorageConfig,
+    /// What is kept of remote files on this machine.
+    pub cache: CacheDirectory,
     settings: Settings,
 }
 
@@ -61,6 +65,15 @@ pub struct ServerConfig {
     pub read_only_api_key: Option<Secret>,
     /// Largest request body, in MB of 1,048,576 bytes.
     pub max_request_size_mb: u64,
+}
+
+/// `[cache]`: where bytes of remote files are kept.
+#[derive(Debug, Clone)]
+pub struct CacheDirectory {
+    /// The directory; `None`: memory only.
+    pub directory: Option<PathBuf>,
+    /// Most MB of 1,048,576 bytes in it, for all components together.
+    pub disk_size_mb: u64,
 }
 
 /// `[storage]`: the five components, and what is known about single URLs.
@@ -82,6 +95,8 @@ pub struct StorageConfig {
     pub policies: PolicyConfig,
     /// What is configured for the URLs below a prefix.
     prefixes: Prefixes,
+    /// What clouds charge, by their name.
+    prices: BTreeMap<&'static str, Prices>,
 }
 
 /// What every component's section has: its roots and how they are shared out.
@@ -184,6 +199,15 @@ impl Config {
         let config = Self {
             server,
             storage,
+            cache: CacheDirectory {
+                directory: settings
+                    .find("cache.directory")?
+                    .value
+                    .as_ref()
+                    .and_then(Value::as_str)
+                    .map(PathBuf::from),
+                disk_size_mb: settings.value("cache.disk_size_mb")?,
+            },
             settings,
         };
         for warning in config.warnings() {
@@ -253,6 +277,7 @@ impl StorageConfig {
                 different_device: settings.value("storage.placement.policies.different_device")?,
             },
             prefixes: Prefixes::read(settings, variables)?,
+            prices: prices::table(settings)?,
         };
         storage.check()?;
         Ok(storage)

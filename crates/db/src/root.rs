@@ -113,6 +113,20 @@ impl Root {
         }
     }
 
+    /// A root of the log over any store, online.
+    #[cfg(test)]
+    pub(crate) fn over(index: usize, fs: Filesystem) -> Arc<Self> {
+        let config = RootConfig {
+            component: StorageComponentType::Wal,
+            url: fs.url().clone(),
+            options: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            weight: 1.0,
+        };
+        let id = RootId(uuid::Uuid::from_u128(100 + index as u128));
+        Arc::new(Self::new(id, config, index, fs, RootState::Online))
+    }
+
     /// Identity.
     pub fn id(&self) -> RootId {
         self.id
@@ -301,15 +315,30 @@ impl Root {
         }
     }
 
-    /// The whole files of a listing, each with its own outcome, in the same order: far cheaper than one by one.
+    /// The whole of a file that never changes, as it was listed or as its manifest names it; `None` when it is missing. Of a
+    /// bucket it comes through the cache, which keeps what is `good`.
+    ///
+    /// # Errors
+    /// Errors of the root.
+    pub async fn read_stored(&self, file: &FileInfo, good: impl Fn(&[u8]) -> bool + Send) -> Result<Option<Bytes>> {
+        self.available()?;
+        match self.fs.read_stored(file, good).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(self.map_error(error)),
+        }
+    }
+
+    /// The whole files of a listing that never change, each with its own outcome, in the same order: far cheaper than one by
+    /// one. Of a bucket they come through the cache, which keeps those that are `good`.
     ///
     /// # Errors
     /// Of each file, as [`read`](Self::read).
-    pub async fn read_all(&self, files: &[FileInfo]) -> Vec<Result<Bytes>> {
+    pub async fn read_all(&self, files: &[FileInfo], good: fn(&[u8]) -> bool) -> Vec<Result<Bytes>> {
         if let Err(error) = self.available() {
             return files.iter().map(|_| Err(error.clone())).collect();
         }
-        let read = self.fs.read_all(files).await.into_iter();
+        let read = self.fs.read_all(files, good).await.into_iter();
         read.map(|outcome| outcome.map_err(|error| self.map_error(error)))
             .collect()
     }

@@ -74,6 +74,19 @@ pub enum StorageEngineKind {
     Lsm,
 }
 
+/// Which vector index a collection asks for: `metadata.proximadb.index`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IndexChoice {
+    /// What suits the data.
+    #[default]
+    Auto,
+    /// Lists of similar rows.
+    Ivf,
+    /// None: every row is compared.
+    Flat,
+}
+
 /// Kind of a payload index, by the names of the Qdrant API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -109,7 +122,17 @@ pub struct Schema {
 impl Schema {
     /// The region that the collection is to stay in: `metadata.proximadb.region`.
     pub fn region(&self) -> Option<&str> {
-        self.settings.get("metadata")?.get("proximadb")?.get("region")?.as_str()
+        self.asked("region")?.as_str()
+    }
+
+    /// The vector index that the creator chose: `metadata.proximadb.index`. Unknown choices were refused when they were made.
+    pub fn index(&self) -> IndexChoice {
+        let choice = self.asked("index").map(IndexChoice::deserialize);
+        choice.and_then(Result::ok).unwrap_or_default()
+    }
+
+    fn asked(&self, key: &str) -> Option<&serde_json::Value> {
+        self.settings.get("metadata")?.get("proximadb")?.get(key)
     }
 }
 

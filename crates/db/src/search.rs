@@ -1,6 +1,6 @@
 //! What a search asks, what it answers, and how one source of rows is searched. Plain functions from values to values.
 
-use proximadb_index::{Hit, Metric, RowSlice, SearchParams, TopK, scan};
+use proximadb_index::{Flat, Hit, Metric, RowSlice, SearchParams, SearchStats, TopK, VectorIndex, scan};
 
 use crate::error::Result;
 use crate::filter::Filter;
@@ -12,8 +12,11 @@ use crate::state::{Location, MemSource, SegmentSource};
 /// kept whichever source their rows are in.
 const TIE_MARGIN: usize = 8;
 
-/// Graph candidates (`hnsw_ef`) that stand for one list of an inverted file.
-const EF_PER_LIST: usize = 4;
+/// Graph candidates (`hnsw_ef`) that stand for an index's own idea of enough, the effort 1 …
+const EF_DEFAULT: f32 = 100.0;
+/// … and by how much each doubling of them raises the effort. Less than a graph's: an effort counts from an index that is tuned.
+const EFFORT_PER_DOUBLING: f32 = 0.17;
+const EFFORTS: (f32, f32) = (0.3, 4.0);
 
 /// Which parts of the payload an answer carries.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -95,6 +98,8 @@ pub struct Query {
     pub exact: bool,
     /// How hard an index tries: `hnsw_ef` of the Qdrant API.
     pub hnsw_ef: Option<usize>,
+    /// Leave out segments whose index is not built yet, instead of comparing with every row.
+    pub indexed_only: bool,
     /// What the answer carries.
     pub select: Selection,
 }
@@ -121,11 +126,9 @@ pub struct Candidate {
 
 impl Query {
     fn params(&self) -> SearchParams {
-        // `hnsw_ef` counts candidates of a graph; a list holds many, so a fraction of it is the same effort.
-        let probes = self.hnsw_ef.map(|ef| ef.div_ceil(EF_PER_LIST));
         SearchParams {
             k: self.wanted().saturating_add(TIE_MARGIN),
-            probes,
+            effort: self.hnsw_ef.map_or(1.0, effort),
             exact: self.exact,
         }
     }
@@ -135,10 +138,27 @@ impl Query {
     }
 }
 
+/// The effort that a number of graph candidates asks for.
+fn effort(hnsw_ef: usize) -> f32 {
+    let doublings = (hnsw_ef.max(1) as f32 / EF_DEFAULT).log2();
+    (1.0 + EFFORT_PER_DOUBLING * doublings).clamp(EFFORTS.0, EFFORTS.1)
+}
+
+/// What a search found in one source, and what that took.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Found {
+    /// The best rows.
+    pub candidates: Vec<Candidate>,
+    /// Rows that were allowed by liveness, filter and vector space.
+    pub allowed: usize,
+    /// What was looked at.
+    pub stats: SearchStats,
+}
+
 /// The best live rows of a memtable, by comparison with every row.
-pub fn search_memtable(memtable: &MemSource, metric: Metric, query: &Query) -> Vec<Candidate> {
+pub fn search_memtable(memtable: &MemSource, metric: Metric, query: &Query) -> Found {
     let Some((rows, present)) = memtable.table.column(&query.using) else {
-        return Vec::new();
+        return Found::default();
     };
     let mut allowed = match &query.filter {
         Some(filter) => memtable.select(filter),
@@ -149,17 +169,26 @@ pub fn search_memtable(memtable: &MemSource, metric: Metric, query: &Query) -> V
     let rows = RowSlice::new(query.vector.len(), rows);
     scan(metric, rows, 0..rows.len(), &query.vector, Some(&allowed), &mut top);
     let hits = top.into_sorted().into_iter();
-    hits.map(|hit| candidate(hit, memtable.source, memtable.table.id(hit.row)))
-        .collect()
+    let allowed = allowed.count_ones(..);
+    Found {
+        candidates: hits
+            .map(|hit| candidate(hit, memtable.source, memtable.table.id(hit.row)))
+            .collect(),
+        allowed,
+        stats: SearchStats {
+            exact: allowed,
+            ..SearchStats::default()
+        },
+    }
 }
 
 /// The best live rows of a segment: through its index if it has one, else by comparison with every row.
 ///
 /// # Errors
 /// [`Error::Corruption`](crate::Error::Corruption) for a damaged payload, if there is a filter.
-pub fn search_segment(segment: &SegmentSource, metric: Metric, query: &Query) -> Result<Vec<Candidate>> {
+pub fn search_segment(segment: &SegmentSource, metric: Metric, query: &Query) -> Result<Found> {
     let Some(column) = segment.data.vectors.get(&query.using) else {
-        return Ok(Vec::new());
+        return Ok(Found::default());
     };
     let mut filtered = query.filter.as_ref().map(|filter| segment.select(filter)).transpose()?;
     if let Some(present) = &column.present {
@@ -169,25 +198,20 @@ pub fn search_segment(segment: &SegmentSource, metric: Metric, query: &Query) ->
     }
     let allowed = filtered.as_ref().or(segment.restriction());
     let params = query.params();
-    let hits = match segment.indexes.get(&query.using) {
-        Some(index) => index.search(&column.rows, &query.vector, &params, allowed),
-        None => {
-            let mut top = TopK::new(metric, params.k);
-            scan(
-                metric,
-                &column.rows,
-                0..column.rows.len(),
-                &query.vector,
-                allowed,
-                &mut top,
-            );
-            top.into_sorted()
-        }
-    };
-    Ok(hits
-        .into_iter()
-        .map(|hit| candidate(hit, segment.source, segment.data.ids[hit.row as usize]))
-        .collect())
+    let mut stats = SearchStats::default();
+    let flat = Flat::build(metric, &column.rows);
+    let built = segment.indexes.get(&query.using);
+    let index = built.map_or(&flat as &dyn VectorIndex, |index| &**index);
+    let hits = index.search_counted(&column.rows, &query.vector, &params, allowed, &mut stats);
+    let rows = allowed.map_or(column.rows.len(), |allowed| allowed.count_ones(..));
+    Ok(Found {
+        candidates: hits
+            .into_iter()
+            .map(|hit| candidate(hit, segment.source, segment.data.ids[hit.row as usize]))
+            .collect(),
+        allowed: rows,
+        stats,
+    })
 }
 
 /// Merges what the sources found: best first, equal scores by id, cut to what the query wants.
@@ -215,5 +239,18 @@ fn candidate(hit: Hit, source: u32, id: PointId) -> Candidate {
         id,
         score: hit.score,
         location: Location { source, row: hit.row },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hnsw_ef_becomes_an_effort_around_one() {
+        let efforts = [1, 50, 100, 200, 1_000, usize::MAX].map(effort);
+        assert!(efforts.is_sorted());
+        assert_eq!((efforts[0], efforts[2], efforts[5]), (0.3, 1.0, 4.0));
+        assert!((efforts[3] - 1.17).abs() < 1e-6);
     }
 }

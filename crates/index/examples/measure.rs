@@ -1,85 +1,99 @@
-//! Measures the kernels, k-means and IVF on raw little-endian f32 files:
-//! `measure <dim> <rows.f32> <queries.f32> [<filter.u8>]`, the filter being one byte a row, 1 = allowed.
+//! Measures an index on raw little-endian f32 files, one thread:
+//! `measure <dot | euclidean | manhattan> <dim> <rows.f32> <queries.f32> [<selectivity of a random filter>]`.
+//! Prints one JSON object a line: the build, then queries a second and recall@10 for each effort.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::hint::black_box;
 use std::time::Instant;
 
 use fixedbitset::FixedBitSet;
-use proximadb_index::{Ivf, Metric, Rows, SearchParams, TopK, VectorIndex, kmeans, recall_at_k, scan, simd};
+use proximadb_index::{Hit, Ivf, Metric, Rows, SearchParams, SearchStats, VectorIndex, kmeans, recall_at_k, simd};
+
+const K: usize = 10;
+const EFFORTS: [f32; 14] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.6, 2.0];
+/// Passes over the queries.
+const PASSES: usize = 20;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let dim: usize = arguments[0].parse().unwrap();
-    let (base, queries) = (floats(dim, &arguments[1]), floats(dim, &arguments[2]));
-    let filter = arguments.get(3).map(|path| std::fs::read(path).unwrap());
+    let metric = match arguments[0].as_str() {
+        "dot" => Metric::Dot,
+        "euclidean" => Metric::Euclidean,
+        "manhattan" => Metric::Manhattan,
+        other => panic!("unknown metric {other}"),
+    };
+    let dim: usize = arguments[1].parse().unwrap();
+    let (base, queries) = (floats(dim, &arguments[2]), floats(dim, &arguments[3]));
+    let selectivity: Option<f64> = arguments.get(4).map(|text| text.parse().unwrap());
+
+    let (start, cpu) = (Instant::now(), cpu_seconds());
+    let clusters = kmeans::train(metric, &base, kmeans::cluster_count(base.len()), 10, 42);
+    let (trained, trained_cpu) = (start.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+    let order = clusters.order();
+    let sorted = order.iter().flat_map(|row| base.get(*row as usize)).copied().collect();
+    let rows = Rows::from_vec(dim, sorted);
+    let sorted = kmeans::Clusters::from_offsets(clusters.centroids.clone(), &clusters.offsets());
+    let (start, cpu) = (Instant::now(), cpu_seconds());
+    let index = Ivf::build(metric, &rows, &sorted);
     println!(
-        "{} rows, {} queries, {dim} dimensions, kernels {}",
-        base.len(),
-        queries.len(),
-        simd::name()
+        "{{\"kernels\": \"{}\", \"rows\": {}, \"kmeans_s\": {trained:.3}, \"kmeans_cpu_s\": {trained_cpu:.3}, \"build_s\": {:.3}, \"build_cpu_s\": {:.3}, \"bytes_per_vector\": {:.1}, \"index\": \"{}\"}}",
+        simd::name(),
+        rows.len(),
+        start.elapsed().as_secs_f64(),
+        cpu_seconds() - cpu,
+        index.memory_bytes() as f64 / rows.len() as f64,
+        index.describe(),
     );
-    for metric in [Metric::Dot, Metric::Euclidean, Metric::Manhattan] {
-        kernel(metric, &base, queries.get(0));
-        let start = Instant::now();
-        let clusters = kmeans::train(metric, &base, kmeans::cluster_count(base.len()), 10, 42);
-        let trained = start.elapsed();
-        let order = clusters.order();
-        let rows = Rows::from_vec(
-            dim,
-            order.iter().flat_map(|row| base.get(*row as usize)).copied().collect(),
-        );
-        let start = Instant::now();
-        let sorted = kmeans::Clusters::from_offsets(clusters.centroids.clone(), &clusters.offsets());
-        let index = Ivf::build(metric, &rows, &sorted);
-        let (lists, bytes) = (index.lists(), index.memory_bytes());
+
+    let allowed: Option<FixedBitSet> = selectivity.map(|share| {
+        let chosen = |row: &usize| (*row as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) as f64 / (u64::MAX as f64) < share;
+        (0..rows.len()).filter(chosen).collect()
+    });
+    let exact = SearchParams {
+        exact: true,
+        ..SearchParams::new(K)
+    };
+    let (truth, ..) = run(&index, &rows, &queries, &exact, allowed.as_ref(), 1);
+    for effort in EFFORTS {
+        let params = SearchParams {
+            effort,
+            ..SearchParams::new(K)
+        };
+        let (found, qps, stats) = run(&index, &rows, &queries, &params, allowed.as_ref(), PASSES);
+        let recalls = found.iter().zip(&truth).map(|(found, truth)| recall_at_k(found, truth));
+        let recall = recalls.sum::<f64>() / truth.len() as f64;
+        let mean = |count: usize| count as f64 / (queries.len() * PASSES) as f64;
         println!(
-            "  k-means {trained:.2?}, build {:.2?}, {lists} lists, {bytes} bytes",
-            start.elapsed()
+            "{{\"effort\": {effort}, \"recall\": {recall:.4}, \"qps\": {qps:.0}, \"lists\": {:.1}, \"codes\": {:.0}, \"refined\": {:.1}, \"exact\": {:.1}}}",
+            mean(stats.lists),
+            mean(stats.codes),
+            mean(stats.refined),
+            mean(stats.exact),
         );
-        let is_allowed = |row: &u32| filter.as_ref().is_none_or(|bytes| bytes[*row as usize] == 1);
-        let rows_allowed = (0..order.len()).filter(|new| is_allowed(&order[*new]));
-        let allowed: Option<FixedBitSet> = filter.is_some().then(|| rows_allowed.collect());
-        for k in [1, 10, 100] {
-            let exact = SearchParams {
-                exact: true,
-                ..SearchParams::new(k)
-            };
-            let (truth, exact_qps) = run(&index, &rows, &queries, &exact, allowed.as_ref());
-            let (found, qps) = run(&index, &rows, &queries, &SearchParams::new(k), allowed.as_ref());
-            let recalls = found.iter().zip(&truth).map(|(found, truth)| recall_at_k(found, truth));
-            let recall = recalls.sum::<f64>() / truth.len() as f64;
-            println!("  k {k}: exact {exact_qps:.0} QPS, ivf {qps:.0} QPS with recall {recall:.4}");
-        }
     }
 }
 
 fn floats(dim: usize, path: &str) -> Rows {
     let bytes = std::fs::read(path).unwrap();
-    Rows::from_vec(
-        dim,
-        bytes
-            .as_chunks()
-            .0
-            .iter()
-            .map(|four| f32::from_le_bytes(*four))
-            .collect(),
-    )
+    let floats = bytes.as_chunks().0.iter().map(|four| f32::from_le_bytes(*four));
+    Rows::from_vec(dim, floats.collect())
 }
 
-/// Nanoseconds per pair, best of many, for rows that fit the second cache level and for all.
-fn kernel(metric: Metric, base: &Rows, query: &[f32]) {
-    for count in [500.min(base.len()), base.len()] {
-        let once = || {
-            let start = Instant::now();
-            let mut top = TopK::new(metric, 10);
-            scan(metric, base, 0..count, query, None, &mut top);
-            black_box(top);
-            start.elapsed().as_secs_f64() * 1e9 / count as f64
-        };
-        let best = (0..50).map(|_| once()).fold(f64::MAX, f64::min);
-        println!("{metric:?}: {best:.1} ns per pair over {count} rows");
-    }
+/// CPU seconds of all threads of this process so far.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+    (ticks(11) + ticks(12)) / 100.0
+}
+
+/// CPU seconds of this thread, which other load does not change: what the queries cost.
+fn thread_seconds() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split_whitespace()
+        .next()
+        .and_then(|ns| ns.parse::<f64>().ok())
+        .unwrap_or(0.0)
+        / 1e9
 }
 
 fn run(
@@ -88,11 +102,20 @@ fn run(
     queries: &Rows,
     params: &SearchParams,
     allowed: Option<&FixedBitSet>,
-) -> (Vec<Vec<u32>>, f64) {
-    let start = Instant::now();
-    let search = |query: usize| index.search(rows, queries.get(query), params, allowed);
-    let found = (0..queries.len())
-        .map(|query| search(query).iter().map(|hit| hit.row).collect())
-        .collect();
-    (found, queries.len() as f64 / start.elapsed().as_secs_f64())
+    passes: usize,
+) -> (Vec<Vec<u32>>, f64, SearchStats) {
+    let mut stats = SearchStats::default();
+    let mut found = Vec::new();
+    let start = thread_seconds();
+    for _ in 0..passes {
+        let search = |query: usize| index.search_counted(rows, queries.get(query), params, allowed, &mut stats);
+        found = (0..queries.len()).map(search).collect();
+    }
+    let seconds = thread_seconds() - start;
+    let rows_of = |hits: &Vec<Hit>| hits.iter().map(|hit| hit.row).collect();
+    (
+        found.iter().map(rows_of).collect(),
+        (queries.len() * passes) as f64 / seconds,
+        stats,
+    )
 }

@@ -6,7 +6,7 @@ use crate::metric::Metric;
 use crate::rows::Rows;
 use crate::scan::scan;
 use crate::topk::{Hit, TopK};
-use crate::vector_index::{Header, IndexError, IndexKind, Reader, SearchParams, VectorIndex, frame};
+use crate::vector_index::{Header, IndexError, IndexKind, Reader, SearchParams, SearchStats, VectorIndex, frame};
 
 /// Exact search over all rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl Flat {
         }
     }
 
-    pub(crate) fn decode(header: &Header, body: Reader<'_>) -> Result<Self, IndexError> {
+    pub(crate) fn decode(header: &Header, body: Reader) -> Result<Self, IndexError> {
         body.finish()?;
         Ok(Self {
             metric: header.metric,
@@ -45,10 +45,15 @@ impl VectorIndex for Flat {
         (self.rows, self.dim)
     }
 
-    fn search(&self, rows: &Rows, query: &[f32], params: &SearchParams, allowed: Option<&FixedBitSet>) -> Vec<Hit> {
-        let mut top = TopK::new(self.metric, params.k);
-        scan(self.metric, rows, 0..rows.len(), query, allowed, &mut top);
-        top.into_sorted()
+    fn search_counted(
+        &self,
+        rows: &Rows,
+        query: &[f32],
+        params: &SearchParams,
+        allowed: Option<&FixedBitSet>,
+        stats: &mut SearchStats,
+    ) -> Vec<Hit> {
+        scan_all(self.metric, rows, query, params.k, allowed, stats)
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -64,4 +69,23 @@ impl VectorIndex for Flat {
     fn memory_bytes(&self) -> usize {
         size_of::<Self>()
     }
+
+    fn describe(&self) -> String {
+        format!("{} rows, each compared exactly", self.rows)
+    }
+}
+
+/// The best `k` of all allowed rows, by comparison with each.
+pub(crate) fn scan_all(
+    metric: Metric,
+    rows: &Rows,
+    query: &[f32],
+    k: usize,
+    allowed: Option<&FixedBitSet>,
+    stats: &mut SearchStats,
+) -> Vec<Hit> {
+    let mut top = TopK::new(metric, k);
+    scan(metric, rows, 0..rows.len(), query, allowed, &mut top);
+    stats.exact += allowed.map_or(rows.len(), |set| set.count_ones(..).min(rows.len()));
+    top.into_sorted()
 }

@@ -1,250 +1,219 @@
-//! Inverted file: rows grouped in lists of similar ones; a search reads the lists near the query and scores their rows exactly.
-//!
-//! How far to look is decided per query. Each list has a mean and a radius (mean distance of its rows from the mean), so
+//! Inverted file: rows grouped in lists of similar ones, with codes of three precisions.
 //!
 //! ```text
-//! prospect = score(query, mean) improved by reach × radius        (× |query| for Dot)
+//! lists      one byte code for each list's mean        which lists to read, in which order
+//! blocks     bit codes, list after list                estimates with errors: which rows may be among the best
+//! bytes      byte codes, in the same order             which of these are, up to rounding
+//! the rows   the caller's floats                       exact scores of the few that are left
 //! ```
 //!
-//! is about the best score the list has to offer. Lists are read in the order of their prospects until the next prospect
-//! cannot enter the top `k`. With the largest distance for a radius and reach = 1 that would be the triangle inequality: exact, and
-//! useless in many dimensions. So `reach` is measured when the index is built: rows are taken as queries, and it is what
-//! lets `TARGET` of their true neighbours be found. The rule needs no tuning by data set, by `k` or by filter: a filter
-//! makes the k-th hit worse, and that alone makes the search look further.
+//! **How far to look** is decided per query. A list with mean m and radius ρ (of its rows around m) has about
+//!
+//! ```text
+//! prospect = worth of an average row + SPREAD × ρ × |q' − m|
+//! ```
+//!
+//! to offer. Lists are read in the order of their prospects, down to `reach` below the best one. With a filter, or for many hits, the best
+//! prospect says less about how good the hits can be; then lists are read down to `reach` below the middle between the best
+//! prospect and the k-th best estimate so far. A row is looked at more closely if its estimate and `slack` × its error
+//! come up to the k-th best estimate. Reach and slack are measured when the index is built ([`build`]).
+//!
+//! **Outliers**, rows far from the mean of their list, are in no list: they would spoil its radius. They are scored in every search.
 
-use fixedbitset::FixedBitSet;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+mod build;
+mod file;
+mod search;
+mod tune;
 
-use crate::kmeans::Clusters;
-use crate::metric::Metric;
-use crate::recall::recall_at_k;
+use bytes::Bytes;
+use fixedbitset::{Block, FixedBitSet};
+
+use crate::bit_codes::BitCodes;
+use crate::byte_codes::ByteCodes;
+use crate::flat::scan_all;
 use crate::rows::Rows;
-use crate::scan::{scan, scan_ids};
-use crate::topk::{Hit, TopK, rank};
-use crate::vector_index::{Header, IndexError, IndexKind, Reader, SearchParams, VectorIndex, frame};
+use crate::scan::scan_ids;
+use crate::simd::codes::BLOCK_ROWS;
+use crate::space::{Query, Space};
+use crate::topk::{Hit, TopK};
+use crate::vector_index::{IndexKind, SearchParams, SearchStats, VectorIndex};
 
-/// Share of the sampled rows' true neighbours that the reach must cover. Above the promised recall of 0.95, because queries
-/// come from outside the rows and are a little harder.
-const TARGET: f64 = 0.97;
-/// Rows that are taken as queries to measure the reach, and how many neighbours of each.
-const SAMPLED_QUERIES: usize = 256;
-const SAMPLED_NEIGHBOURS: usize = 10;
-/// At most one row in this many is such a query.
-const SAMPLE_STEP_MIN: usize = 8;
-/// Candidates for the reach that lie so close together that the sample cannot tell them apart.
-const REACHES_APART: usize = 8;
-/// Allowed rows per list up to which scoring just them is cheaper than ranking the lists first.
-const ALLOWED_PER_LIST: usize = 4;
+use search::Search;
 
-/// A plain inverted file with exact scores.
+/// Fewer hits than this say too little about how good hits can be: the search goes on as for so many.
+const HITS_MIN: usize = 10;
+/// Allowed rows per list up to which scoring just them is cheaper than reading lists.
+const ALLOWED_PER_LIST: usize = 2;
+/// Rows for each wanted hit up to which scoring all is cheaper.
+const ROWS_PER_HIT: usize = 4;
+/// How much of radius × distance the best rows of a list are better than its average row. Measured: anything from 0.3 to 0.5 orders the
+/// lists about equally well.
+const SPREAD: f32 = 0.4;
+
+/// An inverted file. See the module.
 #[derive(Debug, Clone)]
 pub struct Ivf {
-    metric: Metric,
     rows: usize,
-    /// One row per list.
-    means: Rows,
-    radii: Vec<f32>,
-    reach: f32,
-    /// List `i` is `offsets[i]..offsets[i + 1]` of the members.
-    offsets: Vec<u32>,
+    space: Space,
+    /// The mean of each list; `added` is the mean offset of its rows.
+    means: ByteCodes,
+    lists: Vec<List>,
+    /// What every search calculates with for every list.
+    factors: Factors,
     /// Rows of all lists, list after list; `None` if the rows are sorted by list, so that member `i` is row `i`.
     members: Option<Vec<u32>>,
+    bits: BitCodes,
+    blocks: Bytes,
+    bytes: ByteCodes,
+    /// Rows without a place in a list.
+    outliers: Vec<u32>,
+    tuning: Tuning,
+}
+
+/// A group of similar rows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct List {
+    /// Its members are `start..end`.
+    start: u32,
+    end: u32,
+    /// Number of its first block.
+    block: u32,
+    /// Squared length of its mean.
+    squared: f32,
+    /// Root of the mean squared distance of its rows from the mean.
+    radius: f32,
+}
+
+/// Numbers of all lists, kind by kind, so that they are calculated with several at a time.
+#[derive(Debug, Clone, Default)]
+struct Factors {
+    numbers: Vec<u32>,
+    step: Vec<f32>,
+    added: Vec<f32>,
+    squared: Vec<f32>,
+    /// `SPREAD` × radius
+    spread: Vec<f32>,
+}
+
+/// What was measured when the index was built.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Tuning {
+    /// How far below the best prospect a list may lie.
+    reach: f32,
+    /// How far below the middle between the best prospect and the k-th best estimate, for filters and many hits.
+    reach_wide: f32,
+    /// How wrong estimates may be, in units of their errors.
+    slack: f32,
+    /// How wrong byte codes may be; for Manhattan also how much the two distances differ.
+    margin: f32,
+    /// Root of the mean squared length of the rows from the centre.
+    length: f32,
+}
+
+impl Tuning {
+    /// What reaches and margins are multiples of: the worths of two rows differ by about this much, whatever the unit of the data.
+    fn unit(&self, query: &Query) -> f32 {
+        (query.squared.sqrt() + self.length) * self.length
+    }
 }
 
 impl Ivf {
-    /// An index over rows and their clusters. Fastest if the rows are sorted by cluster. Rows beyond the assignment (without a vector,
-    /// say) are in no list and are found by an exact search only.
-    ///
-    /// # Panics
-    /// If the clusters are of another dimension, or assign more rows than there are.
-    pub fn build(metric: Metric, rows: &Rows, clusters: &Clusters) -> Self {
-        assert_eq!(clusters.centroids.dim(), rows.dim(), "clusters of the same space");
-        assert!(clusters.assignment.len() <= rows.len(), "clusters of these rows");
-        let order = clusters.order();
-        let offsets = clusters.offsets();
-        let members = (!clusters.assignment.is_sorted()).then_some(order);
-        let means = Rows::from_vec(rows.dim(), Vec::new());
-        let mut index = Self {
-            metric,
-            rows: rows.len(),
-            means,
-            radii: Vec::new(),
-            reach: 1.0,
-            offsets,
-            members,
-        };
-        let step = (clusters.assignment.len() / SAMPLED_QUERIES).max(SAMPLE_STEP_MIN);
-        index.measure_lists(rows, step);
-        index.measure_reach(rows, &clusters.assignment, step);
-        index
-    }
-
     /// Number of lists.
     pub fn lists(&self) -> usize {
-        self.radii.len()
+        self.lists.len()
     }
 
-    /// Mean and radius of every list, over its finite rows. The rows that will be taken as queries are left out, because a query from
-    /// outside has not pulled the mean of its list towards itself either; with them in, the reach comes out too small.
-    fn measure_lists(&mut self, rows: &Rows, step: usize) {
-        // Distances around the mean of a Dot index are Euclidean: |q·x − q·m| ≤ |q| |x − m|.
-        let spread = if self.metric == Metric::Dot {
-            Metric::Euclidean
-        } else {
-            self.metric
+    /// The row of a member.
+    fn row(&self, member: u32) -> u32 {
+        self.members.as_ref().map_or(member, |members| members[member as usize])
+    }
+
+    /// Where the blocks of a list start, and their bytes.
+    fn blocks_of(&self, list: u32) -> (usize, usize) {
+        let (list, step) = (&self.lists[list as usize], self.bits.block_bytes());
+        let count = ((list.end - list.start) as usize).div_ceil(BLOCK_ROWS);
+        (list.block as usize * step, count * step)
+    }
+
+    /// The best of the lists' prospects, or the first that has `k` rows in lists as good or better: a list of few rows far out says
+    /// nothing about how good the k-th hit will be.
+    fn best_prospect(&self, prospects: impl Iterator<Item = f32> + Clone, k: usize) -> f32 {
+        let size = |list: usize| (self.lists[list].end - self.lists[list].start) as usize;
+        let better = |best: (f32, usize), (list, prospect): (usize, f32)| {
+            if prospect > best.0 { (prospect, list) } else { best }
         };
-        let mut means = Vec::with_capacity((self.offsets.len() - 1) * rows.dim());
-        for list in 0..self.offsets.len() - 1 {
-            let members: Vec<&[f32]> = self
-                .list(list)
-                .filter(|row| row % step != 0)
-                .map(|row| rows.get(row))
-                .filter(|row| row.iter().all(|x| x.is_finite()))
-                .collect();
-            let mut mean = vec![0f32; rows.dim()];
-            for row in &members {
-                mean.iter_mut().zip(*row).for_each(|(sum, x)| *sum += x);
-            }
-            let count = members.len().max(1) as f32;
-            mean.iter_mut().for_each(|sum| *sum /= count);
-            self.radii
-                .push(members.iter().map(|row| spread.score(row, &mean)).sum::<f32>() / count);
-            means.extend_from_slice(&mean);
+        let (best, list) = prospects.clone().enumerate().fold((f32::MIN, 0), better);
+        if self.lists.is_empty() || size(list) >= k {
+            return best;
         }
-        self.means = Rows::from_vec(rows.dim(), means);
+        let mut sorted: Vec<(usize, f32)> = prospects.enumerate().collect();
+        sorted.sort_unstable_by(|a, b| b.1.total_cmp(&a.1));
+        let mut rows = 0;
+        let reached = sorted.iter().find(|(list, _)| {
+            rows += size(*list);
+            rows >= k
+        });
+        reached.or(sorted.last()).map_or(best, |(_, prospect)| *prospect)
     }
 
-    /// The rows of a list.
-    fn list(&self, list: usize) -> impl Iterator<Item = usize> {
-        let range = self.offsets[list] as usize..self.offsets[list + 1] as usize;
-        range.map(|member| self.members.as_ref().map_or(member, |members| members[member] as usize))
-    }
-
-    /// Takes rows as queries, finds their true neighbours, and sets the least reach that finds `TARGET` of them.
-    fn measure_reach(&mut self, rows: &Rows, assignment: &[u32], step: usize) {
-        let queries: Vec<&[f32]> = (0..assignment.len()).step_by(step).map(|row| rows.get(row)).collect();
-        // One more, because each query finds itself.
-        let params = SearchParams::new(SAMPLED_NEIGHBOURS + 1);
-        let exact = |query: &&[f32]| {
-            let mut top = TopK::new(self.metric, params.k);
-            scan(self.metric, rows, 0..assignment.len(), query, None, &mut top);
-            top.into_sorted()
-        };
-        let truth: Vec<Vec<Hit>> = queries.iter().map(exact).collect();
-        let mut reaches = self.needed_reaches(&queries, &truth, assignment);
-        // The reaches of single neighbours are the candidates; halving finds the least one that is enough for the whole search.
-        while reaches.len() > REACHES_APART {
-            let (below, above) = reaches.split_at(reaches.len() / 2);
-            self.reach = below[below.len() - 1];
-            let found: f64 = queries
-                .iter()
-                .zip(&truth)
-                .map(|(query, truth)| recall_of(&self.search(rows, query, &params, None), truth))
-                .sum();
-            reaches = if found >= TARGET * queries.len() as f64 {
-                below.to_vec()
-            } else {
-                above.to_vec()
-            };
-        }
-        self.reach = reaches.last().copied().unwrap_or(self.reach);
-    }
-
-    /// For each true neighbour the reach at which the prospect of its list is as good as the last neighbour, sorted.
-    fn needed_reaches(&self, queries: &[&[f32]], truth: &[Vec<Hit>], assignment: &[u32]) -> Vec<f32> {
-        let mut reaches = Vec::new();
-        for (query, hits) in queries.iter().zip(truth) {
-            let Some(last) = hits.last() else { continue };
-            for hit in hits {
-                let list = assignment[hit.row as usize] as usize;
-                let score = self.metric.score(query, self.means.get(list));
-                let gap = last.score - self.typical(score, self.radii[list]);
-                let gap = if self.metric.larger_is_better() { gap } else { -gap };
-                reaches.push(gap / (self.radii[list] * self.weight(query)));
-            }
-        }
-        // A list of equal rows has no radius, and its prospect is right with any reach.
-        reaches.retain(|reach| reach.is_finite());
-        reaches.sort_by(f32::total_cmp);
-        reaches
-    }
-
-    /// The score of an average row of a list, given the score of its mean. The inner product is linear, so it is the same;
-    /// distances add up as at a right angle, because in many dimensions a row's own direction has little to do with the query's.
-    fn typical(&self, score: f32, radius: f32) -> f32 {
-        if self.metric == Metric::Dot {
-            score
-        } else {
-            score.hypot(radius)
-        }
-    }
-
-    /// What one unit of distance from the mean can change in the score.
-    fn weight(&self, query: &[f32]) -> f32 {
-        if self.metric == Metric::Dot {
-            Metric::Dot.score(query, query).sqrt()
-        } else {
-            1.0
-        }
-    }
-
-    /// All lists by rank, the most promising first; the low half of a rank is the list.
-    fn prospects(&self, query: &[f32]) -> BinaryHeap<Reverse<u64>> {
-        let lists: Vec<u32> = (0..self.lists() as u32).collect();
-        let mut scores = vec![0.0; lists.len()];
-        self.metric
-            .score_rows(query, self.means.as_row_slice(), &lists, &mut scores);
-        let larger_is_better = self.metric.larger_is_better();
-        let reach = if larger_is_better { self.reach } else { -self.reach } * self.weight(query);
-        let prospect = |((list, score), radius): ((u32, f32), &f32)| {
-            Reverse(rank(
-                larger_is_better,
-                self.typical(score, *radius) + reach * radius,
-                list,
-            ))
-        };
-        // A heap, not a sort: most lists are never looked at.
-        lists.into_iter().zip(scores).zip(&self.radii).map(prospect).collect()
-    }
-
-    /// Offers the allowed rows of one list.
-    fn read_list(&self, list: usize, rows: &Rows, query: &[f32], allowed: Option<&FixedBitSet>, top: &mut TopK) {
-        let range = self.offsets[list] as usize..self.offsets[list + 1] as usize;
+    /// Whether a list has an allowed row.
+    fn has_allowed(&self, list: &List, allowed: &FixedBitSet) -> bool {
         match &self.members {
-            None => scan(self.metric, rows, range, query, allowed, top),
-            Some(members) => scan_ids(self.metric, rows.as_row_slice(), &members[range], query, allowed, top),
+            None => (list.start..list.end)
+                .step_by(BLOCK_ROWS)
+                .any(|first| bits_at(allowed.as_slice(), first as usize) & low_bits(list.end - first) != 0),
+            Some(members) => members[list.start as usize..list.end as usize]
+                .iter()
+                .any(|row| allowed.contains(*row as usize)),
         }
     }
 
-    pub(crate) fn decode(header: &Header, mut body: Reader<'_>) -> Result<Self, IndexError> {
-        let lists = body.u32()? as usize;
-        let reach = f32::from_bits(body.u32()?);
-        let has_members = body.u32()? != 0;
-        let radii = body.f32s(lists)?;
-        let offsets = body.u32s(lists.saturating_add(1))?;
-        let means = body.f32s(lists.saturating_mul(header.dim))?;
-        let end = offsets.last().copied().unwrap_or(0) as usize;
-        let members = if has_members { Some(body.u32s(end)?) } else { None };
-        body.finish()?;
-        let rows = header.rows;
-        // A search slices by these without asking again.
-        let in_order = offsets.first() == Some(&0) && offsets.is_sorted() && end <= rows;
-        let in_range = members.iter().flatten().all(|row| (*row as usize) < rows);
-        if !in_order || !in_range {
-            return Err(IndexError::Damaged("lists do not fit the rows"));
+    /// Which members of a block are allowed, one bit each.
+    fn allowed_mask(&self, first: u32, count: usize, allowed: &FixedBitSet) -> u16 {
+        match &self.members {
+            None => bits_at(allowed.as_slice(), first as usize),
+            Some(members) => {
+                let rows = members[first as usize..].iter().take(count.min(BLOCK_ROWS)).enumerate();
+                rows.fold(0, |mask, (at, row)| {
+                    mask | u16::from(allowed.contains(*row as usize)) << at
+                })
+            }
         }
-        let means = Rows::from_vec(header.dim, means);
-        Ok(Self {
-            metric: header.metric,
-            rows,
-            means,
-            radii,
-            reach,
-            offsets,
-            members,
-        })
     }
+}
+
+/// 16 bits from a place on; 0 beyond the end.
+fn bits_at(blocks: &[Block], at: usize) -> u16 {
+    const BITS: usize = Block::BITS as usize;
+    let (index, shift) = (at / BITS, at % BITS);
+    let low = blocks.get(index).map_or(0, |block| block >> shift);
+    let spilled = shift > BITS - BLOCK_ROWS;
+    let high = if spilled {
+        blocks.get(index + 1).map_or(0, |block| block << (BITS - shift))
+    } else {
+        0
+    };
+    (low | high) as u16
+}
+
+impl Factors {
+    const BYTES_PER_LIST: usize = 5 * 4;
+
+    fn new(means: &ByteCodes, lists: &[List]) -> Self {
+        let both: Vec<[f32; 2]> = (0..lists.len() as u32).map(|list| means.factors(list)).collect();
+        Self {
+            numbers: (0..lists.len() as u32).collect(),
+            step: both.iter().map(|[step, _]| *step).collect(),
+            added: both.iter().map(|[_, added]| *added).collect(),
+            squared: lists.iter().map(|list| list.squared).collect(),
+            spread: lists.iter().map(|list| SPREAD * list.radius).collect(),
+        }
+    }
+}
+
+/// The `count` lowest bits of 16.
+fn low_bits(count: u32) -> u16 {
+    if count >= u16::BITS { u16::MAX } else { (1 << count) - 1 }
 }
 
 impl VectorIndex for Ivf {
@@ -253,65 +222,58 @@ impl VectorIndex for Ivf {
     }
 
     fn shape(&self) -> (usize, usize) {
-        (self.rows, self.means.dim())
+        (self.rows, self.space.dim())
     }
 
-    fn search(&self, rows: &Rows, query: &[f32], params: &SearchParams, allowed: Option<&FixedBitSet>) -> Vec<Hit> {
-        let few = allowed.is_some_and(|set| set.count_ones(..) <= self.lists() * ALLOWED_PER_LIST);
-        if params.k == 0 || params.exact || few || self.shape() != (rows.len(), rows.dim()) {
-            let mut top = TopK::new(self.metric, params.k);
-            scan(self.metric, rows, 0..rows.len(), query, allowed, &mut top);
-            return top.into_sorted();
-        }
-        // The reach was measured with this many hits; a single one says too little about how good hits can be.
-        let mut top = TopK::new(self.metric, params.k.max(SAMPLED_NEIGHBOURS));
-        let mut prospects = self.prospects(query);
-        let mut read = 0;
-        while let Some(Reverse(prospect)) = prospects.pop() {
-            // With a number of lists given, a filter may leave them short of hits: then more are read.
-            let enough = match params.probes {
-                Some(probes) => read >= probes && top.is_full(),
-                None => !top.admits(prospect),
-            };
-            if enough {
-                break;
-            }
-            self.read_list(prospect as u32 as usize, rows, query, allowed, &mut top);
-            read += 1;
-        }
-        let mut hits = top.into_sorted();
-        hits.truncate(params.k);
-        hits
-    }
-
-    /// The kind's own bytes, 4 each: lists, reach, whether there are members, radii, offsets, means, members.
-    fn encode(&self) -> Vec<u8> {
-        let mut body = Vec::new();
-        let mut put = |value: u32| body.extend_from_slice(&value.to_le_bytes());
-        put(self.lists() as u32);
-        put(self.reach.to_bits());
-        put(u32::from(self.members.is_some()));
-        self.radii.iter().for_each(|radius| put(radius.to_bits()));
-        self.offsets.iter().for_each(|offset| put(*offset));
-        self.means.as_slice().iter().for_each(|x| put(x.to_bits()));
-        self.members.iter().flatten().for_each(|row| put(*row));
-        let header = Header {
-            kind: IndexKind::Ivf,
-            metric: self.metric,
-            dim: self.means.dim(),
-            rows: self.rows,
+    fn search_counted(
+        &self,
+        rows: &Rows,
+        query: &[f32],
+        params: &SearchParams,
+        allowed: Option<&FixedBitSet>,
+        stats: &mut SearchStats,
+    ) -> Vec<Hit> {
+        let metric = self.space.metric();
+        let k = params.k.max(HITS_MIN);
+        let scanned = allowed.map_or(self.rows, |set| set.count_ones(..));
+        let few = scanned <= (self.lists.len() * ALLOWED_PER_LIST).max(k * ROWS_PER_HIT);
+        let usable = !params.exact && !few && params.k > 0 && self.shape() == (rows.len(), rows.dim());
+        let Some(placed) = usable.then(|| self.space.query(query)).flatten() else {
+            return scan_all(metric, rows, query, params.k, allowed, stats);
         };
-        frame(&header, &body)
+        let mut exact = Search::new(self, placed, k, params.effort, allowed).run(stats);
+        exact.iter_mut().for_each(|member| *member = self.row(*member));
+        let is_allowed = |row: &&u32| allowed.is_none_or(|set| set.contains(**row as usize));
+        exact.extend(self.outliers.iter().filter(is_allowed));
+        stats.exact += exact.len();
+        for row in &exact {
+            rows.as_row_slice().prefetch(*row);
+        }
+        let mut top = TopK::new(metric, params.k);
+        scan_ids(metric, rows.as_row_slice(), &exact, query, None, &mut top);
+        top.into_sorted()
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        file::encode(self)
     }
 
     fn memory_bytes(&self) -> usize {
-        let floats = self.means.as_slice().len() + self.radii.len();
-        let numbers = self.offsets.len() + self.members.as_ref().map_or(0, Vec::len);
-        size_of::<Self>() + (floats + numbers) * size_of::<u32>()
+        let members = self.members.as_ref().map_or(0, Vec::len) + self.outliers.len();
+        let codes = self.means.data().len() + self.blocks.len() + self.bytes.data().len();
+        let lists = self.lists.len() * (size_of::<List>() + Factors::BYTES_PER_LIST);
+        size_of::<Self>() + codes + members * size_of::<u32>() + lists
     }
-}
 
-fn recall_of(found: &[Hit], truth: &[Hit]) -> f64 {
-    let rows = |hits: &[Hit]| hits.iter().map(|hit| hit.row).collect::<Vec<_>>();
-    recall_at_k(&rows(found), &rows(truth))
+    fn describe(&self) -> String {
+        format!(
+            "{} lists, {}-bit and 8-bit codes, {} outliers, reach {:.3} (wide {:.3}), slack {:.2}",
+            self.lists.len(),
+            self.bits.bits(),
+            self.outliers.len(),
+            self.tuning.reach,
+            self.tuning.reach_wide,
+            self.tuning.slack
+        )
+    }
 }

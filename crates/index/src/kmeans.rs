@@ -64,7 +64,7 @@ impl Clusters {
 /// square) and the search hardly faster. Small sets get clusters of 32 rows, so that sorting a small flush costs a millisecond.
 pub fn cluster_count(rows: usize) -> usize {
     const ROWS_PER_CLUSTER_MIN: usize = 32;
-    let by_root = (rows as f64).sqrt() * 3.0;
+    let by_root = (rows as f64).sqrt() * 2.0;
     (by_root as usize).min(rows / ROWS_PER_CLUSTER_MIN).max(1)
 }
 

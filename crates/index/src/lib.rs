@@ -8,7 +8,7 @@
 //! let rows = Rows::from_vec(2, (0..2000).map(|i| (i % 97) as f32).collect());
 //! let clusters = kmeans::train(Metric::Euclidean, &rows, kmeans::cluster_count(rows.len()), 10, 42);
 //! let index = Ivf::build(Metric::Euclidean, &rows, &clusters);
-//! let index = decode(&index.encode())?;
+//! let index = decode(&index.encode().into())?;
 //! let hits = index.search(&rows, &[5.0, 6.0], &SearchParams::new(10), None);
 //! assert_eq!(hits[0].score, 0.0);
 //! # Ok::<(), proximadb_index::IndexError>(())
@@ -24,10 +24,16 @@ pub mod metric;
 pub mod topk;
 pub mod scan;
 pub mod vector_index;
+mod rotation;
+mod space;
+mod byte_codes;
+mod bit_codes;
 pub mod flat;
 pub mod recall;
 pub mod kmeans;
 pub mod ivf;
+
+use bytes::Bytes;
 
 pub use flat::Flat;
 pub use ivf::Ivf;
@@ -36,13 +42,14 @@ pub use recall::recall_at_k;
 pub use rows::{RowSlice, Rows};
 pub use scan::scan;
 pub use topk::{Hit, TopK};
-pub use vector_index::{IndexError, IndexKind, SearchParams, VectorIndex};
+pub use vector_index::{IndexError, IndexKind, SearchParams, SearchStats, VectorIndex};
 
-/// Reads an index of any kind from [`VectorIndex::encode`]d bytes.
+/// Reads an index of any kind from [`VectorIndex::encode`]d bytes. Codes are not copied: the index keeps the bytes, which may be a
+/// memory map.
 ///
 /// # Errors
 /// Every kind of [`IndexError`]: the bytes are not an index, of a newer format, or damaged. In each case: build it again.
-pub fn decode(bytes: &[u8]) -> Result<Box<dyn VectorIndex>, IndexError> {
+pub fn decode(bytes: &Bytes) -> Result<Box<dyn VectorIndex>, IndexError> {
     let (header, body) = vector_index::unframe(bytes)?;
     Ok(match header.kind {
         IndexKind::Flat => Box::new(Flat::decode(&header, body)?),

@@ -7,6 +7,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::simd;
+
 /// Where the floats of [`Rows`] live: a `Vec<f32>`, a memory map, a buffer of another crate.
 pub type Floats = Arc<dyn AsRef<[f32]> + Send + Sync>;
 
@@ -118,6 +120,11 @@ impl<'a> RowSlice<'a> {
     /// If `row` ≥ `len`.
     pub fn get(self, row: usize) -> &'a [f32] {
         &self.data[row * self.dim..][..self.dim]
+    }
+
+    /// A hint that a row is needed soon; it need not exist.
+    pub(crate) fn prefetch(self, row: u32) {
+        simd::codes::prefetch(self.data, row as usize * self.dim, self.dim);
     }
 
     /// Number of rows.

@@ -11,6 +11,7 @@ use std::sync::LazyLock;
 
 use lanes::*;
 
+pub(crate) mod codes;
 mod lanes;
 
 #[cfg(test)]

@@ -64,9 +64,10 @@ impl TopK {
         }
     }
 
-    /// Whether a row with the score of this [`rank`] could still enter.
-    pub(crate) fn admits(&self, rank: u64) -> bool {
-        rank >> 32 << 32 < self.limit
+    /// The score that a row has to beat, once there are `k` hits.
+    pub(crate) fn worst(&self) -> Option<f32> {
+        let worst = self.is_full().then(|| self.heap.peek()).flatten();
+        worst.map(|worst| score_of(self.larger_is_better, *worst))
     }
 
     /// Whether there are `k` hits.
@@ -86,7 +87,7 @@ impl TopK {
 }
 
 /// A hit as an integer: the better, the smaller. NaN, of which nothing is known, comes first.
-pub(crate) fn rank(larger_is_better: bool, score: f32, row: u32) -> u64 {
+fn rank(larger_is_better: bool, score: f32, row: u32) -> u64 {
     // Adding 0 makes -0 a plain 0; otherwise the two would not tie.
     let cost = if larger_is_better { -score } else { score } + 0.0;
     // The bits of positive floats are in their order already, those of negative ones in reverse order.

@@ -8,6 +8,7 @@
 //! │ magic │ version │ kind │ metric │ dim │ rows │ kind's own … │ CRC-32 of 0..n │    little endian
 //! ```
 
+use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, checksum};
 use fixedbitset::FixedBitSet;
 
@@ -16,7 +17,7 @@ use crate::rows::Rows;
 use crate::topk::Hit;
 
 const MAGIC: &[u8; 8] = b"PXMINDEX";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const HEADER_BYTES: usize = 20;
 const CHECKSUM_BYTES: usize = 4;
 
@@ -29,13 +30,23 @@ pub enum IndexKind {
     Ivf,
 }
 
+impl IndexKind {
+    /// Its name in settings, files and answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Flat => "flat",
+            Self::Ivf => "ivf",
+        }
+    }
+}
+
 /// What to search for, besides the query.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SearchParams {
     /// Number of hits wanted.
     pub k: usize,
-    /// How far to look: lists for IVF. `None` lets the index stop when looking further no longer pays.
-    pub probes: Option<usize>,
+    /// How far to look, as a multiple of what the index found to be enough when it was built. More finds more, and takes longer.
+    pub effort: f32,
     /// Look at every row.
     pub exact: bool,
 }
@@ -45,10 +56,23 @@ impl SearchParams {
     pub fn new(k: usize) -> Self {
         Self {
             k,
-            probes: None,
+            effort: 1.0,
             exact: false,
         }
     }
+}
+
+/// What a search did; counts of several searches add up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SearchStats {
+    /// Lists that were read.
+    pub lists: usize,
+    /// Rows whose codes were looked at first.
+    pub codes: usize,
+    /// Rows of these that were looked at more closely, by their byte codes.
+    pub refined: usize,
+    /// Rows that were scored exactly.
+    pub exact: usize,
 }
 
 /// A search structure over immutable rows.
@@ -63,16 +87,32 @@ pub trait VectorIndex: Send + Sync {
     /// The best `params.k` of the rows that are in `allowed` (of all without a set), best first, ties by row, with exact scores.
     /// The set may be shorter or longer than the rows; rows it does not reach are not allowed.
     /// `rows` are the ones the index was built over. Rows of another shape are scanned exactly: slow, never wrong.
+    /// What was done is added to `stats`.
     ///
     /// # Panics
     /// If the query has another dimension than the rows.
-    fn search(&self, rows: &Rows, query: &[f32], params: &SearchParams, allowed: Option<&FixedBitSet>) -> Vec<Hit>;
+    fn search_counted(
+        &self,
+        rows: &Rows,
+        query: &[f32],
+        params: &SearchParams,
+        allowed: Option<&FixedBitSet>,
+        stats: &mut SearchStats,
+    ) -> Vec<Hit>;
+
+    /// [`search_counted`](Self::search_counted) without the counts.
+    fn search(&self, rows: &Rows, query: &[f32], params: &SearchParams, allowed: Option<&FixedBitSet>) -> Vec<Hit> {
+        self.search_counted(rows, query, params, allowed, &mut SearchStats::default())
+    }
 
     /// The index as bytes for [`decode`](crate::decode); the rows are not part of them.
     fn encode(&self) -> Vec<u8>;
 
     /// Bytes it holds in memory, without the rows.
     fn memory_bytes(&self) -> usize;
+
+    /// What it is made of, in one line for people.
+    fn describe(&self) -> String;
 }
 
 /// Why bytes are not an index. All of them mean: build it again.
@@ -124,9 +164,9 @@ pub(crate) fn frame(header: &Header, body: &[u8]) -> Vec<u8> {
 ///
 /// # Errors
 /// Every kind of [`IndexError`].
-pub(crate) fn unframe(bytes: &[u8]) -> Result<(Header, Reader<'_>), IndexError> {
-    let mut reader = Reader { rest: bytes };
-    if reader.take(MAGIC.len()).ok() != Some(MAGIC) {
+pub(crate) fn unframe(bytes: &Bytes) -> Result<(Header, Reader), IndexError> {
+    let mut reader = Reader { rest: bytes.clone() };
+    if !reader.take(MAGIC.len()).is_ok_and(|magic| *magic == *MAGIC) {
         return Err(IndexError::NotAnIndex);
     }
     let version = u16::from_le_bytes(reader.array()?);
@@ -155,7 +195,10 @@ pub(crate) fn unframe(bytes: &[u8]) -> Result<(Header, Reader<'_>), IndexError> 
     if dim == 0 {
         return Err(IndexError::Damaged("no dimensions"));
     }
-    let body = covered.get(HEADER_BYTES..).ok_or(IndexError::Damaged("cut short"))?;
+    if covered.len() < HEADER_BYTES {
+        return Err(IndexError::Damaged("cut short"));
+    }
+    let body = bytes.slice(HEADER_BYTES..covered.len());
     Ok((
         Header {
             kind,
@@ -172,29 +215,32 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 /// Reads values off the front of bytes that may be damaged.
-pub(crate) struct Reader<'a> {
-    rest: &'a [u8],
+pub(crate) struct Reader {
+    rest: Bytes,
 }
 
-impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], IndexError> {
-        let (head, rest) = self
-            .rest
-            .split_at_checked(count)
-            .ok_or(IndexError::Damaged("cut short"))?;
-        self.rest = rest;
-        Ok(head)
+impl Reader {
+    /// The next `count` bytes, shared with the whole.
+    pub fn take(&mut self, count: usize) -> Result<Bytes, IndexError> {
+        if count > self.rest.len() {
+            return Err(IndexError::Damaged("cut short"));
+        }
+        Ok(self.rest.split_to(count))
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], IndexError> {
-        let (head, rest) = self.rest.split_first_chunk().ok_or(IndexError::Damaged("cut short"))?;
-        self.rest = rest;
-        Ok(*head)
+        let bytes = self.take(N)?;
+        bytes.first_chunk().copied().ok_or(IndexError::Damaged("cut short"))
     }
 
     /// The next `u32`.
     pub fn u32(&mut self) -> Result<u32, IndexError> {
         self.array().map(u32::from_le_bytes)
+    }
+
+    /// The next float.
+    pub fn f32(&mut self) -> Result<f32, IndexError> {
+        self.array().map(f32::from_le_bytes)
     }
 
     /// The next `count` values. Reserves nothing that the bytes do not cover, whatever a damaged count says.

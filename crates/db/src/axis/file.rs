@@ -1,7 +1,7 @@
 //! The bytes of an index file, and its name.
 //!
 //! ```text
-//! "PXAXIS02" | header length: u32 | header: JSON | part 0 | part 1 | … | CRC-32 of all before: u32      little endian
+//! "PXAXIS03" | header length: u32 | header: JSON | part 0 | part 1 | … | CRC-32 of all before: u32      little endian
 //! ```
 //!
 //! A segment has one file for each type among its indexes. Every header lists the parts of all of them, so that a file that
@@ -21,7 +21,7 @@ use crate::root::IndexType;
 use crate::schema::CollectionDescription;
 use crate::sealed::crc32;
 
-const MAGIC: &[u8; 8] = b"PXAXIS02";
+const MAGIC: &[u8; 8] = b"PXAXIS03";
 
 /// What an index file says of itself.
 #[derive(Debug, Serialize, Deserialize)]
@@ -56,7 +56,7 @@ pub(super) struct Content {
 }
 
 /// The type of the file that holds an index. A flat index is a scan: there is nothing to keep of it.
-fn type_of(kind: IndexKind) -> Option<IndexType> {
+pub fn type_of(kind: IndexKind) -> Option<IndexType> {
     match kind {
         IndexKind::Ivf => Some(IndexType::Ivf),
         IndexKind::Flat => None,
@@ -122,11 +122,21 @@ pub(super) fn encode(
 ///
 /// # Errors
 /// What is wrong with them.
-pub fn check(file: &[u8], path: &str, segment: Option<&SegmentMeta>) -> Result<(), String> {
+pub fn check(file: &Bytes, path: &str, segment: Option<&SegmentMeta>) -> Result<(), String> {
     decode(file, path, segment).map(|_| ())
 }
 
-pub(super) fn decode(file: &[u8], path: &str, segment: Option<&SegmentMeta>) -> Result<Content, String> {
+/// Whether the checksum of an index file matches its bytes.
+pub(super) fn is_whole(file: &[u8]) -> bool {
+    split_checksum(file).is_some_and(|(body, stored)| crc32(body) == stored)
+}
+
+fn split_checksum(file: &[u8]) -> Option<(&[u8], u32)> {
+    let (body, stored) = file.split_last_chunk::<4>()?;
+    Some((body, u32::from_le_bytes(*stored)))
+}
+
+pub(super) fn decode(file: &Bytes, path: &str, segment: Option<&SegmentMeta>) -> Result<Content, String> {
     let (header, mut rest) = split(file)?;
     let (directory, _) = path.rsplit_once('/').ok_or("has no directory")?;
     let (id, of) = parse_name(path).ok_or("is not named as an index file")?;
@@ -145,7 +155,8 @@ pub(super) fn decode(file: &[u8], path: &str, segment: Option<&SegmentMeta>) -> 
     for part in header.parts.iter().filter(|part| part.of == of) {
         let length = usize::try_from(part.bytes).map_err(|e| e.to_string())?;
         let (bytes, after) = rest.split_at_checked(length).ok_or("cut in an index")?;
-        let index = proximadb_index::decode(bytes).map_err(|e| e.to_string())?;
+        // Shared with the file, not copied.
+        let index = proximadb_index::decode(&file.slice_ref(bytes)).map_err(|e| e.to_string())?;
         if type_of(index.kind()) != Some(of) || index.shape().0 as u64 != header.segment_rows {
             return Err(format!(
                 "the index of space `{}` is of another type or of other rows",
@@ -164,8 +175,8 @@ pub(super) fn decode(file: &[u8], path: &str, segment: Option<&SegmentMeta>) -> 
 
 /// The header and the parts of a file whose checksum matches.
 fn split(file: &[u8]) -> Result<(Header, &[u8]), String> {
-    let (body, stored) = file.split_last_chunk::<4>().ok_or("shorter than its checksum")?;
-    if crc32(body) != u32::from_le_bytes(*stored) {
+    let (body, stored) = split_checksum(file).ok_or("shorter than its checksum")?;
+    if crc32(body) != stored {
         return Err("checksum does not match".to_owned());
     }
     let rest = body.strip_prefix(MAGIC).ok_or("not an index file of a known version")?;

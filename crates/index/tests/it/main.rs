@@ -47,6 +47,13 @@ fn rows_and_queries(count: usize, queries: usize, dim: usize, clumps: usize) -> 
 /// An index over rows as they are (members listed), and one over rows sorted by cluster (members implied).
 fn build_both(metric: Metric, rows: &Rows, lists: usize) -> [(Rows, Ivf); 2] {
     let clusters = kmeans::train(metric, rows, lists, 10, 1);
+    let unsorted = (rows.clone(), Ivf::build(metric, rows, &clusters));
+    [unsorted, build_sorted(metric, rows, lists)]
+}
+
+/// An index over rows sorted by cluster.
+fn build_sorted(metric: Metric, rows: &Rows, lists: usize) -> (Rows, Ivf) {
+    let clusters = kmeans::train(metric, rows, lists, 10, 1);
     let sorted = clusters
         .order()
         .iter()
@@ -55,8 +62,8 @@ fn build_both(metric: Metric, rows: &Rows, lists: usize) -> [(Rows, Ivf); 2] {
         .collect();
     let sorted = Rows::from_vec(rows.dim(), sorted);
     let by_offsets = kmeans::Clusters::from_offsets(clusters.centroids.clone(), &clusters.offsets());
-    let of_sorted = Ivf::build(metric, &sorted, &by_offsets);
-    [(rows.clone(), Ivf::build(metric, rows, &clusters)), (sorted, of_sorted)]
+    let index = Ivf::build(metric, &sorted, &by_offsets);
+    (sorted, index)
 }
 
 /// The definition of a search: score all, sort, cut.

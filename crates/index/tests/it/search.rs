@@ -2,9 +2,9 @@
 
 use fixedbitset::FixedBitSet;
 use proptest::prelude::*;
-use proximadb_index::{Flat, Hit, Rows, SearchParams, VectorIndex, kmeans, recall_at_k};
+use proximadb_index::{Flat, Hit, Rows, SearchParams, SearchStats, VectorIndex, kmeans, recall_at_k};
 
-use crate::{METRICS, Numbers, build_both, clumped, exact, rows_and_queries};
+use crate::{METRICS, Numbers, build_both, build_sorted, clumped, exact, rows_and_queries};
 
 fn rows_of(hits: &[Hit]) -> Vec<u32> {
     hits.iter().map(|hit| hit.row).collect()
@@ -46,25 +46,158 @@ fn ivf_finds_what_it_promises_under_filters() {
     check_recall(0.001, 10, 60);
 }
 
+/// Mean recall@10 of clustered data that queries come from, too.
+fn recall_of(dim: usize, effort: f32, selectivity: Option<usize>) -> [f64; 3] {
+    let (rows, queries) = rows_and_queries(3000, 60, dim, 60);
+    let set: FixedBitSet = (0..rows.len())
+        .filter(|row| row * 7 % 11 * 3 % selectivity.unwrap_or(1) == 0)
+        .collect();
+    let allowed = selectivity.map(|_| &set);
+    METRICS.map(|metric| {
+        let (rows, index) = build_sorted(metric, &rows, kmeans::cluster_count(rows.len()));
+        let params = SearchParams {
+            effort,
+            ..SearchParams::new(10)
+        };
+        let one = |query: &[f32]| {
+            let truth = exact(metric, &rows, query, 10, allowed);
+            recall_at_k(
+                &rows_of(&index.search(&rows, query, &params, allowed)),
+                &rows_of(&truth),
+            )
+        };
+        (0..queries.len()).map(|query| one(queries.get(query))).sum::<f64>() / queries.len() as f64
+    })
+}
+
 #[test]
-fn more_probes_find_more_and_all_lists_find_everything() {
-    let (rows, queries) = rows_and_queries(3000, 30, 16, 40);
-    for metric in METRICS {
-        for (rows, index) in build_both(metric, &rows, 60) {
-            let recall = |probes: usize| -> f64 {
-                let params = SearchParams {
-                    k: 10,
-                    probes: Some(probes),
-                    exact: false,
-                };
-                let one = |query: &[f32]| {
-                    let truth = exact(metric, &rows, query, 10, None);
-                    recall_at_k(&rows_of(&index.search(&rows, query, &params, None)), &rows_of(&truth))
-                };
-                (0..queries.len()).map(|query| one(queries.get(query))).sum::<f64>() / queries.len() as f64
+fn ivf_finds_what_it_promises_in_any_number_of_dimensions() {
+    for dim in [2, 32, 100, 128, 384, 1536] {
+        let recalls = recall_of(dim, 1.0, None);
+        assert!(
+            recalls.iter().all(|recall| *recall >= 0.95),
+            "{dim} dimensions: {recalls:?}"
+        );
+    }
+}
+
+#[test]
+fn the_unit_and_the_origin_of_the_data_do_not_matter() {
+    let (rows, queries) = rows_and_queries(3000, 60, 48, 60);
+    for (scale, shift) in [(1e-4, 0.0), (1e4, 0.0), (100.0, 250.0)] {
+        let moved = |rows: &Rows| Rows::from_vec(48, rows.as_slice().iter().map(|x| x * scale + shift).collect());
+        let (rows, queries) = (moved(&rows), moved(&queries));
+        for metric in METRICS {
+            let (rows, index) = build_sorted(metric, &rows, kmeans::cluster_count(rows.len()));
+            let one = |query: &[f32]| {
+                let truth = exact(metric, &rows, query, 10, None);
+                recall_at_k(
+                    &rows_of(&index.search(&rows, query, &SearchParams::new(10), None)),
+                    &rows_of(&truth),
+                )
             };
-            let (one, few, all) = (recall(1), recall(2), recall(60));
-            assert!(one < few && few <= all && all == 1.0, "{metric:?}: {one} {few} {all}");
+            let mean = queries.as_slice().chunks_exact(48).map(one).sum::<f64>() / 60.0;
+            assert!(mean >= 0.95, "{metric:?} × {scale} + {shift}: {mean}");
+            let mut stats = SearchStats::default();
+            index.search_counted(&rows, queries.get(0), &SearchParams::new(10), None, &mut stats);
+            assert!(stats.codes < rows.len(), "not by reading everything");
+        }
+    }
+}
+
+#[test]
+fn more_effort_finds_more() {
+    let recalls = [0.1, 0.4, 1.0, 3.0].map(|effort| recall_of(48, effort, None));
+    for metric in 0..3 {
+        let of = recalls.map(|recalls| recalls[metric]);
+        assert!(of.is_sorted() && of[0] < of[3] && of[3] >= 0.98, "{metric}: {of:?}");
+    }
+}
+
+#[test]
+fn a_search_looks_at_a_part_of_the_rows_and_says_so() {
+    let (rows, queries) = rows_and_queries(6000, 20, 64, 100);
+    for metric in METRICS {
+        let (rows, index) = build_sorted(metric, &rows, kmeans::cluster_count(rows.len()));
+        let mut stats = SearchStats::default();
+        for query in queries.as_slice().chunks_exact(64) {
+            index.search_counted(&rows, query, &SearchParams::new(10), None, &mut stats);
+        }
+        assert!(
+            stats.lists >= 20 && stats.codes < 20 * rows.len() / 2,
+            "{metric:?}: {stats:?}"
+        );
+        assert!(
+            stats.refined < stats.codes && stats.exact <= stats.refined && stats.exact >= 200,
+            "{metric:?}: {stats:?}"
+        );
+        let mut exact = SearchStats::default();
+        let params = SearchParams {
+            exact: true,
+            ..SearchParams::new(10)
+        };
+        index.search_counted(&rows, rows.get(0), &params, None, &mut exact);
+        assert_eq!(
+            exact,
+            SearchStats {
+                exact: 6000,
+                ..SearchStats::default()
+            }
+        );
+    }
+}
+
+/// Rows far from all others, and rows that are no numbers, spoil nothing.
+#[test]
+fn outliers_are_found_and_spoil_nothing() {
+    let (rows, queries) = rows_and_queries(4000, 50, 32, 60);
+    let mut data = rows.as_slice().to_vec();
+    for (at, scale) in [
+        (100, 1e3),
+        (900, -1e6),
+        (2000, 50.0),
+        (3000, f32::NAN),
+        (3001, f32::INFINITY),
+        (3002, 1e30),
+    ] {
+        data[at * 32..(at + 1) * 32]
+            .iter_mut()
+            .for_each(|value| *value *= scale);
+    }
+    let rows = Rows::from_vec(32, data);
+    for metric in METRICS {
+        for (rows, index) in build_both(metric, &rows, kmeans::cluster_count(rows.len())) {
+            let recall = |query: &[f32]| {
+                let truth = exact(metric, &rows, query, 10, None);
+                recall_at_k(
+                    &rows_of(&index.search(&rows, query, &SearchParams::new(10), None)),
+                    &rows_of(&truth),
+                )
+            };
+            let mean = queries.as_slice().chunks_exact(32).map(recall).sum::<f64>() / 50.0;
+            assert!(mean >= 0.95, "{metric:?}: {mean}");
+            let far: Vec<f32> = queries.get(1).iter().map(|value| value * 2e6).collect();
+            assert!(recall(&far) >= 0.9, "{metric:?}");
+        }
+    }
+}
+
+#[test]
+fn rows_that_are_not_allowed_are_never_found_whatever_their_number() {
+    let (rows, queries) = rows_and_queries(4000, 10, 32, 60);
+    // As deletions leave them: all but every third, and a whole region.
+    let set: FixedBitSet = (0..rows.len())
+        .filter(|row| row % 3 != 0 && !(1000..2500).contains(row))
+        .collect();
+    for metric in METRICS {
+        for (rows, index) in build_both(metric, &rows, kmeans::cluster_count(rows.len())) {
+            let mut found = 0.0;
+            for query in queries.as_slice().chunks_exact(32) {
+                let hits = index.search(&rows, query, &SearchParams::new(10), Some(&set));
+                assert!(hits.iter().all(|hit| set.contains(hit.row as usize)));
+                found += recall_at_k(&rows_of(&hits), &rows_of(&exact(metric, &rows, query, 10, Some(&set))));
+            }
+            assert!(found >= 9.5, "{metric:?}: {found}");
         }
     }
 }
@@ -76,11 +209,10 @@ fn a_filter_that_leaves_fewer_rows_than_wanted_gives_them_all() {
     let set: FixedBitSet = (0..rows.len()).filter(|row| row % 3 == 0).collect();
     for metric in METRICS {
         for (rows, index) in build_both(metric, &rows, 30) {
-            for probes in [None, Some(1)] {
+            for effort in [1.0, 0.1] {
                 let params = SearchParams {
-                    k: 2000,
-                    probes,
-                    exact: false,
+                    effort,
+                    ..SearchParams::new(2000)
                 };
                 assert_eq!(
                     index.search(&rows, rows.get(5), &params, Some(&set)),
@@ -101,17 +233,11 @@ fn nan_and_infinity_never_panic_and_nan_is_never_a_hit() {
     for metric in METRICS {
         for (rows, index) in build_both(metric, &rows, 20) {
             for query in [[f32::NAN; 4], [f32::INFINITY; 4], [f32::MAX; 4], [0.0; 4]] {
-                for params in [
-                    SearchParams::new(600),
-                    SearchParams {
-                        k: 600,
-                        probes: Some(3),
-                        exact: false,
-                    },
-                ] {
-                    let hits = index.search(&rows, &query, &params, None);
-                    assert_eq!(hits, exact(metric, &rows, &query, 600, None));
-                }
+                let hits = index.search(&rows, &query, &SearchParams::new(600), None);
+                let all = exact(metric, &rows, &query, 600, None);
+                assert_eq!(hits, all);
+                let few = index.search(&rows, &query, &SearchParams::new(5), None);
+                assert!(few.iter().all(|hit| all.contains(hit)), "{metric:?} {query:?}: {few:?}");
             }
         }
     }
@@ -146,11 +272,8 @@ fn rows_beyond_the_clusters_are_found_by_exact_search() {
         ..SearchParams::new(1)
     };
     assert_eq!(rows_of(&index.search(&rows, rows.get(350), &params, None)), [350]);
-    assert!(
-        rows_of(&index.search(&rows, rows.get(350), &SearchParams::new(400), None))
-            .iter()
-            .all(|row| *row < 300)
-    );
+    let by_lists = index.search(&rows, rows.get(350), &SearchParams::new(10), None);
+    assert!(by_lists.len() == 10 && by_lists.iter().all(|hit| hit.row < 300));
 }
 
 proptest! {
@@ -159,7 +282,7 @@ proptest! {
     #[test]
     fn hits_are_allowed_rows_with_their_true_scores_in_order(
         values in prop::collection::vec((-4i8..4).prop_map(f32::from), 1..600), dim in 1usize..6, query in prop::array::uniform6(-4i8..4),
-        bits in prop::collection::vec(any::<bool>(), 0..600), with_set: bool, k in 0usize..40, probes in prop::option::of(0usize..9), lists in 1usize..30,
+        bits in prop::collection::vec(any::<bool>(), 0..600), with_set: bool, k in 0usize..40, effort in 0f32..3.0, lists in 1usize..30,
     ) {
         let rows = Rows::from_vec(dim, values[..values.len() / dim * dim].to_vec());
         let query = &query.map(f32::from)[..dim];
@@ -168,13 +291,13 @@ proptest! {
         for metric in METRICS {
             for (rows, index) in build_both(metric, &rows, lists) {
                 let truth = exact(metric, &rows, query, k, allowed);
-                let found = index.search(&rows, query, &SearchParams { k, probes, exact: false }, allowed);
+                let found = index.search(&rows, query, &SearchParams { k, effort, exact: false }, allowed);
                 prop_assert_eq!(found.len(), truth.len(), "as many as there are");
                 let all = exact(metric, &rows, query, usize::MAX, allowed);
                 // A subsequence of the whole sorted list: right rows, scores, order and ties.
                 let mut rest = all.iter();
                 prop_assert!(found.iter().all(|hit| rest.any(|other| other == hit)));
-                let params = SearchParams { k, probes, exact: true };
+                let params = SearchParams { k, effort, exact: true };
                 prop_assert_eq!(&index.search(&rows, query, &params, allowed), &truth);
                 prop_assert_eq!(&Flat::build(metric, &rows).search(&rows, query, &params, allowed), &truth);
             }

@@ -90,6 +90,7 @@ fn reads(method: &Method, route: &str) -> bool {
     let below_points = route.strip_prefix("/collections/{name}/points");
     match *method {
         Method::GET | Method::HEAD => true,
+        Method::POST if route == "/collections/{name}/explain" => true,
         Method::POST => below_points.is_some_and(|rest| READING_POSTS.contains(&rest)),
         _ => false,
     }

@@ -12,6 +12,7 @@ use super::AppState;
 use super::envelope::Answer;
 use super::extract::{Json, Path};
 use crate::failure::Failure;
+use crate::wire::explain::ExplanationOut;
 use crate::wire::points::ScoredOut;
 use crate::wire::query::{QueryBatch, QueryRequest, SearchBatch, SearchRequest, Target};
 
@@ -21,6 +22,7 @@ pub fn router() -> Router<AppState> {
         .route("/collections/{name}/points/query/batch", post(query_batch))
         .route("/collections/{name}/points/search", post(search))
         .route("/collections/{name}/points/search/batch", post(search_batch))
+        .route("/collections/{name}/explain", post(explain_query).get(explain))
 }
 
 async fn query(
@@ -74,6 +76,35 @@ async fn search_batch(
     Answer::of_points(found, count).await
 }
 
+async fn explain(State(app): State<AppState>, Path(name): Path<String>) -> Result<Answer, Failure> {
+    let explanation = app.collection(&name).await?.explain(None).await?;
+    Answer::new(&ExplanationOut::new(&explanation, app.database.roots()))
+}
+
+/// The same for the search that the body asks for, which is carried out.
+async fn explain_query(
+    State(app): State<AppState>,
+    Path(name): Path<String>,
+    Json(body): Json<QueryRequest>,
+) -> Result<Answer, Failure> {
+    let collection = app.collection(&name).await?;
+    let (target, query) = body.split()?;
+    let query = match target {
+        Some(Target::Vector(vector)) => Query { vector, ..query },
+        Some(Target::Point(id)) => Query {
+            vector: vector_of(&collection, id, &query.using).await?,
+            ..query
+        },
+        None => {
+            return Err(Failure::input(
+                "query: expected a vector or the id of a point to explain a search",
+            ));
+        }
+    };
+    let explanation = collection.explain(Some(query)).await?;
+    Answer::new(&ExplanationOut::new(&explanation, app.database.roots()))
+}
+
 #[derive(Serialize)]
 struct Points {
     points: Vec<ScoredOut>,
@@ -90,21 +121,22 @@ async fn run(collection: &Collection, request: QueryRequest) -> Result<Vec<Score
     Ok(found.into_iter().map(ScoredOut::from).collect())
 }
 
-/// The points nearest to the vector of the point `id`, which is not among the results itself.
-async fn near_point(collection: &Collection, id: PointId, query: Query) -> Result<Vec<ScoredPoint>, Failure> {
+/// The vector of a point.
+async fn vector_of(collection: &Collection, id: PointId, using: &str) -> Result<Vec<f32>, Failure> {
     let select = Selection {
         payload: PayloadSelector::None,
-        vectors: VectorSelector::Names(vec![query.using.clone()]),
+        vectors: VectorSelector::Names(vec![using.to_owned()]),
     };
     let record = collection.retrieve(&[id], &select).await?.pop();
     let record = record.ok_or_else(|| Failure::not_found(format_args!("No point with id {id} found")))?;
-    let vector = record
-        .vectors
-        .as_ref()
-        .and_then(|vectors| vectors.get(&query.using))
-        .map(<[f32]>::to_vec);
-    let missing = || Failure::input(format_args!("Not existing vector name error: {}", query.using));
-    let vector = vector.ok_or_else(missing)?;
+    let vector = record.vectors.as_ref().and_then(|vectors| vectors.get(using));
+    let missing = || Failure::input(format_args!("Not existing vector name error: {using}"));
+    vector.map(<[f32]>::to_vec).ok_or_else(missing)
+}
+
+/// The points nearest to the vector of the point `id`, which is not among the results itself.
+async fn near_point(collection: &Collection, id: PointId, query: Query) -> Result<Vec<ScoredPoint>, Failure> {
+    let vector = vector_of(collection, id, &query.using).await?;
     let (offset, limit) = (query.offset, query.limit);
     let wider = Query {
         vector,

@@ -2,6 +2,7 @@
 //! Qdrant does, so that newer clients work; answers that clients also send back carry no field they do not know.
 
 pub mod collection;
+pub mod explain;
 pub mod fields;
 pub mod index;
 pub mod points;

@@ -1,7 +1,7 @@
 //! `metadata.proximadb`: how an unmodified client asks for what is ours. What it says round-trips with the other metadata.
 //! Unlike elsewhere unknown keys are refused: a misspelt region would put the data anywhere.
 
-use proximadb_db::schema::StorageEngineKind;
+use proximadb_db::schema::{IndexChoice, StorageEngineKind};
 use serde_json::{Map, Value};
 
 use super::fields::wrong;
@@ -10,7 +10,7 @@ use crate::failure::Failure;
 /// The object in a collection's metadata.
 const OBJECT: &str = "proximadb";
 /// Its keys. `placement` is a label that is only kept.
-const KEYS: [&str; 3] = ["storage_engine", "region", "placement"];
+const KEYS: [&str; 4] = ["storage_engine", "region", "placement", "index"];
 
 /// The engine that the metadata of a collection asks for, if it names one; everything in the object is checked.
 ///
@@ -39,6 +39,12 @@ pub fn storage_engine(metadata: Option<&Map<String, Value>>) -> Result<Option<St
             ));
         }
     }
+    let index = asked
+        .get("index")
+        .map(|index| serde_json::from_value::<IndexChoice>(index.clone()));
+    index
+        .transpose()
+        .map_err(|_| wrong("metadata.proximadb.index", "\"auto\", \"ivf\" or \"flat\""))?;
     let engine = asked
         .get("storage_engine")
         .map(|engine| serde_json::from_value(engine.clone()));

@@ -81,6 +81,7 @@ impl<'de> Deserialize<'de> for Target {
 pub struct Params {
     hnsw_ef: Option<usize>,
     exact: Option<bool>,
+    indexed_only: Option<bool>,
 }
 
 /// `POST …/points/query`.
@@ -127,6 +128,7 @@ impl QueryRequest {
             score_threshold: self.score_threshold,
             exact: params.exact.unwrap_or(false),
             hnsw_ef: params.hnsw_ef,
+            indexed_only: params.indexed_only.unwrap_or(false),
             select: selection(self.with_payload, self.with_vector, false),
         };
         Ok((self.query, query))

@@ -68,6 +68,7 @@ pub fn query(vector: &[f32], exact: bool) -> Query {
         score_threshold: None,
         exact,
         hnsw_ef: None,
+        indexed_only: false,
         select: Selection::default(),
     }
 }

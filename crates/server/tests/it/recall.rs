@@ -70,8 +70,29 @@ fn recall(found: &[Answer], truth: &[Answer]) -> f64 {
 async fn check_recall(store: &Store, queries: &[Vec<f32>], truth: &[Answer], stage: &str) {
     until_indexed(&store.collection).await;
     let recall = recall(&store.answers(queries, false).await, truth);
+    assert_index_is_used(store, &queries[0]).await;
     println!("recall@{LIMIT} {stage}: {recall:.4}");
     assert!(recall >= RECALL_MIN, "recall@{LIMIT} {stage} is {recall}");
+}
+
+/// I2: the plan says so.
+async fn assert_index_is_used(store: &Store, vector: &[f32]) {
+    let plan = store.collection.explain(Some(query(vector, false))).await.unwrap();
+    for segment in &plan.segments {
+        let [index] = &segment.indexes[..] else {
+            panic!("one index of a segment: {segment:?}");
+        };
+        assert!(index.kind == "ivf" && index.file.ends_with(".ivf") && !index.description.is_empty());
+        let work = segment.work.unwrap();
+        assert!(work.stats.codes > 0 && work.stats.codes < segment.rows && work.stats.exact < segment.rows / 10);
+    }
+    let exact = store.collection.explain(Some(query(vector, true))).await.unwrap();
+    assert!(
+        exact
+            .segments
+            .iter()
+            .all(|segment| segment.work.unwrap().stats.exact == segment.live_rows)
+    );
 }
 
 /// Takes `points` through memory, flush, updates, deletions, compaction and reopening, and returns the exact answers.

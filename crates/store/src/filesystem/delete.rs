@@ -31,6 +31,14 @@ impl Filesystem {
         Ok(())
     }
 
+    /// Deletes the files, durably, with few requests where the store can; missing ones are fine.
+    ///
+    /// # Errors
+    /// Any failure of the root, after which a part may be gone.
+    pub async fn delete_all(&self, paths: &[String]) -> Result<u64, StoreError> {
+        self.remove_all(paths.iter().map(String::as_str)).await
+    }
+
     /// Deletes everything below `prefix` (and, on a disk, the directory), durably; returns the number of files.
     ///
     /// # Errors

@@ -643,5 +643,5 @@ fn other_value(kind: Kind, default: keys::Default) -> String {
 
 /// What the modules below can see of a configuration.
 fn without_settings(config: &Config) -> String {
-    format!("{:?} {:?}", config.server, config.storage)
+    format!("{:?} {:?} {:?}", config.server, config.storage, config.cache)
 }

@@ -358,6 +358,50 @@ fn flush_and_compact_wait_until_done() {
 }
 
 #[test]
+fn explain_names_what_a_search_uses_and_what_it_did() {
+    let server = with_points();
+    server.ok("POST", "/collections/c/flush", &Value::Null);
+    let uses = server.ok("GET", "/collections/c/explain", &Value::Null);
+    let segment = &uses["segments"][0];
+    assert_eq!(segment["indexes"], json!([]));
+    assert!(
+        segment["root"]["url"]
+            .as_str()
+            .is_some_and(|url| url.starts_with("file://"))
+    );
+    assert!(
+        segment["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.starts_with("fewer than"))
+    );
+    assert_eq!(segment["search"], Value::Null);
+    let did = server.ok(
+        "POST",
+        "/collections/c/explain",
+        &json!({"query": [1, 0, 0, 0], "limit": 2}),
+    );
+    let rows = &did["segments"][0]["live_rows"];
+    assert!(rows.as_u64() > Some(0));
+    assert_eq!(did["segments"][0]["search"]["exact_rows"], *rows);
+    assert_eq!(did["storage"], json!({"bytes": 0, "requests": 0}));
+    let nothing = server.send("POST", "/collections/c/explain", &json!({"limit": 2}));
+    assert!(nothing.error(400).contains("query"));
+    assert_eq!(server.request("GET", "/collections/x/explain", &[], None).status, 404);
+}
+
+#[test]
+fn a_collection_can_ask_for_an_index_or_none() {
+    let server = Server::start();
+    let create = |index: Value| {
+        let vectors = json!({"size": 4, "distance": "Dot"});
+        json!({"vectors": vectors, "metadata": {"proximadb": {"index": index}}})
+    };
+    server.ok("PUT", "/collections/flat", &create(json!("flat")));
+    let refused = server.send("PUT", "/collections/other", &create(json!("tree")));
+    assert!(refused.error(400).contains("metadata.proximadb.index"));
+}
+
+#[test]
 fn names_arrive_percent_encoded() {
     let server = Server::start();
     server.ok("PUT", "/collections/with%20space%20%C3%BC", &json!({}));

@@ -1,0 +1,253 @@
+//! One search of an inverted file, from prospects to the rows that are scored exactly.
+
+use fixedbitset::FixedBitSet;
+
+use super::{Ivf, Tuning};
+use crate::bit_codes::Table;
+use crate::metric::Metric;
+use crate::simd::codes::{self, BLOCK_ROWS, CHUNK_BLOCKS, Estimates, Terms};
+use crate::space::Query;
+use crate::topk::TopK;
+use crate::vector_index::SearchStats;
+
+/// From so many wanted hits on the best prospect alone says too little.
+const MANY_HITS: usize = 20;
+/// Lists whose prospects are sorted at once: as many as most searches read.
+const SORTED_LISTS: usize = 32;
+/// Candidates refined between two looks at the k-th best.
+const REFINED_AT_ONCE: usize = 32;
+/// Room for candidates that suits most searches.
+const CANDIDATES_PER_HIT: usize = 16;
+
+/// A row that may be among the best.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    bound: f32,
+    estimate: f32,
+    /// Its place among the members.
+    member: u32,
+}
+
+/// One search under way.
+pub(super) struct Search<'a> {
+    index: &'a Ivf,
+    query: Query,
+    table: Table,
+    allowed: Option<&'a FixedBitSet>,
+    slack: f32,
+    /// In units of worth.
+    reach: f32,
+    wide: bool,
+    k: usize,
+    /// The best estimates so far.
+    best: TopK,
+    candidates: Vec<Candidate>,
+    estimates: Estimates,
+}
+
+/// What a list promises for a query.
+#[derive(Debug, Clone, Copy)]
+struct Prospect {
+    prospect: f32,
+    list: u32,
+    /// Of the query with the mean.
+    product: f32,
+    /// Distance of the query from the mean.
+    away: f32,
+}
+
+impl<'a> Search<'a> {
+    /// A search for the best `k` of the allowed rows; `k` is at least [`super::HITS_MIN`].
+    pub fn new(index: &'a Ivf, query: Query, k: usize, effort: f32, allowed: Option<&'a FixedBitSet>) -> Self {
+        let wide = allowed.is_some() || k >= MANY_HITS;
+        let Tuning {
+            reach,
+            reach_wide,
+            slack,
+            ..
+        } = index.tuning;
+        Self {
+            index,
+            table: index.bits.table(&query),
+            reach: if wide { reach_wide } else { reach } * effort * index.tuning.unit(&query),
+            slack: slack * effort.sqrt(),
+            wide,
+            k,
+            query,
+            allowed,
+            best: TopK::new(Metric::Dot, k),
+            candidates: Vec::with_capacity(k * CANDIDATES_PER_HIT),
+            estimates: Estimates::new(),
+        }
+    }
+
+    /// Members that are the best, and those so close to them that only exact scores tell.
+    pub fn run(mut self, stats: &mut SearchStats) -> Vec<u32> {
+        self.read_lists(stats);
+        self.refine(stats)
+    }
+
+    /// The lists whose prospects lie within the reach of the best one or above (all for a wide search), and that one.
+    fn prospects(&self) -> (Vec<Prospect>, f32) {
+        let index = self.index;
+        let factors = &index.factors;
+        let count = index.lists.len();
+        let mut integers = vec![0; count];
+        index.means.products(&self.query, &factors.numbers, &mut integers);
+        let numbers = integers.iter().zip(&factors.step).zip(&factors.added);
+        let numbers = numbers.zip(&factors.squared).zip(&factors.spread);
+        let prospect = |((((integer, step), added), squared), spread): ((((&i32, &f32), &f32), &f32), &f32)| {
+            let product = *integer as f32 * (step * self.query.step);
+            let squared = self.query.squared - 2.0 * product + squared;
+            let away = if squared > 0.0 { squared } else { 0.0 }.sqrt();
+            [product + added + spread * away, product, away]
+        };
+        let mut all: Vec<[f32; 3]> = numbers.map(prospect).collect();
+        if let Some(allowed) = self.allowed {
+            for ([prospect, ..], list) in all.iter_mut().zip(&index.lists) {
+                if !index.has_allowed(list, allowed) {
+                    *prospect = f32::NEG_INFINITY;
+                }
+            }
+        }
+        let prospects = all.iter().map(|[prospect, ..]| *prospect);
+        let best = index.best_prospect(prospects, self.k);
+        let least = if self.wide { f32::MIN } else { best - self.reach };
+        // A list without allowed rows comes nowhere near; one with a damaged mean is not a number and is read.
+        let near = all
+            .iter()
+            .zip(0..)
+            .filter(|([prospect, ..], _)| prospect.total_cmp(&least).is_ge());
+        let near = near.map(|(&[prospect, product, away], list)| Prospect {
+            prospect,
+            list,
+            product,
+            away,
+        });
+        (near.collect(), best)
+    }
+
+    /// The estimate that the k-th best row has so far.
+    fn threshold(&self) -> f32 {
+        self.best.worst().unwrap_or(f32::MIN)
+    }
+
+    /// Reads lists, the most promising first, down to the reach, and further while there are too few rows.
+    fn read_lists(&mut self, stats: &mut SearchStats) {
+        let (mut near, best) = self.prospects();
+        self.read_in_order(&mut near, best, stats);
+        if !self.wide && !self.best.is_full() {
+            self.wide = true;
+            let (mut all, best) = self.prospects();
+            all.retain(|prospect| prospect.prospect.total_cmp(&(best - self.reach)).is_lt());
+            self.read_in_order(&mut all, best, stats);
+        }
+    }
+
+    fn read_in_order(&mut self, prospects: &mut [Prospect], best: f32, stats: &mut SearchStats) {
+        let mut rest = prospects;
+        while !rest.is_empty() {
+            let count = rest.len().min(SORTED_LISTS);
+            let better = |a: &Prospect, b: &Prospect| b.prospect.total_cmp(&a.prospect);
+            if count < rest.len() {
+                rest.select_nth_unstable_by(count - 1, better);
+            }
+            let (sorted, after) = rest.split_at_mut(count);
+            sorted.sort_unstable_by(better);
+            for (at, next) in sorted.iter().enumerate() {
+                let worst = self.best.worst().filter(|_| self.wide);
+                if worst.is_some_and(|worst| next.prospect < best.midpoint(worst) - self.reach) {
+                    return;
+                }
+                if let Some(after) = sorted.get(at + 1) {
+                    let (start, size) = self.index.blocks_of(after.list);
+                    codes::prefetch(&self.index.blocks, start, size);
+                }
+                self.read_list(next, stats);
+            }
+            rest = after;
+        }
+    }
+
+    fn read_list(&mut self, prospect: &Prospect, stats: &mut SearchStats) {
+        let index = self.index;
+        let list = index.lists[prospect.list as usize];
+        stats.lists += 1;
+        stats.codes += (list.end - list.start) as usize;
+        let step = index.bits.block_bytes();
+        let (start, size) = index.blocks_of(prospect.list);
+        let blocks = &index.blocks[start..][..size];
+        let mut terms = Terms {
+            base: prospect.product,
+            scale: self.table.scale,
+            error: self.slack * prospect.away / (index.space.padded() as f32).sqrt(),
+            threshold: 0.0,
+        };
+        for (chunk, blocks) in blocks.chunks(CHUNK_BLOCKS * step).enumerate() {
+            terms.threshold = self.threshold();
+            codes::scan(blocks, &self.table.entries, &terms, &mut self.estimates);
+            let first = list.start + (chunk * CHUNK_BLOCKS * BLOCK_ROWS) as u32;
+            self.take(first, list.end, blocks.len() / step);
+        }
+    }
+
+    /// Notes the rows of a scan that passed and are allowed.
+    fn take(&mut self, first: u32, end: u32, blocks: usize) {
+        for block in 0..blocks {
+            let mut passing = self.estimates.passing[block];
+            let start = first + (block * BLOCK_ROWS) as u32;
+            if let (Some(allowed), true) = (self.allowed, passing != 0) {
+                passing &= self.index.allowed_mask(start, (end - start) as usize, allowed);
+            }
+            while passing != 0 {
+                let place = passing.trailing_zeros();
+                passing &= passing - 1;
+                let at = block * BLOCK_ROWS + place as usize;
+                let candidate = Candidate {
+                    bound: self.estimates.bounds[at],
+                    estimate: self.estimates.estimates[at],
+                    member: start + place,
+                };
+                self.best.push(candidate.member, candidate.estimate);
+                self.candidates.push(candidate);
+            }
+        }
+    }
+
+    /// The members whose byte codes come near the k-th best, or better.
+    fn refine(&mut self, stats: &mut SearchStats) -> Vec<u32> {
+        let (k, threshold) = (self.k, self.threshold());
+        self.candidates.retain(|candidate| candidate.bound >= threshold);
+        if self.candidates.len() > k {
+            // The best estimates come first, because they tell best which of the others can be left out.
+            let better = |a: &Candidate, b: &Candidate| b.estimate.total_cmp(&a.estimate);
+            self.candidates.select_nth_unstable_by(k, better);
+        }
+        for candidate in &self.candidates {
+            self.index.bytes.prefetch(candidate.member);
+        }
+        let margin = self.index.tuning.margin * self.index.tuning.unit(&self.query);
+        let mut best = TopK::new(Metric::Dot, k);
+        let mut refined = Vec::with_capacity(self.candidates.len());
+        let (mut ids, mut worths) = ([0; REFINED_AT_ONCE], [0.0; REFINED_AT_ONCE]);
+        let mut rest = self.candidates.as_slice();
+        while !rest.is_empty() {
+            let threshold = best.worst().unwrap_or(f32::MIN) - margin;
+            let mut count = 0;
+            while let (Some((candidate, after)), true) = (rest.split_first(), count < REFINED_AT_ONCE) {
+                ids[count] = candidate.member;
+                count += usize::from(candidate.bound >= threshold);
+                rest = after;
+            }
+            self.index.bytes.worths(&self.query, &ids[..count], &mut worths);
+            stats.refined += count;
+            for (id, worth) in ids.iter().zip(&worths).take(count) {
+                best.push(*id, *worth);
+                refined.push((*id, *worth));
+            }
+        }
+        let threshold = best.worst().unwrap_or(f32::MIN) - margin;
+        let near = refined.into_iter().filter(|(_, worth)| *worth >= threshold);
+        near.map(|(member, _)| member).collect()
+    }
+}

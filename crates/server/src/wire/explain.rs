@@ -1,0 +1,132 @@
+//! The answer of `…/explain`: which segments, indexes and roots a search uses, and what it did in each.
+
+use proximadb_db::root::{RootId, Roots};
+use proximadb_db::shard::explain::{Explanation, IndexUse, MemtableUse, SegmentUse, Work};
+use serde::Serialize;
+
+/// Everything that a search of a collection looks at.
+#[derive(Debug, Serialize)]
+pub struct ExplanationOut {
+    segments: Vec<SegmentOut>,
+    memtables: Vec<MemtableOut>,
+    /// What the search read from roots: nothing, for open segments and their indexes are in memory.
+    storage: StorageOut,
+}
+
+#[derive(Debug, Serialize)]
+struct StorageOut {
+    bytes: u64,
+    requests: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct SegmentOut {
+    id: String,
+    root: RootOut,
+    bytes: u64,
+    rows: usize,
+    live_rows: usize,
+    indexes: Vec<IndexOut>,
+    reason: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    search: Option<WorkOut>,
+}
+
+#[derive(Debug, Serialize)]
+struct RootOut {
+    id: String,
+    /// Absent for a root that is not configured any more.
+    url: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct IndexOut {
+    /// Name of the vector, empty for the default one.
+    vector: String,
+    kind: &'static str,
+    description: String,
+    memory_bytes: usize,
+    file: String,
+    roots: Vec<RootOut>,
+}
+
+#[derive(Debug, Serialize)]
+struct MemtableOut {
+    rows: usize,
+    live_rows: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    search: Option<WorkOut>,
+}
+
+#[derive(Debug, Serialize)]
+struct WorkOut {
+    /// Rows that could be found.
+    allowed_rows: usize,
+    lists: usize,
+    codes: usize,
+    refined_rows: usize,
+    exact_rows: usize,
+    hits: usize,
+}
+
+impl ExplanationOut {
+    /// The answer, with the URLs of the roots.
+    pub fn new(explanation: &Explanation, roots: &Roots) -> Self {
+        Self {
+            segments: explanation.segments.iter().map(|of| segment(of, roots)).collect(),
+            memtables: explanation.memtables.iter().map(memtable).collect(),
+            storage: StorageOut { bytes: 0, requests: 0 },
+        }
+    }
+}
+
+fn segment(segment: &SegmentUse, roots: &Roots) -> SegmentOut {
+    SegmentOut {
+        id: segment.id.to_string(),
+        root: root(segment.root, roots),
+        bytes: segment.bytes,
+        rows: segment.rows,
+        live_rows: segment.live_rows,
+        indexes: segment.indexes.iter().map(|of| index(of, roots)).collect(),
+        reason: segment.reason.clone(),
+        search: segment.work.map(work),
+    }
+}
+
+fn root(id: RootId, roots: &Roots) -> RootOut {
+    let url = roots.by_id(id).ok().map(|root| root.url().to_owned());
+    RootOut {
+        id: id.to_string(),
+        url,
+    }
+}
+
+fn index(index: &IndexUse, roots: &Roots) -> IndexOut {
+    IndexOut {
+        vector: index.space.clone(),
+        kind: index.kind,
+        description: index.description.clone(),
+        memory_bytes: index.memory_bytes,
+        file: index.file.clone(),
+        roots: index.roots.iter().map(|id| root(*id, roots)).collect(),
+    }
+}
+
+fn memtable(memtable: &MemtableUse) -> MemtableOut {
+    MemtableOut {
+        rows: memtable.rows,
+        live_rows: memtable.live_rows,
+        search: memtable.work.map(work),
+    }
+}
+
+fn work(work: Work) -> WorkOut {
+    WorkOut {
+        allowed_rows: work.allowed,
+        lists: work.stats.lists,
+        codes: work.stats.codes,
+        refined_rows: work.stats.refined,
+        exact_rows: work.stats.exact,
+        hits: work.found,
+    }
+}
