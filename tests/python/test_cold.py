@@ -15,8 +15,9 @@ import pytest
 from conftest import SECTIONS, Server
 
 POINTS = int(os.environ.get("PROXIMADB_COLD_POINTS", "5000"))
-# Far above what a request takes by itself, so that requests of one round overlap; below the second at which reads are repeated.
-LATENCY_MS = 700
+# Far above what a request takes by itself, so that requests of one round overlap also on a busy machine. Reads are sent a
+# second time after about a second: within their round.
+LATENCY_MS = 2500
 # Smaller segments are scanned.
 INDEXED_ROWS = 2048
 # What is looked after by itself is looked after every 30 s or more often.
@@ -24,23 +25,17 @@ IDLE_SECONDS = float(os.environ.get("PROXIMADB_IDLE_SECONDS", "33"))
 
 
 class OnBucket(Server):
-    """A server whose roots are in a bucket, but for the log."""
+    """A server whose roots are in a bucket, but for the log, with a cache directory of its own."""
 
-    def __init__(self, base, store, endpoint, monkeypatch):
-        self.store, self.cache = store, pathlib.Path(base) / "cache"
-        place = store.place()
-        self.variables = store.variables(endpoint)
-        for name, value in self.variables.values():
-            monkeypatch.setenv(name, value)
-        urls = {component: [f"{place}/{component}"] for component in SECTIONS}
-        urls["wal"] = [f"file://{base}/wal"]
-        super().__init__(base, urls=urls)
+    def __init__(self, base, store, endpoint):
+        self.cache = pathlib.Path(base) / "cache"
+        super().__init__(base, roots=1, kinds=("s3",), stores=lambda kind: store, endpoints={"s3": endpoint})
 
     def write_config(self):
+        self.urls["wal"] = [f"file://{self.base}/wal"]
         super().write_config()
-        lines = ["[cache]", f'directory = "{self.cache}"', f'[storage.credentials."{self.store.url}"]']
-        lines += [f'{option} = "{name}"' for option, (name, _) in self.variables.items()]
-        self.config.write_text(self.config.read_text() + "\n".join(lines) + "\n")
+        lines = ["[cache]", f'directory = "{self.cache}"', ""]
+        self.config.write_text(self.config.read_text() + "\n".join(lines))
 
 
 def rounds(log):
@@ -126,9 +121,9 @@ def total(server):
     return stats, requests
 
 
-def idling(base, store, proxy, monkeypatch, packages):
+def idling(base, store, proxy, packages):
     """A server with an open collection, indexed, that nobody uses from now on, and since when."""
-    server = OnBucket(base, store, proxy.endpoint, monkeypatch)
+    server = OnBucket(base, store, proxy.endpoint)
     server.start()
     fill(server, packages, min(POINTS, 3000))
     settled(server)
@@ -146,11 +141,11 @@ def check_idle(server, proxy, since):
     assert proxy.log() == []
 
 
-def test_issue4_a_cold_search_takes_few_rounds_a_warm_one_none_and_idling_costs_nothing(tmp_path, own_store, faults, packages, monkeypatch):
+def test_issue4_a_cold_search_takes_few_rounds_a_warm_one_none_and_idling_costs_nothing(tmp_path, own_store, faults, packages):
     store = own_store("s3")
     proxy, idle_proxy = faults(store), faults(store)
-    idle, since = idling(tmp_path / "idle", store, idle_proxy, monkeypatch, packages)
-    server = OnBucket(tmp_path / "db", store, proxy.endpoint, monkeypatch)
+    idle, since = idling(tmp_path / "idle", store, idle_proxy, packages)
+    server = OnBucket(tmp_path / "db", store, proxy.endpoint)
     try:
         server.start()
         fill(server, packages, POINTS)
@@ -179,8 +174,12 @@ def test_issue4_a_cold_search_takes_few_rounds_a_warm_one_none_and_idling_costs_
         stats, counted = total(server)
         logged = classes(start + first)
         asked = classes(finished(proxy))
-        assert counted == {name: logged[name] + asked[name] for name in logged} | {"list": counted["list"]}
+        for name in ("put", "delete"):
+            assert counted[name] == logged[name] + asked[name], name
         assert logged["list"] <= counted["list"] <= logged["list"] + asked["list"]
+        # A second request may be given up on its way.
+        hedged = sum(of["hedged"] for of in stats["components"].values())
+        assert 0 <= counted["get"] - logged["get"] - asked["get"] <= hedged
         prices = {"put": 0.005, "list": 0.005, "get": 0.0004}
         received = sum(of["received_bytes"] for of in stats["components"].values())
         bill = sum(counted[name] * price / 1000 for name, price in prices.items()) + received / 1e9 * 0.09
@@ -247,9 +246,9 @@ def damage(path):
             file.write(bytes([byte[0] ^ 1]))
 
 
-def test_issue4_a_cache_disk_that_fails_or_is_full_stops_no_search(tmp_path, own_store, faults, packages, monkeypatch, tmpfs, faultfs):
+def test_issue4_a_cache_disk_that_fails_or_is_full_stops_no_search(tmp_path, own_store, faults, packages, tmpfs, faultfs):
     store = own_store("s3")
-    server = OnBucket(tmp_path / "db", store, store.endpoint, monkeypatch)
+    server = OnBucket(tmp_path / "db", store, store.endpoint)
     full = tmpfs("64k", "full")
     full.fill()
     broken = faultfs(tmp_path / "backing", "broken")

@@ -45,7 +45,11 @@ impl World {
         }))
         .unwrap();
         let indexes = build(&data, &description.schema);
-        assert_eq!(indexes.len(), description.schema.vectors.len(), "every space has its index");
+        assert_eq!(
+            indexes.len(),
+            description.schema.vectors.len(),
+            "every space has its index"
+        );
         Self {
             dir,
             roots,

@@ -321,14 +321,7 @@ async fn read_content(
     let mut replayed = Vec::new();
     let (segments, wal, indexes) = tokio::join!(
         flushed.segments(&options.homes, description),
-        open_wal(
-            description,
-            directory,
-            options,
-            log,
-            (after, &mut replayed),
-            &state
-        ),
+        open_wal(description, directory, options, log, (after, &mut replayed), &state),
         axis.load(&metas),
     );
     let (segments, wal) = match (segments, wal) {
