@@ -1,5 +1,10 @@
 """Object stores for the tests: S3, Azure and Google Cloud Storage servers (tests/servers), each started once a session."""
 
+import base64
+import datetime
+import email.utils
+import hashlib
+import hmac
 import itertools
 import json
 import pathlib
@@ -8,6 +13,7 @@ import sys
 import urllib.request
 
 import pytest
+from pyarrow import fs as arrow
 
 SCRIPT = pathlib.Path(__file__).resolve().parents[1] / "servers" / "servers.py"
 KINDS = ("s3", "azure", "gcs")
@@ -56,6 +62,56 @@ class ObjectStore(TestServer):
         """The URL of a prefix that no other test has."""
         return f"{self.url}/place-{next(numbers)}"
 
+    def filesystem(self):
+        """The store through a client that is not ours."""
+        host, options = self.endpoint.removeprefix("http://"), self.options
+        if self.kind == "s3":
+            return arrow.S3FileSystem(
+                access_key=options["access_key_id"], secret_key=options["secret_access_key"], region=options["region"],
+                endpoint_override=host, scheme="http",
+            )
+        if self.kind == "azure":
+            address, _, account = host.partition("/")
+            return arrow.AzureFileSystem(
+                account_name=account, account_key=options["account_key"], blob_storage_authority=address, dfs_storage_authority=address,
+                blob_storage_scheme="http", dfs_storage_scheme="http",
+            )
+        expiration = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=1)
+        return arrow.GcsFileSystem(
+            access_token=options["bearer_token"], credential_token_expiration=expiration, endpoint_override=host, scheme="http",
+        )
+
+    def path(self, url):
+        """Bucket and prefix of a URL of this store."""
+        return url.removeprefix(self.url.rsplit("/", 1)[0]).strip("/")
+
+    def listing(self, url):
+        """The files below a URL of this store: relative path → size."""
+        base = self.path(url)
+        found = self.filesystem().get_file_info(arrow.FileSelector(base, recursive=True, allow_not_found=True))
+        return {info.path.removeprefix(f"{base}/"): info.size for info in found if info.is_file}
+
+    def read(self, url, relative):
+        with self.filesystem().open_input_stream(f"{self.path(url)}/{relative}") as file:
+            return file.read()
+
+    def remove(self, url, relative):
+        """Deletes a file; Arrow's client leaves markers of directories behind, and takes its time."""
+        key = f"{self.path(url)}/{relative}"
+        if self.kind == "s3":
+            call = urllib.request.Request(f"{self.endpoint}/_emulator/delete/{key}", method="POST")
+        elif self.kind == "gcs":
+            headers = {"Authorization": f"Bearer {self.options['bearer_token']}"}
+            call = urllib.request.Request(f"{self.endpoint}/{key}", method="DELETE", headers=headers)
+        else:
+            account = self.endpoint.rsplit("/", 1)[1]
+            stamps = {"x-ms-date": email.utils.formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
+            signed = "DELETE" + "\n" * 12 + "".join(f"{name}:{value}\n" for name, value in stamps.items()) + f"/{account}/{account}/{key}"
+            mac = hmac.new(base64.b64decode(self.options["account_key"]), signed.encode(), hashlib.sha256).digest()
+            headers = stamps | {"Authorization": f"SharedKey {account}:{base64.b64encode(mac).decode()}"}
+            call = urllib.request.Request(f"{self.endpoint}/{key}", method="DELETE", headers=headers)
+        urllib.request.urlopen(call, timeout=60).close()
+
     def variables(self, endpoint=None):
         """Option → (environment variable, value): what a configuration names and what it stands for."""
         options = self.options | ({"endpoint": endpoint} if endpoint else {})
@@ -86,8 +142,12 @@ class Faults(TestServer):
         return self.request("GET", "rules")
 
     def log(self):
-        """The last 1,000 requests: method, path, query, status, fault."""
+        """The last 1,000 requests: method, path, query, status, fault, began and ended (ms)."""
         return self.request("GET", "log")
+
+    def forget(self):
+        """The log, which is empty from now on."""
+        return self.request("DELETE", "log")
 
 
 @pytest.fixture(scope="session")

@@ -27,27 +27,61 @@ SECTIONS = {
 }
 
 
+# Where the roots of the tests are: on disk, in the buckets of one cloud, or on each kind in turn.
+ROOTS = {"disk": ["disk"], "s3": ["s3"], "azure": ["azure"], "gcs": ["gcs"], "mixed": ["disk", "s3", "azure", "gcs"]}
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-class Server:
-    """One server process over `roots` directories per component below `base`; `keys` adds `section.key = value` lines."""
+def until(condition, what, seconds=60):
+    """Polls until `condition` gives something true, and returns it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
+        time.sleep(0.02)
 
-    def __init__(self, base, roots=3, keys=None, urls=None):
+
+class Server:
+    """One server process over `roots` roots per component; `keys` adds `section.key = value` lines.
+
+    `kinds` are those of the roots in turn: `disk` (a directory below `base`), `s3`, `azure` or `gcs` (a bucket of `stores`).
+    `endpoints` lets the requests to a kind go elsewhere: through a fault proxy.
+    """
+
+    def __init__(self, base, roots=3, keys=None, urls=None, kinds=("disk",), stores=None, endpoints=None):
         self.base = pathlib.Path(base)
         self.port = free_port()
         self.process = None
-        self.urls = urls or {
-            component: [f"file://{self.base}/disk{n}/{component}" for n in range(roots)] for component in SECTIONS
-        }
+        self.stores = {kind: stores(kind) for kind in kinds if kind != "disk"}
+        self.endpoints = endpoints or {}
+        self.places = [self.place(kinds[n % len(kinds)], n) for n in range(roots)]
+        self.urls = urls or {component: [f"{place}/{component}" for place in self.places] for component in SECTIONS}
         self.keys = keys or {}
         self.write_config()
 
+    def place(self, kind, number):
+        """The URL below which one root of each component lies."""
+        return f"file://{self.base}/disk{number}" if kind == "disk" else self.stores[kind].place()
+
+    def variables(self):
+        """The credentials of the buckets, as environment."""
+        named = [self.stores[kind].variables(self.endpoints.get(kind)) for kind in self.stores]
+        return {name: value for options in named for name, value in options.values()}
+
     def write_config(self):
         lines = ["[server]", f'listen = "127.0.0.1:{self.port}"']
+        used = [url for urls in self.urls.values() for url in urls]
+        for kind, store in self.stores.items():
+            if any(url.startswith(f"{store.url}/") for url in used):
+                lines += [f'[storage.credentials."{store.url}"]']
+                lines += [f'{option} = "{name}"' for option, (name, _) in store.variables(self.endpoints.get(kind)).items()]
         for component, (section, key) in SECTIONS.items():
             lines += [f"[storage.{section}]", f"{key} = {json.dumps(self.urls[component])}"]
             lines += [f"{name} = {json.dumps(value)}" for name, value in self.keys.get(component, {}).items()]
@@ -58,11 +92,13 @@ class Server:
     def command(self, *arguments, **options):
         """Runs a command of the binary with this server's configuration."""
         call = [str(BINARY), *arguments, "--config", str(self.config)]
-        return subprocess.run(call, capture_output=True, text=True, timeout=120, **options)
+        environment = {**os.environ, **self.variables()}
+        return subprocess.run(call, capture_output=True, text=True, timeout=120, env=environment, **options)
 
     def start(self, wrapper=()):
         log = open(self.base / "server.log", "ab")
-        self.process = subprocess.Popen([*wrapper, str(BINARY), "serve", "--config", str(self.config)], stdout=log, stderr=log)
+        command = [*wrapper, str(BINARY), "serve", "--config", str(self.config)]
+        self.process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **self.variables()})
         deadline = time.monotonic() + 60
         while True:
             try:
@@ -101,6 +137,27 @@ class Server:
     def path(self, url):
         return pathlib.Path(url.removeprefix("file://"))
 
+    def listing(self, url):
+        """The files of a root, wherever it is: relative path → size."""
+        if store := self.store(url):
+            return store.listing(url)
+        base = self.path(url)
+        return {str(file.relative_to(base)): file.stat().st_size for file in base.rglob("*") if file.is_file()}
+
+    def read(self, url, relative):
+        """The bytes of a file of a root, wherever it is."""
+        store = self.store(url)
+        return store.read(url, relative) if store else (self.path(url) / relative).read_bytes()
+
+    def remove(self, url, relative):
+        """Deletes a file of a root behind the server's back."""
+        store = self.store(url)
+        return store.remove(url, relative) if store else (self.path(url) / relative).unlink()
+
+    def store(self, url):
+        """The object store of a URL; `None` for a directory."""
+        return next((store for store in self.stores.values() if url.startswith(f"{store.url}/")), None)
+
     def files(self, component, suffix):
         """All files of a component with this suffix, over all of its roots."""
         return sorted(f for url in self.urls[component] for f in self.path(url).rglob(f"*{suffix}"))
@@ -118,12 +175,13 @@ def send(connection, method, path, body=None):
 
 
 @pytest.fixture
-def servers(tmp_path):
-    """A factory of servers that are stopped at the end of the test."""
+def servers(tmp_path, stores):
+    """A factory of servers that are stopped at the end of the test. PROXIMADB_TEST_ROOTS says where their roots are."""
     started = []
 
     def make(name="db", **options):
-        server = Server(tmp_path / name, **options)
+        kinds = ROOTS[os.environ.get("PROXIMADB_TEST_ROOTS", "disk")]
+        server = Server(tmp_path / name, **{"kinds": kinds, "stores": stores, **options})
         started.append(server)
         return server
 

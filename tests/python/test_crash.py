@@ -5,7 +5,11 @@ import os
 import random
 import threading
 
-from conftest import send
+import pytest
+
+from bucket_log import LogServer
+from buckets import KINDS
+from conftest import send, until
 
 ROUNDS = int(os.environ.get("PROXIMADB_CRASH_ROUNDS", "50"))
 WRITERS = 8
@@ -44,7 +48,9 @@ class Writer(threading.Thread):
             except (OSError, http.client.HTTPException):
                 return  # killed: the last change stays in doubt
             if status != 200:
-                self.refused = answer
+                # A bucket may be slow to answer on a busy machine: the change stays in doubt.
+                if status != 503 or not self.server.stores:
+                    self.refused = answer
                 return
             for i, state in change.items():
                 self.model[i] = (state, state)
@@ -67,18 +73,35 @@ def stored(server):
 
 
 def test_kill_9_loses_nothing_and_brings_nothing_back(servers):
+    # A small flush size, so that kills fall into flushes, compactions and log releases as well.
+    kill_again_and_again(servers(keys={"wal": {"memory_flush_size_bytes": 65536}}), ROUNDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_f13_kill_9_with_a_log_on_a_bucket_loses_nothing_and_brings_nothing_back(tmp_path, stores, kind):
+    store = stores(kind)
+    keys = {"wal": {"memory_flush_size_bytes": 65536}}
+    server = LogServer(tmp_path / "db", [f"{store.place()}/wal"], [(store, None)], keys)
+    try:
+        kill_again_and_again(server, max(4, ROUNDS // 10), longest=1.2)
+    finally:
+        server.stop()
+
+
+def kill_again_and_again(server, rounds, longest=0.6):
+    """Kills the server `rounds` times while it is written to, and looks each time whether what is there is what must be."""
     seed = int(os.environ.get("PROXIMADB_SEED", random.SystemRandom().randrange(1 << 32)))
     print(f"PROXIMADB_SEED={seed}")
     rng = random.Random(seed)
-    # A small flush size, so that kills fall into flushes, compactions and log releases as well.
-    server = servers(keys={"wal": {"memory_flush_size_bytes": 65536}}).start()
+    server.start()
     server.ok("PUT", "/collections/c", {"vectors": {"size": DIM, "distance": "Dot"}})
     model, acknowledged = {}, 0
-    for round_number in range(ROUNDS):
+    for round_number in range(rounds):
         writers = [Writer(server, n, model, rng.randrange(1 << 32)) for n in range(WRITERS)]
         for writer in writers:
             writer.start()
-        threading.Event().wait(rng.uniform(0.05, 0.6))
+        until(lambda: any(writer.acknowledged or writer.refused for writer in writers), "an acknowledged write")
+        threading.Event().wait(rng.uniform(0.05, longest))
         server.kill()
         for writer in writers:
             writer.join()
@@ -93,4 +116,4 @@ def test_kill_9_loses_nothing_and_brings_nothing_back(servers):
                 assert points[i][1] == vector(now), f"round {round_number}: point {i} has another vector"
             model[i] = (now, now)
         assert set(points) <= set(model), f"round {round_number}: points that nobody wrote"
-    assert acknowledged > ROUNDS, "the writers did real work"
+    assert acknowledged >= rounds, "the writers did real work"

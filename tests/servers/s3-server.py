@@ -167,6 +167,12 @@ def app(env, start_response):
     if env["PATH_INFO"] == "/_emulator/health":
         start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "2")])
         return [b"ok"]
+    if env["PATH_INFO"].startswith("/_emulator/delete/"):  # for tests, whose client cannot delete without writing
+        bucket, key = env["PATH_INFO"].removeprefix("/_emulator/delete/").split("/", 1)
+        with LOCK:
+            backend.delete_object(bucket, key)
+        start_response("204 No Content", [])
+        return []
     if not args.no_auth and (bad := check_signature(env, headers_of(env))):
         return error(start_response, *bad)
     with LOCK:

@@ -58,6 +58,7 @@ async fn log_round(root: &Arc<Root>, format: WalFormat, per_call: u64) -> Measur
     let start = WalStart {
         lanes: vec![root.clone()],
         spare: None,
+        roots: Vec::new(),
         directory: format!("{COLLECTION}/000"),
         description: format!(r#"{{"id":"{COLLECTION}"}}"#),
         files: Vec::new(),

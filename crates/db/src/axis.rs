@@ -29,8 +29,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::join_all;
 use proximadb_index::{Ivf, VectorIndex, kmeans};
+use proximadb_store::FileInfo;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::engine::manifest::SegmentMeta;
@@ -41,7 +43,7 @@ use crate::schema::{CollectionDescription, CollectionId, IndexChoice, Schema};
 
 pub use file::{check, parse_name, type_of};
 pub use homes::IndexHomes;
-use places::{Copy, FileKey, Places, list};
+use places::{Copy, Fault, FileKey, Places, list};
 
 /// Vector indexes of one segment by vector space. Cheap to clone.
 pub type SegmentIndexes = Arc<BTreeMap<String, Box<dyn VectorIndex>>>;
@@ -103,6 +105,7 @@ impl Axis {
         let mut places = Places {
             homes,
             files: BTreeMap::new(),
+            listed: BTreeSet::new(),
             closed: false,
         };
         let directory = format!("{collection}/{shard}");
@@ -153,19 +156,37 @@ impl Axis {
         Ok(())
     }
 
-    /// Loads the indexes of a segment from the first good copies. `None` if there are none that can be used; the reasons
-    /// are logged.
-    pub async fn load(&self, segment: &SegmentMeta) -> Option<SegmentIndexes> {
+    /// Loads the indexes of segments from the first good copies, all at once. Segments with none that can be used are left
+    /// out; the reasons are logged.
+    pub async fn load(&self, segments: &[SegmentMeta]) -> BTreeMap<SegmentId, SegmentIndexes> {
         let mut places = self.places.lock().await;
-        let keys = places.files.keys().filter(|(id, _)| *id == segment.id);
-        let types: BTreeSet<IndexType> = keys.map(|(_, of)| *of).collect();
-        let (mut indexes, mut wanted) = (BTreeMap::new(), BTreeSet::new());
-        for of in &types {
-            let (_, content) = self.read(&mut places, (segment.id, *of), Some(segment)).await?;
-            indexes.extend(content.indexes);
-            wanted.extend(content.types);
+        let keys = segments.iter().flat_map(|segment| {
+            let keys = places.files.keys().filter(|(id, _)| *id == segment.id);
+            keys.map(move |key| (*key, segment))
+        });
+        let keys: Vec<(FileKey, &SegmentMeta)> = keys.collect();
+        // Boxed and collected: a closure inside the stream ties the future to one lifetime, and it could not be spawned.
+        let looks: Vec<_> = keys
+            .iter()
+            .map(|(key, segment)| self.look(&places, *key, Some(segment)).boxed())
+            .collect();
+        let mut loaded: BTreeMap<SegmentId, (BTreeSet<IndexType>, BTreeSet<IndexType>, BTreeMap<_, _>)> =
+            BTreeMap::new();
+        for ((key, _), (found, faults)) in keys.iter().zip(join_all(looks).await) {
+            places.note_faults(*key, faults);
+            if let Some((_, content)) = found {
+                let (types, wanted, indexes) = loaded.entry(key.0).or_default();
+                types.insert(key.1);
+                wanted.extend(content.types);
+                indexes.extend(content.indexes);
+            }
         }
-        (!types.is_empty() && wanted.is_subset(&types)).then(|| Arc::new(indexes))
+        let whole = loaded
+            .into_iter()
+            .filter(|(_, (types, wanted, _))| wanted.is_subset(types));
+        whole
+            .map(|(segment, (.., indexes))| (segment, Arc::new(indexes)))
+            .collect()
     }
 
     /// Deletes the index files of a segment wherever they are. What cannot be deleted now is deleted by a later
@@ -268,18 +289,35 @@ impl Axis {
         key: FileKey,
         segment: Option<&SegmentMeta>,
     ) -> Option<(Bytes, file::Content)> {
+        let (found, faults) = self.look(places, key, segment).await;
+        places.note_faults(key, faults);
+        found
+    }
+
+    /// The first good copy of a file, and what is wrong with those before it.
+    async fn look(
+        &self,
+        places: &Places,
+        key: FileKey,
+        segment: Option<&SegmentMeta>,
+    ) -> (Option<(Bytes, file::Content)>, Vec<(RootId, Fault)>) {
         let path = self.path(key);
         let mut roots = places.homes.of(key.1).to_vec();
         roots.extend(places.homes.all());
-        let mut tried = BTreeSet::new();
+        let (mut tried, mut faults) = (BTreeSet::new(), Vec::new());
         for root in roots {
             let copy = places.files.get(&key).and_then(|copies| copies.get(&root.id()));
-            if copy.is_none_or(|copy| copy.bad) || !tried.insert(root.id()) {
+            let Some(copy) = copy.filter(|copy| !copy.bad && tried.insert(root.id())) else {
                 continue;
-            }
-            match root.read_if_exists(&path).await {
+            };
+            let file = FileInfo {
+                path: path.clone(),
+                size: copy.bytes,
+                tag: copy.tag,
+            };
+            match root.read_stored(&file, file::is_whole).await {
                 Ok(Some(bytes)) => match file::decode(&bytes, &path, segment) {
-                    Ok(content) => return Some((bytes, content)),
+                    Ok(content) => return (Some((bytes, content)), faults),
                     Err(reason) => {
                         tracing::warn!(
                             root = root.url(),
@@ -287,14 +325,14 @@ impl Axis {
                             reason,
                             "index file cannot be used; it is replaced"
                         );
-                        places.mark_bad(key, root.id());
+                        faults.push((root.id(), Fault::Bad));
                     }
                 },
-                Ok(None) => drop(places.forget(key, root.id())),
+                Ok(None) => faults.push((root.id(), Fault::Gone)),
                 Err(error) => tracing::warn!(%error, "index file not read"),
             }
         }
-        None
+        (None, faults)
     }
 
     /// Writes a file to all of these roots at once.
@@ -314,7 +352,15 @@ impl Axis {
                     }
                     let bytes = bytes.len() as u64;
                     root.add_usage(self.collection, bytes, 1);
-                    places.note(key, root.id(), Copy { bytes, bad: false });
+                    places.note(
+                        key,
+                        root.id(),
+                        Copy {
+                            bytes,
+                            tag: 0,
+                            bad: false,
+                        },
+                    );
                 }
                 Err(error) => {
                     tracing::warn!(%error, "index file not written to one of its roots");

@@ -13,6 +13,7 @@ mod effective;
 mod keys;
 mod policies;
 mod prefix;
+mod prices;
 mod show;
 mod source;
 mod strategy;
@@ -25,16 +26,18 @@ mod wal_format;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use effective::Setting;
 use effective::Settings;
 pub use policies::PolicyConfig;
+use prefix::Prefixes;
 pub use prefix::UrlConfig;
 pub use source::{Origin, OriginKind};
 pub use strategy::{DistributionStrategy, UnknownStrategy};
 pub use wal_format::{UnknownWalFormat, WalFormat};
 
+use proximadb_store::Prices;
 use toml::Value;
 
 use crate::error::{Error, Result};
@@ -46,6 +49,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Everything that is stored.
     pub storage: StorageConfig,
+    /// What is kept of remote files on this machine.
+    pub cache: CacheDirectory,
     settings: Settings,
 }
 
@@ -60,6 +65,15 @@ pub struct ServerConfig {
     pub read_only_api_key: Option<Secret>,
     /// Largest request body, in MB of 1,048,576 bytes.
     pub max_request_size_mb: u64,
+}
+
+/// `[cache]`: where bytes of remote files are kept.
+#[derive(Debug, Clone)]
+pub struct CacheDirectory {
+    /// The directory; `None`: memory only.
+    pub directory: Option<PathBuf>,
+    /// Most MB of 1,048,576 bytes in it, for all components together.
+    pub disk_size_mb: u64,
 }
 
 /// `[storage]`: the five components, and what is known about single URLs.
@@ -80,7 +94,9 @@ pub struct StorageConfig {
     /// `[storage.placement.policies]`.
     pub policies: PolicyConfig,
     /// What is configured for the URLs below a prefix.
-    prefixes: BTreeMap<String, UrlConfig>,
+    prefixes: Prefixes,
+    /// What clouds charge, by their name.
+    prices: BTreeMap<&'static str, Prices>,
 }
 
 /// What every component's section has: its roots and how they are shared out.
@@ -183,6 +199,15 @@ impl Config {
         let config = Self {
             server,
             storage,
+            cache: CacheDirectory {
+                directory: settings
+                    .find("cache.directory")?
+                    .value
+                    .as_ref()
+                    .and_then(Value::as_str)
+                    .map(PathBuf::from),
+                disk_size_mb: settings.value("cache.disk_size_mb")?,
+            },
             settings,
         };
         for warning in config.warnings() {
@@ -251,7 +276,8 @@ impl StorageConfig {
                 same_device: settings.value("storage.placement.policies.same_device")?,
                 different_device: settings.value("storage.placement.policies.different_device")?,
             },
-            prefixes: prefix::prefixes(settings, variables)?,
+            prefixes: Prefixes::read(settings, variables)?,
+            prices: prices::table(settings)?,
         };
         storage.check()?;
         Ok(storage)
@@ -268,11 +294,10 @@ impl StorageConfig {
         ]
     }
 
-    /// Options, tags, weight and price of a URL: those of the longest prefix that covers it, else none and weight 1.
+    /// Options, tags, weight and price of a URL: those of the longest prefix that covers it in `[storage.credentials]`, and
+    /// in `[storage.roots]`; else none and weight 1.
     pub fn for_url(&self, url: &str) -> UrlConfig {
-        let covering = self.prefixes.iter().filter(|(prefix, _)| urls::covers(prefix, url));
-        let longest = covering.max_by_key(|(prefix, _)| prefix.len());
-        longest.map_or_else(UrlConfig::default, |(_, config)| config.clone())
+        self.prefixes.for_url(url)
     }
 
     /// The rules between keys.
@@ -293,7 +318,7 @@ impl StorageConfig {
         let all = || self.components().into_iter().flat_map(|(_, component)| &component.urls);
         match self
             .prefixes
-            .keys()
+            .all()
             .find(|prefix| !all().any(|url| urls::covers(prefix, url)))
         {
             Some(prefix) => Err(Error::Config(format!(

@@ -4,6 +4,7 @@
 //! file and manifest. Dropping: the record says `dropping`, then the files go, then the record. A crash between any two
 //! steps is finished at the next start. Collections are opened when they are first used, so that thousands of idle ones cost nothing.
 
+mod caches;
 mod candidates;
 mod entry;
 mod mover;
@@ -34,12 +35,13 @@ use crate::root::{RootConfig, Roots, StorageComponentType};
 use crate::schema::{CollectionDescription, CollectionId, Schema};
 use crate::shard::budget::MemoryBudget;
 
+use caches::Caches;
 use candidates::Latencies;
 use entry::Entry;
 pub(crate) use entry::SHARD;
 use mover::Mover;
 pub use mover::{MoveReport, MoveState};
-pub use report::{AssignmentReport, OperationReport, RootReport};
+pub use report::{AssignmentReport, Listing, OperationReport, RootReport};
 
 /// How old the measured usage of the roots may be when a new collection is placed by it.
 const USAGE_AGE_MAX: Duration = Duration::from_secs(10);
@@ -48,6 +50,7 @@ const USAGE_AGE_MAX: Duration = Duration::from_secs(10);
 pub struct Database {
     config: Config,
     roots: Arc<Roots>,
+    caches: Caches,
     assignments: AssignmentService,
     metadata: MetadataStore,
     budget: Arc<MemoryBudget>,
@@ -80,6 +83,8 @@ impl Database {
     /// [`Error::Config`] if the roots are not what the configuration says.
     pub async fn open(config: Config) -> Result<Arc<Self>> {
         let roots = Arc::new(Roots::open(root_configs(&config)?, true).await?);
+        let caches = Caches::open(&config).await?;
+        roots.all().iter().for_each(|root| caches.attach(root));
         let discovery = Arc::new(discovery::discover(&roots).await);
         let metadata = MetadataStore::new(roots.clone());
         let policies = Policies::new(&config.storage.policies)?;
@@ -89,6 +94,7 @@ impl Database {
             budget: MemoryBudget::new(config.storage.wal.global_flush_threshold),
             config,
             roots,
+            caches,
             assignments: AssignmentService::with_policies(policies),
             metadata,
             catalog: RwLock::default(),
@@ -238,6 +244,7 @@ impl Database {
         let entries: Vec<Arc<Entry>> = self.catalog.read().values().cloned().collect();
         // At the same time, so that one root that does not answer holds up no other.
         join_all(entries.iter().map(|entry| entry.end(closed()))).await;
+        self.caches.settle().await;
         self.roots.close();
     }
 

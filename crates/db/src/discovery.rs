@@ -232,6 +232,18 @@ pub async fn refresh(roots: &Roots, known: &Discovery) -> Discovery {
     }
 }
 
+/// Lists the disks again for a report that comes often: buckets charge for a listing, and their usage is kept up to date as
+/// files come and go.
+pub async fn refresh_disks(roots: &Roots) {
+    let disks = roots.all().into_iter().filter(|root| root.fs().is_local());
+    let listings = disks.map(|root| async {
+        if let Ok(Err(reason)) = tokio::time::timeout(REPORT_DEADLINE, refresh_root(root)).await {
+            tracing::debug!(reason, "a disk is shown as it was known");
+        }
+    });
+    join_all(listings).await;
+}
+
 /// Lists a root in a task of its own, one at a time: reports come often, and each that gives up on a root that hangs must
 /// not leave one more of its threads behind.
 async fn refresh_root(root: Arc<Root>) -> Result<DiscoveredRoot, String> {

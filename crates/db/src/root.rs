@@ -4,6 +4,7 @@
 //! used now, and how much each collection holds on it. Does not own which root a collection lives on (placement) or what
 //! lies on it (discovery). A root that cannot be seen is unknown, never empty.
 
+mod capabilities;
 mod change;
 mod component;
 mod condition;
@@ -16,6 +17,7 @@ mod roots;
 mod usage;
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +30,7 @@ use tokio::task::JoinHandle;
 use crate::error::{Error, Result};
 use crate::schema::CollectionId;
 
+pub use capabilities::probe_capabilities;
 pub use component::{IndexType, RootId, StorageComponentType};
 use condition::{Condition, verdict};
 pub use condition::{LastError, RootState};
@@ -40,7 +43,7 @@ pub use usage::Usage;
 pub const RESERVED_DIRECTORY: &str = "_proximadb";
 
 /// One configured root.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RootConfig {
     /// The component whose files it holds.
     pub component: StorageComponentType,
@@ -52,6 +55,20 @@ pub struct RootConfig {
     pub tags: BTreeMap<String, String>,
     /// Share of placements by Hash relative to the other roots.
     pub weight: f64,
+}
+
+impl fmt::Debug for RootConfig {
+    /// Options by name only: their values are secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options: Vec<&String> = self.options.keys().collect();
+        f.debug_struct("RootConfig")
+            .field("component", &self.component)
+            .field("url", &self.url)
+            .field("options", &options)
+            .field("tags", &self.tags)
+            .field("weight", &self.weight)
+            .finish()
+    }
 }
 
 /// One root of one component. Shared; its state and usage change, its identity does not.
@@ -94,6 +111,20 @@ impl Root {
             watch: Mutex::default(),
             listing: Arc::default(),
         }
+    }
+
+    /// A root of the log over any store, online.
+    #[cfg(test)]
+    pub(crate) fn over(index: usize, fs: Filesystem) -> Arc<Self> {
+        let config = RootConfig {
+            component: StorageComponentType::Wal,
+            url: fs.url().clone(),
+            options: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            weight: 1.0,
+        };
+        let id = RootId(uuid::Uuid::from_u128(100 + index as u128));
+        Arc::new(Self::new(id, config, index, fs, RootState::Online))
     }
 
     /// Identity.
@@ -284,15 +315,30 @@ impl Root {
         }
     }
 
-    /// The whole files of a listing, each with its own outcome, in the same order: far cheaper than one by one.
+    /// The whole of a file that never changes, as it was listed or as its manifest names it; `None` when it is missing. Of a
+    /// bucket it comes through the cache, which keeps what is `good`.
+    ///
+    /// # Errors
+    /// Errors of the root.
+    pub async fn read_stored(&self, file: &FileInfo, good: impl Fn(&[u8]) -> bool + Send) -> Result<Option<Bytes>> {
+        self.available()?;
+        match self.fs.read_stored(file, good).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(self.map_error(error)),
+        }
+    }
+
+    /// The whole files of a listing that never change, each with its own outcome, in the same order: far cheaper than one by
+    /// one. Of a bucket they come through the cache, which keeps those that are `good`.
     ///
     /// # Errors
     /// Of each file, as [`read`](Self::read).
-    pub async fn read_all(&self, files: &[FileInfo]) -> Vec<Result<Bytes>> {
+    pub async fn read_all(&self, files: &[FileInfo], good: fn(&[u8]) -> bool) -> Vec<Result<Bytes>> {
         if let Err(error) = self.available() {
             return files.iter().map(|_| Err(error.clone())).collect();
         }
-        let read = self.fs.read_all(files).await.into_iter();
+        let read = self.fs.read_all(files, good).await.into_iter();
         read.map(|outcome| outcome.map_err(|error| self.map_error(error)))
             .collect()
     }

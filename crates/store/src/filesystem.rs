@@ -5,31 +5,39 @@
 
 mod batch;
 mod bounded;
+mod capabilities;
 mod create;
 mod delete;
 mod disk;
 mod metered;
 mod path;
+mod stored;
 mod write;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use tokio::sync::Semaphore;
+use xxhash_rust::xxh3::xxh3_64;
 
+pub use capabilities::Capabilities;
 pub use create::Created;
 
 use crate::breaker::{self, Breaker};
+use crate::cache::Cache;
 use crate::error::{StoreError, detail};
 use crate::local::LocalDisk;
 use crate::meter::{Meter, Op};
 use crate::pool::Pool;
 use crate::remote::{self, Pace, Remote};
+use crate::traffic::Traffic;
 use crate::url::StorageUrl;
 use path::{check_path, is_staging};
 
@@ -68,6 +76,24 @@ pub struct FileInfo {
     pub path: String,
     /// Size in bytes.
     pub size: u64,
+    /// Tells this content from an earlier one under the same name, on a bucket. 0 on a disk, and where nothing is known.
+    pub tag: u64,
+}
+
+impl FileInfo {
+    fn of(meta: ObjectMeta, is_local: bool) -> Self {
+        let tag = if is_local {
+            0
+        } else {
+            let content = (meta.e_tag.as_deref().unwrap_or_default(), meta.last_modified, meta.size);
+            xxh3_64(format!("{content:?}").as_bytes())
+        };
+        Self {
+            path: meta.location.into(),
+            size: meta.size,
+            tag,
+        }
+    }
 }
 
 /// Everything below a prefix.
@@ -104,6 +130,12 @@ struct Inner {
     pace: Option<Arc<Pace>>,
     pool: Arc<Pool>,
     meter: Meter,
+    traffic: Arc<Traffic>,
+    cache: OnceLock<Cache>,
+    /// Large reads under way; see [`read_stored`](Filesystem::read_stored).
+    reads: Semaphore,
+    /// Bytes that they have not brought yet.
+    pending: AtomicU64,
     breaker: Breaker,
 }
 
@@ -115,6 +147,7 @@ impl Filesystem {
         pace: Option<Arc<Pace>>,
         pool: Arc<Pool>,
     ) -> Self {
+        let traffic = pace.as_ref().map(|pace| pace.traffic().clone()).unwrap_or_default();
         Self {
             inner: Arc::new(Inner {
                 url: url.clone(),
@@ -123,6 +156,10 @@ impl Filesystem {
                 pace,
                 pool,
                 meter: Meter::default(),
+                traffic,
+                cache: OnceLock::new(),
+                reads: Semaphore::new(stored::READS_AT_ONCE),
+                pending: AtomicU64::new(0),
                 breaker: Breaker::default(),
             }),
             probing: false,
@@ -156,6 +193,11 @@ impl Filesystem {
     /// What was measured on this root.
     pub fn meter(&self) -> &Meter {
         &self.inner.meter
+    }
+
+    /// What was sent to the bucket and came from it; nothing on a disk.
+    pub fn traffic(&self) -> &Traffic {
+        &self.inner.traffic
     }
 
     /// Requests that a bucket may have under way now; it shrinks when the service asks for fewer (429, 503). `None` for
@@ -202,14 +244,14 @@ impl Filesystem {
     /// When the root could not be listed; a missing prefix is an empty listing.
     pub async fn scan(&self, prefix: &str) -> Result<Scan, StoreError> {
         let location = self.prefix(prefix)?;
-        let listing = async {
+        let listing = self.again(|| async {
             let metas = self
                 .inner
                 .store
                 .list(Some(&location))
                 .map_err(|error| self.error(prefix, &error));
             metas.try_collect::<Vec<_>>().await
-        };
+        });
         let metas = self
             .measured(
                 Op::List,
@@ -219,10 +261,7 @@ impl Filesystem {
             .await?;
         let mut files: Vec<FileInfo> = metas
             .into_iter()
-            .map(|meta| FileInfo {
-                path: meta.location.into(),
-                size: meta.size,
-            })
+            .map(|meta| FileInfo::of(meta, self.is_local()))
             .collect();
         files.sort_unstable();
         let (staging, files) = files.into_iter().partition(|file| is_staging(&file.path));
@@ -235,13 +274,13 @@ impl Filesystem {
     /// When the root could not be listed.
     pub async fn list_names(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
         let location = self.prefix(prefix)?;
-        let listing = async {
+        let listing = self.again(|| async {
             self.inner
                 .store
                 .list_with_delimiter(Some(&location))
                 .await
                 .map_err(|error| self.error(prefix, &error))
-        };
+        });
         let found = self
             .measured(Op::List, self.within(prefix, breaker::deadline(0), listing), |_| 0)
             .await?;
@@ -271,11 +310,8 @@ impl Filesystem {
         };
         let read = async {
             let get = async {
-                self.inner
-                    .store
-                    .get(&location)
-                    .await
-                    .map_err(|error| self.error(path, &error))
+                let found = self.hedged(0, || self.inner.store.get(&location)).await;
+                found.map_err(|error| self.error(path, &error))
             };
             let found = self.within(path, breaker::deadline(size), get).await?;
             let deadline = breaker::deadline(found.meta.size);
@@ -296,7 +332,8 @@ impl Filesystem {
             return Ok(Bytes::new());
         }
         let read = async {
-            let read = self.inner.store.get_range(&location, range.clone()).await;
+            let ask = || self.inner.store.get_range(&location, range.clone());
+            let read = self.hedged(length, ask).await;
             let bytes = read.map_err(|error| self.error(path, &error))?;
             if bytes.len() as u64 != length {
                 let reason = format!(

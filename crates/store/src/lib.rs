@@ -5,10 +5,12 @@
 //!
 //! ```text
 //! StorageUrl ─▶ FilesystemFactory ─▶ Filesystem ─▶ dyn ObjectStore: LocalDisk (durable, own threads) | S3 | GCS | Azure
+//!                                        └▶ Cache (remote files that never change)
 //! ```
 
 pub mod append;
 mod breaker;
+pub mod cache;
 pub mod error;
 pub mod filesystem;
 pub mod local;
@@ -16,11 +18,14 @@ pub mod lock;
 pub mod meter;
 mod pool;
 mod remote;
+pub mod traffic;
 pub mod url;
 
 pub use append::AppendFile;
+pub use cache::{Cache, CacheConfig, CacheStats};
 pub use error::{Detail, StoreError, redact};
-pub use filesystem::{Capacity, Created, FileInfo, Filesystem, FilesystemFactory, Scan};
+pub use filesystem::{Capabilities, Capacity, Created, FileInfo, Filesystem, FilesystemFactory, Scan};
 pub use lock::{LOCK_PATH, LockError, RootLock};
 pub use meter::{Histogram, Meter, Op, OpStats};
+pub use traffic::{Prices, Request, Traffic, TrafficStats};
 pub use url::{Overlap, Scheme, StorageUrl, UrlError};

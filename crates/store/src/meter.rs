@@ -177,6 +177,17 @@ impl Meter {
         }
     }
 
+    /// The latency below which so many percent of the operations of a kind were; `None` while fewer than `count_min` were
+    /// seen.
+    pub fn quantile(&self, op: Op, percent: u64, count_min: u64) -> Option<Duration> {
+        let meter = self.ops.get(op as usize)?;
+        if meter.count.load(Relaxed) < count_min {
+            return None;
+        }
+        let buckets: Vec<u64> = meter.buckets.iter().map(|bucket| bucket.load(Relaxed)).collect();
+        Some(quantile(&buckets, percent))
+    }
+
     /// Failed operations of all kinds.
     pub fn errors(&self) -> u64 {
         self.ops.iter().map(|op| op.errors.load(Relaxed)).sum()
@@ -244,6 +255,9 @@ mod tests {
         assert!((99..=125).contains(&stats.p99.as_millis()), "{:?}", stats.p99);
         assert_eq!(meter.stats(Op::Read).count, 0);
         assert_eq!(meter.stats(Op::Read).p99, Duration::ZERO);
+        let p95 = meter.quantile(Op::Sync, 95, 100).unwrap();
+        assert!((95..=119).contains(&p95.as_millis()), "{p95:?}");
+        assert_eq!(meter.quantile(Op::Sync, 95, 101), None);
     }
 
     #[test]

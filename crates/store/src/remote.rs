@@ -22,7 +22,7 @@ pub(crate) use pace::Pace;
 
 /// Requests are repeated over a short while, below the deadline of an operation; longer outages are the business of
 /// whoever knows what the request was for.
-const RETRIES: usize = 6;
+const RETRIES: usize = 5;
 const RETRY_TIMEOUT: Duration = Duration::from_secs(8);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -65,7 +65,9 @@ fn s3(
         builder = builder.with_config(AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp), "true");
     }
     let builder = builder.with_bucket_name(url.bucket_and_prefix().0);
-    let builder = builder.with_retry(retry()).with_http_connector(pace.connector());
+    let builder = builder
+        .with_retry(retry())
+        .with_http_connector(pace.connector(url.bucket_and_prefix().0));
     Ok(Arc::new(builder.build().map_err(|_| unusable(url))?))
 }
 
@@ -88,7 +90,9 @@ fn gcs(
         builder = builder.with_config(GoogleConfigKey::Client(ClientConfigKey::AllowHttp), "true");
     }
     let builder = builder.with_bucket_name(url.bucket_and_prefix().0);
-    let builder = builder.with_retry(retry()).with_http_connector(pace.connector());
+    let builder = builder
+        .with_retry(retry())
+        .with_http_connector(pace.connector(url.bucket_and_prefix().0));
     Ok(Arc::new(builder.build().map_err(|_| unusable(url))?))
 }
 
@@ -114,7 +118,9 @@ fn azure(
         builder = builder.with_config(AzureConfigKey::Client(ClientConfigKey::AllowHttp), "true");
     }
     let builder = builder.with_container_name(url.bucket_and_prefix().0);
-    let builder = builder.with_retry(retry()).with_http_connector(pace.connector());
+    let builder = builder
+        .with_retry(retry())
+        .with_http_connector(pace.connector(url.bucket_and_prefix().0));
     Ok(Arc::new(builder.build().map_err(|_| unusable(url))?))
 }
 

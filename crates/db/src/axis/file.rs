@@ -126,6 +126,16 @@ pub fn check(file: &Bytes, path: &str, segment: Option<&SegmentMeta>) -> Result<
     decode(file, path, segment).map(|_| ())
 }
 
+/// Whether the checksum of an index file matches its bytes.
+pub(super) fn is_whole(file: &[u8]) -> bool {
+    split_checksum(file).is_some_and(|(body, stored)| crc32(body) == stored)
+}
+
+fn split_checksum(file: &[u8]) -> Option<(&[u8], u32)> {
+    let (body, stored) = file.split_last_chunk::<4>()?;
+    Some((body, u32::from_le_bytes(*stored)))
+}
+
 pub(super) fn decode(file: &Bytes, path: &str, segment: Option<&SegmentMeta>) -> Result<Content, String> {
     let (header, mut rest) = split(file)?;
     let (directory, _) = path.rsplit_once('/').ok_or("has no directory")?;
@@ -165,8 +175,8 @@ pub(super) fn decode(file: &Bytes, path: &str, segment: Option<&SegmentMeta>) ->
 
 /// The header and the parts of a file whose checksum matches.
 fn split(file: &[u8]) -> Result<(Header, &[u8]), String> {
-    let (body, stored) = file.split_last_chunk::<4>().ok_or("shorter than its checksum")?;
-    if crc32(body) != u32::from_le_bytes(*stored) {
+    let (body, stored) = split_checksum(file).ok_or("shorter than its checksum")?;
+    if crc32(body) != stored {
         return Err("checksum does not match".to_owned());
     }
     let rest = body.strip_prefix(MAGIC).ok_or("not an index file of a known version")?;

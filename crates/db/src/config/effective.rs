@@ -97,6 +97,7 @@ impl Settings {
         let value = match key.default {
             Default::Boolean(flag) => Some(Value::Boolean(flag)),
             Default::Integer(number) => Some(Value::Integer(number)),
+            Default::Cost(dollars) => Some(Value::Float(dollars)),
             Default::Text(text) => Some(Value::String(text.to_owned())),
             Default::Strategy(strategy) => Some(Value::String(strategy.name().to_owned())),
             Default::Variable(name) => variables.contains_key(name).then(|| Value::String(name.to_owned())),

@@ -68,6 +68,7 @@ pub(super) enum Kind {
 pub(super) enum Default {
     Boolean(bool),
     Integer(i64),
+    Cost(f64),
     Text(&'static str),
     Strategy(DistributionStrategy),
     /// This environment variable where it is set, else no value.
@@ -92,7 +93,10 @@ const CACHE_MB: Kind = Kind::Integer { min: 0, max: MB_MAX };
 const STRATEGY_DOC: &str = "How the first root of a collection is chosen";
 const AFFINITY_DOC: &str =
     "true: all files of a collection go to its first root; false: each new file is placed by the strategy";
-const CACHE_DOC: &str = "Memory for bytes read from remote roots of this component, in MB";
+const CACHE_DOC: &str =
+    "Memory for bytes read from remote roots of this component, in MB; 0: none of them are cached, on the disk neither";
+/// The clouds whose prices are known; the last one charges nothing.
+pub(super) const CLOUDS: &[&str] = &["s3", "r2", "gcs", "azure", "free"];
 
 const fn key(path: &'static str, kind: Kind, default: Default, reader: &'static str, doc: &'static str) -> Key {
     Key {
@@ -134,6 +138,15 @@ const fn affinity(path: &'static str) -> Key {
 const fn cache(path: &'static str) -> Key {
     key(path, CACHE_MB, Default::Integer(256), "cache", CACHE_DOC)
 }
+
+const fn price(path: &'static str, dollars: f64, doc: &'static str) -> Key {
+    key(path, Kind::Cost, Default::Cost(dollars), "database", doc)
+}
+
+const PUT_DOC: &str = "US dollars for 1,000 writes (PUT, POST, COPY)";
+const LIST_DOC: &str = "US dollars for 1,000 listings";
+const GET_DOC: &str = "US dollars for 1,000 reads (GET, HEAD)";
+const EGRESS_DOC: &str = "US dollars for a GB (10^9 bytes) that is read";
 
 const fn same(path: &'static str) -> Alias {
     Alias { path, form: Form::Same }
@@ -287,6 +300,36 @@ pub(super) const KEYS: &[Key] = &[
     ),
     cache("storage.collection_metadata_config.cache_size_mb"),
     key(
+        "cache.directory",
+        Kind::Text,
+        Default::Unset,
+        "cache",
+        "Directory of this machine for bytes read from remote roots, which may be deleted at any time; without one they are in memory only",
+    ),
+    key(
+        "cache.disk_size_mb",
+        CACHE_MB,
+        Default::Integer(4096),
+        "cache",
+        "Most MB in that directory, shared out to the components as their cache_size_mb; 0: none",
+    ),
+    price("storage.prices.s3.put_per_1000", 0.005, PUT_DOC),
+    price("storage.prices.s3.list_per_1000", 0.005, LIST_DOC),
+    price("storage.prices.s3.get_per_1000", 0.0004, GET_DOC),
+    price("storage.prices.s3.egress_per_gb", 0.09, EGRESS_DOC),
+    price("storage.prices.r2.put_per_1000", 0.0045, PUT_DOC),
+    price("storage.prices.r2.list_per_1000", 0.0045, LIST_DOC),
+    price("storage.prices.r2.get_per_1000", 0.00036, GET_DOC),
+    price("storage.prices.r2.egress_per_gb", 0.0, EGRESS_DOC),
+    price("storage.prices.gcs.put_per_1000", 0.005, PUT_DOC),
+    price("storage.prices.gcs.list_per_1000", 0.005, LIST_DOC),
+    price("storage.prices.gcs.get_per_1000", 0.0004, GET_DOC),
+    price("storage.prices.gcs.egress_per_gb", 0.12, EGRESS_DOC),
+    price("storage.prices.azure.put_per_1000", 0.0065, PUT_DOC),
+    price("storage.prices.azure.list_per_1000", 0.0065, LIST_DOC),
+    price("storage.prices.azure.get_per_1000", 0.0005, GET_DOC),
+    price("storage.prices.azure.egress_per_gb", 0.087, EGRESS_DOC),
+    key(
         "storage.moves.max_bytes_per_second",
         Kind::Integer { min: 0, max: i64::MAX },
         Default::Integer(67_108_864),
@@ -327,6 +370,13 @@ pub(super) const KEYS: &[Key] = &[
         Default::Unset,
         "placement",
         "Price of a GB for a month on the roots below this prefix, for the CostOptimized strategy",
+    ),
+    key(
+        "storage.roots.<url prefix>.cloud",
+        Kind::Word(CLOUDS),
+        Default::Unset,
+        "database",
+        "Whose prices count for the buckets below this prefix; else told from the URL and its endpoint",
     ),
     key(
         "storage.roots.<url prefix>.region",

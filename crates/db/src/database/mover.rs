@@ -129,7 +129,7 @@ impl Mover {
 
     fn finish(&self, key: (CollectionId, StorageComponentType), job: &Job, state: MoveState) {
         let mut report = job.view();
-        report.state = state;
+        (report.state, report.error) = (state, None);
         self.jobs.lock().remove(&key);
         self.look_at_drains();
         let mut finished = self.finished.lock();
@@ -148,10 +148,16 @@ impl Job {
         report
     }
 
-    fn set(&self, state: MoveState, error: Option<&Error>) {
+    fn runs(&self) {
+        self.report.lock().state = MoveState::Running;
+    }
+
+    /// Notes why it has to wait; whether that is another reason than the last.
+    fn waits(&self, error: &Error) -> bool {
         let mut report = self.report.lock();
-        report.state = state;
-        report.error = error.map(ToString::to_string);
+        report.state = MoveState::Waiting;
+        let last = report.error.replace(error.to_string());
+        last != report.error
     }
 }
 
@@ -293,7 +299,7 @@ async fn keep_moving(
         if database.closed.load(Ordering::Acquire) {
             return;
         }
-        job.set(MoveState::Running, None);
+        job.runs();
         match database.attempt_move(&entry, key.1, &job.pace).await {
             Ok(()) => {
                 tracing::info!(collection = %key.0, component = %key.1, "a move is done");
@@ -301,8 +307,10 @@ async fn keep_moving(
             }
             Err(Error::NotFound(_)) => return database.mover.finish(key, &job, MoveState::Ended),
             Err(error) => {
-                tracing::warn!(collection = %key.0, component = %key.1, %error, "a move is tried again");
-                job.set(MoveState::Waiting, Some(&error));
+                // Said once, and seen in the list of moves for as long as it lasts.
+                if job.waits(&error) {
+                    tracing::warn!(collection = %key.0, component = %key.1, %error, "a move is tried again");
+                }
             }
         }
         drop((turn, database, entry));

@@ -152,6 +152,7 @@ impl Database {
     pub async fn add_root(self: &Arc<Self>, component: StorageComponentType, url: &str) -> Result<RootId> {
         let _one_change_at_a_time = self.change().await?;
         let root = self.roots.add(root_config(&self.config, component, url)?).await?;
+        self.caches.attach(&root);
         let entries: Vec<Arc<Entry>> = self.catalog.read().values().cloned().collect();
         for entry in entries.iter().filter(|entry| entry.unavailable.is_none()) {
             if let Err(error) = self.stripe_over(entry, &root).await {

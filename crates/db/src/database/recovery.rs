@@ -40,7 +40,12 @@ const LISTINGS: usize = 3;
 impl Database {
     pub(super) async fn recover(&self, discovery: &Discovery) -> Result<()> {
         discovery::remove_leftovers(discovery).await;
-        let LoadedRecords { records, unreadable } = self.metadata.load_all(discovery, &BTreeSet::new()).await;
+        let nothing = BTreeSet::new();
+        let (loaded, floors) = tokio::join!(
+            self.metadata.load_all(discovery, &nothing),
+            self.metadata.load_counters()
+        );
+        let LoadedRecords { records, unreadable } = loaded;
         for (id, record) in &records {
             self.assignments.record_assignment(*id, record.placement.clone());
             report_strays(record, discovery);
@@ -48,7 +53,6 @@ impl Database {
         let lost = self.without_record(&records, discovery);
         self.record_found(&lost, discovery);
         let complete = self.all_seen(&[StorageComponentType::Metadata]);
-        let floors = self.metadata.load_counters().await;
         self.assignments
             .restore_counters(&floors, complete.is_ok() && unreadable.is_empty());
 

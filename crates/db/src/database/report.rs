@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proximadb_store::{Histogram, Op};
+use proximadb_store::{Histogram, Op, TrafficStats};
 use serde::Serialize;
 
 use super::{Database, SHARD};
 use crate::collection::Collection;
-use crate::discovery::Discovery;
+use crate::discovery::{self, Discovery};
 use crate::error::{Error, Result};
 use crate::placement::{Assignment, RootUse, StorageAssignment};
 use crate::root::{LastError, RootId, RootState, StorageComponentType, Usage};
@@ -44,8 +44,25 @@ pub struct RootReport {
     pub assignments: u64,
     /// Total and free bytes of the file system as last seen; `None` for a bucket.
     pub capacity: Option<(u64, u64)>,
+    /// Requests that a bucket gets at once now; `None` for a disk.
+    pub request_limit: Option<u64>,
+    /// How often the bucket asked for fewer since the start; `None` for a disk.
+    pub throttled: Option<u64>,
     /// Requests since the start, by operation.
     pub operations: BTreeMap<&'static str, OperationReport>,
+    /// What the bucket was sent since the start, by what it bills; nothing for a disk.
+    pub traffic: TrafficStats,
+    /// What that costs, in US dollars.
+    pub cost_usd: f64,
+}
+
+/// What is listed for a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listing {
+    /// Every root.
+    All,
+    /// Directories of this machine only: a report that comes often must not be billed.
+    Disks,
 }
 
 /// Requests of one kind to one root.
@@ -152,13 +169,17 @@ impl Database {
 
     /// Every configured root. Lists the roots, so that the numbers are those of the disks; a root that does not answer soon is
     /// shown with the last known ones.
-    pub async fn root_reports(&self) -> Vec<RootReport> {
-        self.usage(Duration::ZERO).await;
+    pub async fn root_reports(&self, listing: Listing) -> Vec<RootReport> {
+        match listing {
+            Listing::All => drop(self.usage(Duration::ZERO).await),
+            Listing::Disks => discovery::refresh_disks(&self.roots).await,
+        }
         let assigned = self.assignments.get_assignment_stats().components;
         let mut reports = Vec::new();
         for root in self.roots.all() {
             let usage = root.usage();
             let of_component = assigned.get(&root.component());
+            let traffic = root.fs().traffic().stats();
             let operations = Op::ALL.into_iter().map(|op| {
                 let stats = root.fs().meter().stats(op);
                 let (count, errors, bytes) = (stats.count, stats.errors, stats.bytes);
@@ -193,7 +214,11 @@ impl Database {
                 capacity: root
                     .last_capacity()
                     .map(|capacity| (capacity.total_bytes, capacity.free_bytes)),
+                request_limit: root.fs().request_limit().map(|limit| limit as u64),
+                throttled: root.fs().throttled(),
                 operations: operations.collect(),
+                traffic,
+                cost_usd: traffic.cost(&self.config.storage.prices_of(root.fs().url())),
             });
         }
         reports

@@ -45,9 +45,7 @@ impl Database {
             .roots
             .of_component(StorageComponentType::Wal)
             .into_iter()
-            .filter(|root| {
-                root.id() != failed && Some(root.id()) != leaving && root.accepts_placements() && root.fs().is_local()
-            });
+            .filter(|root| root.id() != failed && Some(root.id()) != leaving && root.accepts_placements());
         let Some(root) = candidates.min_by_key(|root| (logs(root), root.index())) else {
             return Err(error);
         };

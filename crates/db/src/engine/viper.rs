@@ -184,10 +184,10 @@ impl Viper {
     /// the root.
     pub async fn read_segment(&self, meta: &SegmentMeta) -> Result<SegmentData> {
         let mut path = self.path(meta.id, EXTENSIONS[0]);
-        let mut bytes = self.root.read_if_exists(&path).await?;
+        let mut bytes = self.read_stored(meta, &path).await?;
         if bytes.is_none() {
             path = self.path(meta.id, EXTENSIONS[1]);
-            bytes = self.root.read_if_exists(&path).await?;
+            bytes = self.read_stored(meta, &path).await?;
         }
         let bytes = bytes.ok_or_else(|| self.corrupt(&self.path(meta.id, EXTENSIONS[0]), "the file is missing"))?;
         let (found, _, data) = self.check(path.clone(), bytes).await?;
@@ -204,6 +204,16 @@ impl Viper {
             ));
         }
         Ok(data)
+    }
+
+    async fn read_stored(&self, meta: &SegmentMeta, path: &str) -> Result<Option<Bytes>> {
+        // The name is never used again; the checksum is there for whoever replaces a file by hand.
+        let file = FileInfo {
+            path: path.to_owned(),
+            size: meta.bytes,
+            tag: u64::from(meta.crc32),
+        };
+        self.root.read_stored(&file, |bytes| crc32(bytes) == meta.crc32).await
     }
 
     /// What the segment files among these say about themselves, for [`Manifest::rebuild`]; every byte is read and

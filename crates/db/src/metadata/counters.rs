@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use futures::future::join_all;
 use proximadb_store::Created;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -58,19 +59,11 @@ impl MetadataStore {
 
     /// The newest version in use on any root, and the bounds.
     async fn read_counters(&self) -> (u64, Counters) {
+        let roots = self.metadata_roots();
         let (mut newest, mut counters) = (0, Counters::new());
-        for root in self.metadata_roots() {
-            for (version, path) in versions(&root).await.unwrap_or_default().into_iter().rev() {
-                newest = newest.max(version);
-                let bytes = root.read(&path).await.map_err(|error| error.to_string());
-                match bytes.and_then(|bytes| unseal::<CountersRecord>(&bytes)) {
-                    Ok(record) => {
-                        raise(&mut counters, &record.counters);
-                        break;
-                    }
-                    Err(reason) => tracing::error!(root = root.url(), path, reason, "placement counters not readable"),
-                }
-            }
+        for (version, saved) in join_all(roots.iter().map(|root| newest_on(root))).await {
+            newest = newest.max(version);
+            raise(&mut counters, &saved);
         }
         (newest, counters)
     }
@@ -100,6 +93,20 @@ impl MetadataStore {
             _ => Ok(!conflict),
         }
     }
+}
+
+/// The newest version on a root, and the bounds of the newest one there that can be read.
+async fn newest_on(root: &Root) -> (u64, Counters) {
+    let versions = versions(root).await.unwrap_or_default();
+    let newest = versions.last().map_or(0, |(version, _)| *version);
+    for (_, path) in versions.into_iter().rev() {
+        let bytes = root.read(&path).await.map_err(|error| error.to_string());
+        match bytes.and_then(|bytes| unseal::<CountersRecord>(&bytes)) {
+            Ok(record) => return (newest, record.counters),
+            Err(reason) => tracing::error!(root = root.url(), path, reason, "placement counters not readable"),
+        }
+    }
+    (newest, Counters::new())
 }
 
 /// Keeps the newest version and the one before it.

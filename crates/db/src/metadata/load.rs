@@ -223,7 +223,8 @@ async fn read_newest(copies: &BTreeMap<CollectionId, Vec<Copy>>) -> BTreeMap<Col
         }
     }
     let reads = batches.into_values().map(|batch| async move {
-        let read = batch.root.read_all(&batch.files).await;
+        let is_record = |bytes: &[u8]| CollectionRecord::decode(bytes).is_ok();
+        let read = batch.root.read_all(&batch.files, is_record).await;
         (batch, read)
     });
     let mut newest: BTreeMap<CollectionId, Newest> = BTreeMap::new();

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use proximadb_store::{FilesystemFactory, LOCK_PATH};
 
-use super::identity;
 use super::open::{Candidate, look, open_one, refuse_overlaps, stranger, two_places};
 use super::registry;
 use super::{RESERVED_DIRECTORY, Root, RootConfig, RootId, RootState, Roots};
+use super::{capabilities, identity};
 use crate::error::{Error, Result};
 
 impl Roots {
@@ -117,6 +117,7 @@ async fn vacate(root: &Root) -> Result<()> {
     root.delete_dir(registry::DIRECTORY).await?;
     root.delete(&format!("{RESERVED_DIRECTORY}/{}", identity::PROBE))
         .await?;
+    root.delete(capabilities::PATH).await?;
     root.delete(LOCK_PATH).await?;
     root.delete(identity::PATH).await
 }

@@ -7,6 +7,7 @@ use parking_lot::RwLock;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
+use super::capabilities;
 use super::identity::{self, Found, Identity};
 use super::open::{Candidate, MISSING_IDENTITY, Survey, lock, offline, survey};
 use super::registry::{self, Registry};
@@ -70,6 +71,9 @@ async fn inspect_one(candidate: Candidate, found: Found, known: Option<RootId>) 
 pub(crate) fn check_reserved(path: &str, bytes: &[u8]) -> Option<Result<(), String>> {
     if path == identity::PATH {
         return Some(Identity::decode(bytes).map(|_| ()));
+    }
+    if path == capabilities::PATH {
+        return Some(capabilities::check(bytes));
     }
     let is_registry = path
         .rsplit_once('/')

@@ -20,6 +20,7 @@ use proximadb_store::{Filesystem, FilesystemFactory, LockError, Overlap, RootLoc
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
+use super::capabilities;
 use super::identity::{self, Found, Identity};
 use super::registry::{self, Registry};
 use super::{Root, RootConfig, RootId, RootState, Roots, StorageComponentType};
@@ -184,16 +185,23 @@ pub(super) async fn refuse_overlaps(candidates: &[Candidate]) -> Result<()> {
 
 pub(super) async fn look(candidate: &Candidate) -> Sight {
     let look = async {
-        let found = identity::look(&candidate.fs).await;
-        if !matches!(found, Found::Known(_)) {
-            return Sight { found, registry: None };
-        }
-        match registry::load(&candidate.fs).await {
-            Ok(registry) => Sight { found, registry },
-            Err(reason) => Sight {
+        // A disk tells first which one it is; of a bucket both are one round of requests.
+        let (found, registry) = if candidate.fs.is_local() {
+            let found = identity::look(&candidate.fs).await;
+            if !matches!(found, Found::Known(_)) {
+                return Sight { found, registry: None };
+            }
+            (found, registry::load(&candidate.fs).await)
+        } else {
+            tokio::join!(identity::look(&candidate.fs), registry::load(&candidate.fs))
+        };
+        match (found, registry) {
+            (Found::Known(_), Err(reason)) => Sight {
                 found: Found::Unseen(reason),
                 registry: None,
             },
+            (found @ Found::Known(_), Ok(registry)) => Sight { found, registry },
+            (found, _) => Sight { found, registry: None },
         }
     };
     within(LOOK_DEADLINE, look).await.unwrap_or_else(|reason| Sight {
@@ -335,16 +343,15 @@ pub(super) async fn initialise(
     component: StorageComponentType,
 ) -> Result<RootState> {
     let wanted = Identity::new(id, cluster, component, fs.url());
+    let refused = |reason: String| Error::Config(format!("root {} cannot be initialised: {reason}", fs.url()));
+    capabilities::require(fs).await.map_err(refused)?;
     match within(LOOK_DEADLINE, identity::initialise(fs, wanted)).await {
         Ok(Ok(identity)) if identity.root_id == id => Ok(RootState::Online),
         Ok(Ok(_)) => Err(Error::Config(format!(
             "root {} was initialised by another process just now",
             fs.url()
         ))),
-        Ok(Err(reason)) | Err(reason) => Err(Error::Config(format!(
-            "root {} cannot be initialised: {reason}",
-            fs.url()
-        ))),
+        Ok(Err(reason)) | Err(reason) => Err(refused(reason)),
     }
 }
 

@@ -18,8 +18,10 @@ use crate::error::{Error, Result};
 use crate::root::{Root, RootId, StorageComponentType};
 use crate::schema::CollectionDescription;
 
-/// Segments of a root that are read at a time: enough to overlap a disk with a core, and few files in memory twice.
-const READS_PER_ROOT: usize = 4;
+/// Segments of a disk that are read at a time: enough to overlap it with a core, and few files in memory twice.
+const READS_PER_DISK: usize = 4;
+/// Segments of a bucket that are read at a time: all of most shards, as each round of requests takes long.
+const READS_PER_BUCKET: usize = 32;
 /// Rows of fewer bytes are not worth a segment of their own on a further root: segments of one root are merged among
 /// themselves, so many small ones would stay, searched one by one.
 const STRIPE_BYTES_MIN: u64 = 1 << 20;
@@ -92,7 +94,15 @@ pub(super) async fn read_segments(
     shard: &str,
     metas: &[SegmentMeta],
 ) -> Result<Vec<(SegmentMeta, Arc<SegmentData>)>> {
-    let roots = homes.all(StorageComponentType::Viper)?.len();
+    let roots = homes.all(StorageComponentType::Viper)?;
+    let at_once = |root: &Arc<Root>| {
+        if root.fs().is_local() {
+            READS_PER_DISK
+        } else {
+            READS_PER_BUCKET
+        }
+    };
+    let at_once: usize = roots.iter().map(at_once).sum();
     let read = async |meta: &SegmentMeta| {
         let on = |id| Ok::<_, Error>(Viper::new(homes.root(id)?, description.id, shard));
         let first = async { on(meta.root_id)?.read_segment(meta).await }.await;
@@ -107,10 +117,7 @@ pub(super) async fn read_segments(
     };
     // Boxed and collected: a closure inside the stream ties the future to one lifetime, and it could not be spawned.
     let reads: Vec<_> = metas.iter().map(|meta| read(meta).boxed()).collect();
-    futures::stream::iter(reads)
-        .buffered(READS_PER_ROOT * roots)
-        .try_collect()
-        .await
+    futures::stream::iter(reads).buffered(at_once).try_collect().await
 }
 
 /// Deletes what an unfinished or replaced write has left; nothing is being written yet.

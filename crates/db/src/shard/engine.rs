@@ -16,9 +16,9 @@ use crate::engine::lsm::Lsm;
 use crate::engine::manifest::{Manifest, ManifestStore, SegmentMeta};
 use crate::engine::segment::{SegmentData, SegmentId};
 use crate::error::{Error, Result};
-use crate::point::Seq;
 use crate::root::{Root, RootId, StorageComponentType};
 use crate::schema::{CollectionDescription, StorageEngineKind};
+use crate::wal::{WalFile, log_begins};
 
 /// The engine of an open shard.
 pub(super) enum Engine {
@@ -31,19 +31,28 @@ pub(super) enum Engine {
 /// The flushed data of a shard as it is found at the opening.
 pub(super) struct Flushed {
     pub manifest: Manifest,
-    pub segments: Vec<(SegmentMeta, Arc<SegmentData>)>,
     pub rest: Rest,
 }
 
+/// Segments with their rows.
+pub(super) type Segments = Vec<(SegmentMeta, Arc<SegmentData>)>;
+
 /// What only the engine needs.
 pub(super) enum Rest {
-    Viper { files: Vec<Located>, is_stored: bool },
-    Lsm(Option<Lsm>),
+    Viper {
+        files: Vec<Located>,
+        is_stored: bool,
+    },
+    Lsm {
+        tree: Option<Lsm>,
+        /// What the tree held.
+        segments: Segments,
+    },
 }
 
 impl Flushed {
-    /// Reads what the roots hold; `log_begins` is the first number that the log still has. Changes nothing but an LSM's
-    /// own bookkeeping.
+    /// Reads what the shard consists of; `files` are those of the engine's component, `log` those of the log. Changes nothing
+    /// but an LSM's own bookkeeping.
     ///
     /// # Errors
     /// [`Error::Corruption`] for damaged or missing files, also when log and data cannot belong together; errors of the
@@ -52,25 +61,27 @@ impl Flushed {
         homes: &Homes,
         description: &CollectionDescription,
         shard: &str,
-        log_begins: Option<Seq>,
+        files: Vec<Located>,
+        log: &[WalFile],
     ) -> Result<Self> {
         let directory = format!("{}/{shard}", description.id);
         let engine = description.schema.storage_engine;
         let component = component_of(engine);
-        let files = homes.list(component, &directory).await?;
         let exists = match engine {
             StorageEngineKind::Viper => Found::exists(&files),
             StorageEngineKind::Lsm => files.iter().any(|located| located.file.path.ends_with(".manifest")),
         };
-        check_log_meets_data(&directory, homes, component, exists, log_begins)?;
+        check_log_meets_data(&directory, homes, component, exists, log).await?;
         let manifest = Manifest::empty(description.clone(), shard);
         match engine {
-            StorageEngineKind::Viper => Self::find_viper(homes, description, shard, log_begins, files).await,
+            StorageEngineKind::Viper => Self::find_viper(homes, description, shard, log, files).await,
             StorageEngineKind::Lsm if exists => Self::find_lsm(homes, description, shard, manifest).await,
             StorageEngineKind::Lsm => Ok(Self {
                 manifest,
-                segments: Vec::new(),
-                rest: Rest::Lsm(None),
+                rest: Rest::Lsm {
+                    tree: None,
+                    segments: Vec::new(),
+                },
             }),
         }
     }
@@ -79,14 +90,15 @@ impl Flushed {
         homes: &Homes,
         description: &CollectionDescription,
         shard: &str,
-        log_begins: Option<Seq>,
+        log: &[WalFile],
         files: Vec<Located>,
     ) -> Result<Self> {
         let (manifest, is_stored) = match Found::load(homes, description, shard, &files).await? {
             Found::Stored(manifest) => (manifest, true),
             Found::Rebuilt(manifest) => {
                 // A flush that was cut short may have left holes in the segments; the log has all that is not in a manifest.
-                let flushed_seq = log_begins.map_or(manifest.flushed_seq, |first| first.saturating_sub(1));
+                let begins = log_begins(&format!("{}/{shard}", description.id), log).await?;
+                let flushed_seq = begins.map_or(manifest.flushed_seq, |first| first.saturating_sub(1));
                 let manifest = Manifest {
                     flushed_seq,
                     ..manifest
@@ -98,12 +110,22 @@ impl Flushed {
                 (first, false)
             }
         };
-        let segments = data::read_segments(homes, description, shard, &manifest.segments).await?;
         Ok(Self {
             manifest,
-            segments,
             rest: Rest::Viper { files, is_stored },
         })
+    }
+
+    /// The segments with their rows; they can be asked for once.
+    ///
+    /// # Errors
+    /// [`Error::Corruption`] for damaged or missing files; errors of the roots.
+    pub(super) async fn segments(&mut self, homes: &Homes, description: &CollectionDescription) -> Result<Segments> {
+        let Manifest { shard, segments, .. } = &self.manifest;
+        match &mut self.rest {
+            Rest::Viper { .. } => data::read_segments(homes, description, shard, segments).await,
+            Rest::Lsm { segments, .. } => Ok(std::mem::take(segments)),
+        }
     }
 
     async fn find_lsm(
@@ -123,8 +145,10 @@ impl Flushed {
         let metas = segments.iter().map(|(meta, _)| meta.clone()).collect();
         Ok(Self {
             manifest: manifest.next(description.clone(), contents.flushed_seq, metas),
-            segments,
-            rest: Rest::Lsm(Some(lsm)),
+            rest: Rest::Lsm {
+                tree: Some(lsm),
+                segments,
+            },
         })
     }
 
@@ -149,8 +173,8 @@ impl Flushed {
                 data::delete_orphans(description, shard, manifest, &files).await?;
                 Ok(Engine::Viper)
             }
-            Rest::Lsm(Some(lsm)) => Ok(Engine::Lsm(AsyncRwLock::new(lsm))),
-            Rest::Lsm(None) => {
+            Rest::Lsm { tree: Some(lsm), .. } => Ok(Engine::Lsm(AsyncRwLock::new(lsm))),
+            Rest::Lsm { tree: None, .. } => {
                 let root = homes.home(StorageComponentType::Lsm)?;
                 let lsm = Lsm::open(root, description.id, shard, description).await?;
                 Ok(Engine::Lsm(AsyncRwLock::new(lsm)))
@@ -218,20 +242,24 @@ pub(super) fn in_memory(
 }
 
 /// Refuses a shard that has lost its log, or its flushed data, as a whole. Holes inside the log are the replay's to find.
-fn check_log_meets_data(
+async fn check_log_meets_data(
     directory: &str,
     homes: &Homes,
     component: StorageComponentType,
     has_data: bool,
-    log_begins: Option<Seq>,
+    log: &[WalFile],
 ) -> Result<()> {
+    let begins = match has_data {
+        true => None,
+        false => log_begins(directory, log).await?,
+    };
     let url = |component| homes.home(component).map(|root| root.url().to_owned());
-    let lost = match (has_data, log_begins) {
-        (true, None) => format!(
+    let lost = match begins {
+        _ if has_data && log.is_empty() => format!(
             "the log of shard {directory} is missing on {}",
             url(StorageComponentType::Wal)?
         ),
-        (false, Some(first)) if first > 1 => {
+        Some(first) if first > 1 => {
             format!(
                 "the flushed data of shard {directory} is missing on {}",
                 url(component)?

@@ -19,13 +19,14 @@ pub mod read;
 pub mod explain;
 mod relocate;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Mutex as AsyncMutex, RwLock as AsyncRwLock};
 
-use crate::axis::{self, Axis};
+use crate::axis::{self, Axis, SegmentIndexes};
 use crate::config::WalFormat;
 use crate::engine::manifest::SegmentMeta;
 use crate::engine::segment::SegmentId;
@@ -34,7 +35,7 @@ use crate::memtable::memory_bytes;
 use crate::point::{Operation, Seq};
 use crate::root::StorageComponentType;
 use crate::schema::CollectionDescription;
-use crate::wal::{Spare, Wal, WalFile, WalOptions, WalStart, WalStats};
+use crate::wal::{MAX_OBJECT_BYTES, Spare, Wal, WalFile, WalOptions, WalStart, WalStats};
 
 use crate::state::{SegmentSource, SourceId, State};
 use budget::MemoryBudget;
@@ -104,22 +105,18 @@ impl Shard {
         let directory = format!("{}/{shard}", description.id);
         let description = Arc::new(description);
         let homes = options.homes.clone();
-        let wal_files = homes.list(StorageComponentType::Wal, &directory).await?;
-        let log_begins = wal_files
-            .iter()
-            .filter_map(|located| crate::wal::first_seq(&located.file.path))
-            .min();
-        let Flushed {
-            manifest,
-            segments,
-            rest,
-        } = Flushed::find(&homes, &description, shard, log_begins).await?;
-        let schema = Arc::new(description.schema.clone());
-        let state = Arc::new(RwLock::new(State::load(schema, manifest.flushed_seq, segments)));
-        let after = manifest.flushed_seq;
-        let wal = open_wal(&description, &directory, &options, &wal_files, after, &state).await?;
+        // What is there, what of it counts, and its content: each of the three is one round of requests.
+        let component = engine::component_of(description.schema.storage_engine);
+        let (wal_files, files, axis) = tokio::join!(
+            homes.list(StorageComponentType::Wal, &directory),
+            homes.list(component, &directory),
+            Axis::open(homes.index()?, description.id, shard),
+        );
+        let (log, files) = (log_files(wal_files?), files?);
+        let mut flushed = Flushed::find(&homes, &description, shard, files, &log).await?;
+        let (state, wal, indexes) = read_content(&description, &directory, &options, log, &mut flushed, &axis).await?;
+        let Flushed { manifest, rest } = flushed;
         let engine = Flushed::settle(&manifest, rest, &homes, &description, shard).await?;
-        let axis = Axis::open(homes.index()?, description.id, shard).await;
         let shard = Arc::new(Self {
             description: RwLock::new(description),
             number: shard.to_owned(),
@@ -143,7 +140,7 @@ impl Shard {
         // What the replay brought counts from here on: an opening that failed above leaves nothing behind.
         shard.options.budget.add(shard.memtable_bytes());
         shard.options.budget.register(&shard);
-        shard.attach_indexes().await;
+        shard.attach_indexes(indexes).await;
         shard.flush_if_large();
         shard.compact_in_background();
         Ok(shard)
@@ -239,8 +236,8 @@ impl Shard {
         self.wal.stats()
     }
 
-    /// Loads the index of every segment, and builds those that are missing in the background.
-    async fn attach_indexes(self: &Arc<Self>) {
+    /// Attaches the indexes that were loaded, and builds those that are missing in the background.
+    async fn attach_indexes(self: &Arc<Self>, mut loaded: BTreeMap<SegmentId, SegmentIndexes>) {
         let segments: Vec<_> = self.state.read().segments().cloned().collect();
         let ids: Vec<SegmentId> = segments.iter().map(|segment| segment.meta.id).collect();
         self.axis.keep_only(&ids).await;
@@ -250,7 +247,7 @@ impl Shard {
             .into_iter()
             .filter(|segment| axis::wants_index(&segment.data, &schema))
         {
-            match self.axis.load(&segment.meta).await {
+            match loaded.remove(&segment.meta.id) {
                 Some(indexes) => self.state.write().set_indexes(segment.source, indexes),
                 None => missing.push(segment.source),
             }
@@ -305,12 +302,52 @@ impl Shard {
     }
 }
 
+/// Reads everything that counts at the same time: the rows of the segments, the log above them, the indexes.
+///
+/// # Errors
+/// [`Error::Corruption`] for damaged or missing files; errors of the roots. The log is closed then.
+async fn read_content(
+    description: &CollectionDescription,
+    directory: &str,
+    options: &ShardOptions,
+    log: Vec<WalFile>,
+    flushed: &mut Flushed,
+    axis: &Axis,
+) -> Result<(Arc<RwLock<State>>, Wal, BTreeMap<SegmentId, SegmentIndexes>)> {
+    let schema = Arc::new(description.schema.clone());
+    let after = flushed.manifest.flushed_seq;
+    let metas = flushed.manifest.segments.clone();
+    let state = Arc::new(RwLock::new(State::load(schema.clone(), after, Vec::new())));
+    let mut replayed = Vec::new();
+    let (segments, wal, indexes) = tokio::join!(
+        flushed.segments(&options.homes, description),
+        open_wal(description, directory, options, log, (after, &mut replayed), &state),
+        axis.load(&metas),
+    );
+    let (segments, wal) = match (segments, wal) {
+        (Ok(segments), Ok(wal)) => (segments, wal),
+        (Err(error), Ok(wal)) => {
+            wal.close().await;
+            return Err(error);
+        }
+        (Err(error), Err(_)) | (Ok(_), Err(error)) => return Err(error),
+    };
+    {
+        let mut state = state.write();
+        *state = State::load(schema, after, segments);
+        for (seq, operation) in replayed {
+            state.apply(seq, operation);
+        }
+    }
+    Ok((state, wal, indexes))
+}
+
 async fn open_wal(
     description: &CollectionDescription,
     directory: &str,
     options: &ShardOptions,
-    files: &[Located],
-    flushed_seq: Seq,
+    files: Vec<WalFile>,
+    (flushed_seq, replayed): (Seq, &mut Vec<(Seq, Operation)>),
     state: &Arc<RwLock<State>>,
 ) -> Result<Wal> {
     let budget = options.budget.clone();
@@ -322,27 +359,37 @@ async fn open_wal(
             state.apply(seq, operation);
         }
     };
-    let mut replay = |seq, operation: Operation| state.write().apply(seq, operation);
-    let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
+    let mut replay = |seq, operation: Operation| replayed.push((seq, operation));
+    let roots = options.homes.all(StorageComponentType::Wal)?;
+    let mut sizes = WalOptions::default();
+    if roots.iter().any(|root| !root.fs().is_local()) {
+        let full = usize::try_from(options.memory_flush_size_bytes).unwrap_or(MAX_OBJECT_BYTES);
+        (sizes.object_bytes, sizes.max_batch_bytes) = (full.min(MAX_OBJECT_BYTES), MAX_OBJECT_BYTES);
+    }
     let start = WalStart {
         lanes: options.homes.lanes(StorageComponentType::Wal)?,
+        roots,
         spare: options.spare.clone(),
         directory: directory.to_owned(),
         description: to_json(description)?,
-        files: files
-            .iter()
-            .map(|located| WalFile {
-                root: located.root.clone(),
-                name: name(&located.file.path),
-                bytes: located.file.size,
-            })
-            .collect(),
+        files,
         after: flushed_seq,
         format: options.wal_format,
-        options: WalOptions::default(),
+        options: sizes,
         apply: Arc::new(apply),
     };
     Wal::open(start, &mut replay).await
+}
+
+/// The files of a log as the log knows them.
+fn log_files(files: Vec<Located>) -> Vec<WalFile> {
+    let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
+    let file = |located: Located| WalFile {
+        name: name(&located.file.path),
+        bytes: located.file.size,
+        root: located.root,
+    };
+    files.into_iter().map(file).collect()
 }
 
 fn to_json(description: &CollectionDescription) -> Result<String> {

@@ -108,8 +108,20 @@ impl Shard {
         };
         self.check_open()?;
         let lanes = self.options.homes.lanes(StorageComponentType::Wal)?;
-        self.wal.continue_on(lanes).await?;
-        self.flush().await
+        let ids: Vec<RootId> = lanes.iter().map(|root| root.id()).collect();
+        let written = self.wal.lanes();
+        if ids.len() != written.len() || ids.iter().any(|id| !written.contains(id)) {
+            self.wal.continue_on(lanes).await?;
+        }
+        self.flush().await?;
+        for id in self.wal.roots_in_use().into_iter().filter(|id| !ids.contains(id)) {
+            match self.wal.leave(&self.options.homes.root(id)?).await {
+                // What it still needs there goes another time.
+                Ok(()) | Err(Error::Overloaded(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Nothing is copied: the log goes on at the new root, and what only the old files have is flushed.
@@ -117,10 +129,12 @@ impl Shard {
         let homes = &self.options.homes;
         let from = homes.root(moving.from)?;
         let directory = self.description().id.to_string();
+        self.wal.may_leave(&from)?;
         self.wal.continue_on(homes.lanes(StorageComponentType::Wal)?).await?;
         switch().await?;
         let files = from.list(&directory).await?;
         self.flush().await?;
+        self.wal.leave(&from).await?;
         if self.wal.roots_in_use().contains(&from.id()) {
             return Err(Error::Overloaded(format!("{} still has files of the log", from.url())));
         }

@@ -137,7 +137,7 @@ impl<'a> Subject<'a> {
             && wal.complete
             && data.complete
         {
-            check_both_there(wal, data, &listed, findings);
+            check_both_there(wal, data, &listed, findings).await;
         }
         if let Some(shelf) = &wal {
             log::check(shelf, listed.flushed_seq(), findings).await;
@@ -150,10 +150,9 @@ impl<'a> Subject<'a> {
 
 /// A log and the beginning of the flushed data are made when the collection is created, the log first; each without the
 /// other is a loss.
-fn check_both_there(wal: &Shelf<'_>, data: &Shelf<'_>, listed: &Listed, findings: &mut Vec<Finding>) {
-    let paths = wal.files.iter().map(|located| &located.file.path);
-    let first_logged = paths.filter_map(|path| crate::wal::first_seq(path)).min();
+async fn check_both_there(wal: &Shelf<'_>, data: &Shelf<'_>, listed: &Listed, findings: &mut Vec<Finding>) {
     let no_data = matches!(listed, Listed::Nothing);
+    let first_logged = log::begins(wal, no_data).await;
     let missing = FindingKind::Missing;
     match (no_data, first_logged) {
         // Any other shard is known by its log or segments alone.

@@ -4,7 +4,7 @@ use super::places::{Located, Shelf};
 use super::{Finding, FindingKind, RESTORE, failure};
 use crate::error::Error;
 use crate::point::Seq;
-use crate::wal::{FileEnd, FileSummary, WalFile, check_file, check_sequence, first_seq};
+use crate::wal::{FileEnd, FileSummary, WalFile, check_file, check_sequence, first_seq, log_begins};
 
 /// Checks the files of a shard on its WAL roots. Operations up to `flushed` are in segments; `None` if that is unknown.
 pub(super) async fn check(shelf: &Shelf<'_>, flushed: Option<Seq>, findings: &mut Vec<Finding>) {
@@ -19,11 +19,7 @@ pub(super) async fn check(shelf: &Shelf<'_>, flushed: Option<Seq>, findings: &mu
             sound = false;
             continue;
         }
-        let file = WalFile {
-            root: located.root.clone(),
-            name: path.rsplit('/').next().unwrap_or(path).to_owned(),
-            bytes: located.file.size,
-        };
+        let file = log_file(located);
         match check_file(&directory, &file).await {
             Ok(summary) => torn.extend(torn_end(shelf, located, &summary)),
             Err(error) => {
@@ -35,13 +31,39 @@ pub(super) async fn check(shelf: &Shelf<'_>, flushed: Option<Seq>, findings: &mu
     }
     // Around a file that is damaged or cannot be read, what is missing is unknown.
     if sound && shelf.complete && !files.is_empty() {
-        let begins = files.iter().filter_map(|file| first_seq(&file.name)).min();
-        let after = flushed.unwrap_or_else(|| begins.unwrap_or(1).saturating_sub(1));
+        let after = match flushed {
+            Some(flushed) => flushed,
+            None => begins(shelf, true).await.unwrap_or(1).saturating_sub(1),
+        };
         if let Err(error) = check_sequence(&directory, &files, after).await {
             findings.push(lost(shelf, &error, &mut torn));
         }
     }
     findings.append(&mut torn);
+}
+
+/// First number that the log still has; `exactly` reads headers where names do not tell. `None` without files.
+pub(super) async fn begins(shelf: &Shelf<'_>, exactly: bool) -> Option<Seq> {
+    let named = shelf
+        .files
+        .iter()
+        .filter(|located| first_seq(&located.file.path).is_some());
+    let files: Vec<WalFile> = named.map(log_file).collect();
+    let by_name = files.iter().filter_map(|file| first_seq(&file.name)).min();
+    match exactly {
+        // A file that cannot be read has a finding of its own.
+        true => log_begins(&shelf.directory(), &files).await.unwrap_or(by_name),
+        false => by_name,
+    }
+}
+
+fn log_file(located: &Located) -> WalFile {
+    let path = &located.file.path;
+    WalFile {
+        root: located.root.clone(),
+        name: path.rsplit('/').next().unwrap_or(path).to_owned(),
+        bytes: located.file.size,
+    }
 }
 
 /// The finding of a sequence that is not whole. A torn tail after which acknowledged operations are missing is damage.

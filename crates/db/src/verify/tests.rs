@@ -135,6 +135,7 @@ impl Stopped {
         let start = WalStart {
             lanes: vec![root.clone()],
             spare: None,
+            roots: Vec::new(),
             directory: format!("{}/000", name(&home)),
             description: read_log_file("log", &bytes, &mut |_, _| ()).unwrap().description,
             files: vec![WalFile {

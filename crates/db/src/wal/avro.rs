@@ -27,7 +27,7 @@ use crate::config::WalFormat;
 use crate::point::{Operation, Seq};
 use crate::sealed::crc32;
 
-use super::block::{CHECKSUM_BYTES, FORMAT_VERSION, Header, SyncMarker};
+use super::block::{Author, CHECKSUM_BYTES, FORMAT_VERSION, Header, OBJECT_VERSION, SyncMarker};
 use super::codec::{Damage, Frame, LogCodec};
 
 use wire::{DELETE, Input, UPSERT, put_bytes, put_length, put_long, put_varint, put_vectors};
@@ -79,6 +79,11 @@ impl LogCodec for Avro {
         if header.version > 1 {
             fields.push(("proximadb.acknowledged", header.acknowledged.to_string()));
             fields.push(("proximadb.lanes", header.lanes.to_string()));
+        }
+        if let Some(author) = &header.author {
+            fields.push(("proximadb.writer", author.writer.to_string()));
+            fields.push(("proximadb.epoch", author.epoch.to_string()));
+            fields.push(("proximadb.fence", author.fence.unwrap_or(0).to_string()));
         }
         put_length(&mut out, fields.len() + 1);
         for (key, value) in fields {
@@ -226,9 +231,10 @@ fn from_fields(fields: &BTreeMap<&str, &str>, marker: SyncMarker) -> Result<Head
     let version = match version {
         "1" if schema == SCHEMA_V1 => 1,
         "2" if schema == SCHEMA => FORMAT_VERSION,
+        "3" if schema == SCHEMA => OBJECT_VERSION,
         _ => {
             let reason =
-                format!("format version {version} is unknown, this program reads versions 1 to {FORMAT_VERSION}");
+                format!("format version {version} is unknown, this program reads versions 1 to {OBJECT_VERSION}");
             return Err(Damage(reason));
         }
     };
@@ -243,6 +249,20 @@ fn from_fields(fields: &BTreeMap<&str, &str>, marker: SyncMarker) -> Result<Head
             (seq("proximadb.acknowledged")?, number(lanes, field(lanes)?)?)
         }
     };
+    let author = match version {
+        OBJECT_VERSION => {
+            let writer = field("proximadb.writer")?;
+            let writer = writer
+                .parse()
+                .map_err(|_| Damage::new("proximadb.writer is not a UUID"))?;
+            Some(Author {
+                writer,
+                epoch: seq("proximadb.epoch")?,
+                fence: Some(seq("proximadb.fence")?).filter(|next| *next > 0),
+            })
+        }
+        _ => None,
+    };
     Ok(Header {
         format: WalFormat::Avro,
         version,
@@ -253,6 +273,7 @@ fn from_fields(fields: &BTreeMap<&str, &str>, marker: SyncMarker) -> Result<Head
         acknowledged,
         lanes,
         marker,
+        author,
     })
 }
 

@@ -6,6 +6,7 @@
 //! ```text
 //! header = "PXWALBIN" | length: u64 | record (length bytes) | marker: [u8; 16] | u32 CRC-32 of all before
 //! record = version: u32 | description: String | shard: String | first, previous, acknowledged: u64 | lanes: u32
+//!          | in objects: writer: [u8; 16] | epoch, fence: u64
 //! block  = count: u32 | length: u64 | u32 CRC-32 of the 12 bytes before | data (length bytes) | u32 CRC-32 of data | marker
 //! data   = mark: u64 | count × entry
 //! entry  = seq: u64 | enum { 0: Upsert(id, Vec<(String, Vec<f32>)>, payload: String), 1: Delete(id) }
@@ -22,7 +23,7 @@ use crate::config::WalFormat;
 use crate::point::{NamedVectors, Operation, Payload, Point, PointId, Seq};
 use crate::sealed::crc32;
 
-use super::block::{CHECKSUM_BYTES, FORMAT_VERSION, Header, SyncMarker};
+use super::block::{Author, CHECKSUM_BYTES, FORMAT_VERSION, Header, OBJECT_VERSION, SyncMarker};
 use super::codec::{Damage, Frame, LogCodec};
 
 /// First bytes of every file.
@@ -51,6 +52,12 @@ impl LogCodec for Bincode {
             .and_then(|()| put(&mut record, texts.1))
             .and_then(|()| put(&mut record, &numbers))
             .and_then(|()| put(&mut record, &header.lanes));
+        let written = match &header.author {
+            Some(author) => written
+                .and_then(|()| put(&mut record, &author.writer.into_bytes()))
+                .and_then(|()| put(&mut record, &(author.epoch, author.fence.unwrap_or(0)))),
+            None => written,
+        };
         assert!(written.is_ok(), "memory takes every byte");
         let mut out = MAGIC.to_vec();
         out.extend_from_slice(&(record.len() as u64).to_le_bytes());
@@ -221,12 +228,26 @@ fn read_vectors(rest: &mut &[u8]) -> Result<NamedVectors, Damage> {
 
 fn read_header(record: &mut &[u8], marker: SyncMarker) -> Result<Header, Damage> {
     let version: u32 = read(record)?;
-    if version != FORMAT_VERSION {
-        let reason = format!("format version {version} is unknown, this program reads version {FORMAT_VERSION}");
+    if version != FORMAT_VERSION && version != OBJECT_VERSION {
+        let reason = format!(
+            "format version {version} is unknown, this program reads versions {FORMAT_VERSION} and {OBJECT_VERSION}"
+        );
         return Err(Damage(reason));
     }
     let (description, shard) = (read::<&str>(record)?.to_owned(), read::<&str>(record)?.to_owned());
     let (first_seq, previous_seq, acknowledged) = read(record)?;
+    let lanes = read(record)?;
+    let author = match version {
+        OBJECT_VERSION => {
+            let (writer, epoch, fence) = (read(record)?, read(record)?, read(record)?);
+            Some(Author {
+                writer: Uuid::from_bytes(writer),
+                epoch,
+                fence: Some(fence).filter(|next| *next > 0),
+            })
+        }
+        _ => None,
+    };
     Ok(Header {
         format: WalFormat::Bincode,
         version,
@@ -235,7 +256,8 @@ fn read_header(record: &mut &[u8], marker: SyncMarker) -> Result<Header, Damage>
         first_seq,
         previous_seq,
         acknowledged,
-        lanes: read(record)?,
+        lanes,
         marker,
+        author,
     })
 }

@@ -11,14 +11,18 @@
 //! The mark is the last operation that was durable, with all before it, when the block was written. The closing block
 //! has a mark and no entry.
 
+use uuid::Uuid;
+
 use crate::config::WalFormat;
 use crate::point::{Operation, Seq};
 use crate::sealed::crc32;
 
 use super::codec::{Damage, LogCodec, codec};
 
-/// Version of the format as a whole, in the header. Version 1 had no marks.
+/// Version of the format as a whole, in the header of a file on a disk. Version 1 had no marks.
 pub(super) const FORMAT_VERSION: u32 = 2;
+/// Version of an object on a bucket: the same, and its author.
+pub(super) const OBJECT_VERSION: u32 = 3;
 /// Room that `FrameBuffer` leaves before the entries: the codec's frame (30) and mark (10).
 const FRONT: usize = 40;
 /// Bytes of the checksum after the data.
@@ -33,7 +37,7 @@ pub(super) type SyncMarker = [u8; 16];
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) format: WalFormat,
-    /// 1 in files of older releases.
+    /// 1 in files of older releases, 3 in objects.
     pub(super) version: u32,
     /// `CollectionDescription` as JSON, as it was when the file began.
     pub(super) description: String,
@@ -51,6 +55,19 @@ pub(super) struct Header {
     pub(super) lanes: u32,
     /// Ends every block of this file.
     pub(super) marker: SyncMarker,
+    /// Who wrote an object on a bucket; files on disks do not say.
+    pub(super) author: Option<Author>,
+}
+
+/// Who wrote an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Author {
+    /// Nonce of one opening of the log: tells an object of ours from any other of the same name.
+    pub(super) writer: Uuid,
+    /// Number of the fence that the writer began with; a later writer has a higher one.
+    pub(super) epoch: Seq,
+    /// In a fence, an object without entries: the number at which its writer went on. `None` in a block.
+    pub(super) fence: Option<Seq>,
 }
 
 impl Header {
@@ -67,6 +84,11 @@ impl Header {
             WalFormat::Avro
         };
         codec(format).header(bytes)
+    }
+
+    /// Whether it is that of an object without entries, which only takes a name.
+    pub(super) fn is_fence(&self) -> bool {
+        self.author.is_some_and(|author| author.fence.is_some())
     }
 
     /// The codec of the file.

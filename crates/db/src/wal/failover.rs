@@ -4,22 +4,29 @@
 //! nobody waits needs none, and so an idle log has no timer.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::error::{Error, Result};
-use crate::root::Root;
+use crate::root::{Root, RootId};
 
 use super::Home;
-use super::log::SealedFile;
+use super::flight::Lane;
+use super::log::{Log, SealedFile};
 use super::writer::Shared;
 
+/// Pause before a block that no root takes is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
+
 impl Shared {
-    /// A write has failed; its files have ended as `ended` says.
-    pub(super) fn write_failed(self: &Arc<Self>, lane: u64, ticket: u64, error: Error, ended: Vec<SealedFile>) {
+    /// A write has failed; its files have ended as `ended` says, or nobody knows how.
+    pub(super) fn write_failed(self: &Arc<Self>, lane: u64, ticket: u64, error: Error, ended: Option<Vec<SealedFile>>) {
         let mut log = self.log.lock();
         if log.working(lane, ticket).is_none() {
             return;
         }
-        log.drop_work(lane, Some(ended));
+        log.drop_work(lane, ended);
         drop(log);
         self.replace(lane, error);
     }
@@ -28,7 +35,8 @@ impl Shared {
     /// has ended.
     pub(super) fn watch(self: &Arc<Self>) {
         let mut log = self.log.lock();
-        if self.spare.is_none() && log.lanes.len() == 1 {
+        let roots = log.lane_roots();
+        if self.spare.is_none() && roots.len() == 1 {
             return;
         }
         let stalled = log.stalled(log.options.stall);
@@ -60,23 +68,24 @@ impl Shared {
     /// The lane goes on on `root`; or without it the others do; or the callers get the `first` error.
     fn found(self: &Arc<Self>, lane: u64, root: Result<Arc<Root>>, first: Error) {
         let mut log = self.log.lock();
-        let home = root.and_then(|root| Home::new(&root, &log.directory));
+        let Some(from) = log.lane(lane).map(|lane| Arc::clone(&lane.home.root)) else {
+            return;
+        };
+        let home = root.map(|root| Home::new(&root, &log.directory));
+        let is_written = |log: &Log, root: RootId| {
+            let other = |lane: &Lane| lane.home.root.id() != from.id() && lane.home.root.id() == root;
+            log.lanes.iter().any(other)
+        };
+        let elsewhere = log.lanes.iter().any(|other| other.home.root.id() != from.id());
         let mut refused = Vec::new();
         match home {
-            Ok(home)
-                if !log
-                    .lanes
-                    .iter()
-                    .any(|other| other.id != lane && other.home.root.id() == home.root.id()) =>
-            {
-                if let Some(lane) = log.lane(lane) {
-                    tracing::warn!(directory = &*home.directory, from = lane.home.root.url(), to = home.root.url(), error = %first, "the log goes on on another root");
-                    (lane.home, lane.recovering) = (home, false);
-                }
+            Ok(home) if !is_written(&log, home.root.id()) => {
+                tracing::warn!(directory = &*home.directory, from = from.url(), to = home.root.url(), error = %first, "the log goes on on another root");
+                log.rehome(from.id(), Some(home));
             }
-            _ if log.lanes.len() > 1 && !log.is_hopeless() => {
+            _ if elsewhere && !log.is_hopeless() => {
                 tracing::warn!(directory = &*log.directory, error = %first, "the log goes on on its other roots");
-                log.lanes.retain(|other| other.id != lane);
+                log.rehome(from.id(), None);
             }
             outcome => {
                 if let (Err(error), Some(_)) = (outcome, &self.spare) {
@@ -84,6 +93,12 @@ impl Shared {
                 }
                 if let Some(lane) = log.lane(lane) {
                     lane.recovering = false;
+                }
+                if log.knows_a_bucket() {
+                    // No number may be left out: the same again, when the root has had some rest.
+                    log.trouble = Some(first.clone());
+                    drop(log);
+                    return self.kick_at(Instant::now() + PAUSE);
                 }
                 refused = log.give_up(&self.queue.lock());
             }

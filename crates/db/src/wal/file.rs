@@ -22,7 +22,7 @@ use crate::point::Seq;
 use super::Home;
 use super::block::{Framed, Header, SyncMarker};
 use super::codec::codec;
-use super::log::SealedFile;
+use super::log::{FileKind, SealedFile};
 
 #[cfg(test)]
 pub(super) mod faults;
@@ -63,7 +63,7 @@ impl ActiveFile {
         faults.check("create", home)?;
         // Below a mount point without its disk the file would be lost from sight when the disk comes back.
         home.root.fs().check_place()?;
-        let handle = AppendFile::create_new(&home.local.join(&name), &bytes)?;
+        let handle = AppendFile::create_new(&home.local_file(&name)?, &bytes)?;
         if let Err(unmounted) = home.root.fs().check_place() {
             drop(handle);
             Self::discard(home, header);
@@ -89,7 +89,7 @@ impl ActiveFile {
     pub(super) fn discard(home: &Home, header: &Header) {
         let name = super::file_name(header.first_seq, header.format);
         // If it stays, the new one cannot be created, and that is said.
-        let _ = AppendFile::discard(&home.local.join(name));
+        let _ = home.local_file(&name).and_then(|path| AppendFile::discard(&path));
     }
 
     /// Whether no entry was written yet.
@@ -103,13 +103,14 @@ impl ActiveFile {
             home: self.home.clone(),
             name: self.name.clone(),
             first: self.first,
-            last: self.next - 1,
+            last: self.next.saturating_sub(1),
             bytes: self.len,
+            kind: FileKind::Entries,
         }
     }
 
-    fn path(&self) -> PathBuf {
-        self.home.local.join(&self.name)
+    fn path(&self) -> io::Result<PathBuf> {
+        self.home.local_file(&self.name)
     }
 
     /// Appends a block of `count` entries from `first` on and makes it durable. After an error the file must not be
@@ -136,7 +137,7 @@ impl ActiveFile {
     /// Opens the file and makes sure that nothing follows the valid blocks: a crash may have left something, the cut at
     /// the start may have failed, and a closing block must not stand in the middle.
     fn open(&mut self) -> io::Result<AppendFile> {
-        let handle = AppendFile::open(&self.path())?;
+        let handle = AppendFile::open(&self.path()?)?;
         let length = handle.len()?;
         if length < self.end {
             return Err(io::Error::other(format!(
@@ -211,7 +212,7 @@ impl ActiveFile {
         match cut {
             Ok(()) => self.len = self.end,
             Err(error) => {
-                let file = self.path().display().to_string();
+                let file = self.home.display(&self.name);
                 tracing::warn!(%file, %error, "the end of a log file could not be cut; readers skip it");
             }
         }
@@ -219,13 +220,13 @@ impl ActiveFile {
 
     fn reopened(&mut self) -> io::Result<AppendFile> {
         let handle = self.handle.take();
-        handle.map_or_else(|| AppendFile::open(&self.path()), Ok)
+        handle.map_or_else(|| AppendFile::open(&self.path()?), Ok)
     }
 
     /// After a failed write: cuts the file, or deletes it if it holds nothing and is not the only one, lest a full disk
     /// gathers empty files. Returns what remains.
     pub(super) fn fail(mut self, is_only: bool) -> Option<SealedFile> {
-        if self.is_empty() && !is_only && AppendFile::discard(&self.path()).is_ok() {
+        if self.is_empty() && !is_only && self.path().and_then(|path| AppendFile::discard(&path)).is_ok() {
             return None;
         }
         self.cut();

@@ -11,8 +11,9 @@ use crate::point::{Operation, Seq};
 
 use super::Home;
 use super::block::{FrameBuffer, Framed, Header};
+use super::fence::WINDOW;
 use super::file::{ActiveFile, Faults};
-use super::log::{Log, SealedFile};
+use super::log::{FileKind, Log, SealedFile};
 use super::queue::{Batch, Queue, Waiter};
 
 /// From this size on a block is worth a sync of its own beside one that is being written. Smaller ones would have to
@@ -117,18 +118,24 @@ impl Log {
             .lanes
             .iter()
             .filter(|lane| lane.work.as_ref().is_some_and(|work| work.first.is_none()));
-        let mut wanted = self.waiting() + self.takeable(queue, busy > 0);
-        wanted = wanted.saturating_sub(starting.count());
+        let starting = starting.count();
+        let wanted = |takeable: usize| (self.waiting() + takeable).saturating_sub(starting);
+        let wanted_on_disk = wanted(self.takeable(queue, busy > 0));
+        let wanted_on_bucket = wanted(usize::from(self.is_due(queue)));
         let now = Instant::now();
         for at in 0..self.lanes.len() {
-            if started.len() == wanted {
-                break;
-            }
-            if self
+            let Some(lane) = self.lanes.get(at) else { break };
+            let wanted = if lane.home.is_local() {
+                wanted_on_disk
+            } else {
+                wanted_on_bucket
+            };
+            let root = lane.home.root.id();
+            let recovering = self
                 .lanes
-                .get(at)
-                .is_none_or(|lane| lane.work.is_some() || lane.recovering)
-            {
+                .iter()
+                .any(|lane| lane.recovering && lane.home.root.id() == root);
+            if started.len() >= wanted || lane.work.is_some() || recovering {
                 continue;
             }
             let ticket = self.issue();
@@ -165,14 +172,32 @@ impl Log {
         }
     }
 
+    /// Whether the oldest batch may leave for a bucket now.
+    fn is_due(&self, queue: &Queue) -> bool {
+        let now = tokio::time::Instant::now();
+        self.leaves_at(queue, now).is_some_and(|due| due <= now)
+    }
+
+    /// When the oldest batch may leave for a bucket; `None` if there is none, or if something else has to happen first.
+    pub(super) fn leaves_at(&self, queue: &Queue, now: tokio::time::Instant) -> Option<tokio::time::Instant> {
+        let next = self.hole.map_or(0, |hole| hole.first).max(self.durable + 1);
+        let is_near = queue.first_queued() < next + WINDOW;
+        let due = queue.due(now, self.options.object_bytes)?;
+        (is_near && !self.paused).then_some(due)
+    }
+
     /// The next block for a lane; `None` when there is none, and then the lane rests, or when the lane was given up.
     pub(super) fn take(&mut self, lane: u64, ticket: u64, queue: &mut Queue) -> Option<Job> {
-        self.working(lane, ticket)?;
+        let on_disk = self.working(lane, ticket)?.home.is_local();
         let others = self.lanes.iter().any(|other| other.id != lane && other.work.is_some());
         let waiting = self.flights.iter().find(|(_, flight)| flight.stage == Stage::Waiting);
         let next = match waiting.map(|(first, _)| *first) {
             Some(first) => Some((first, None)),
-            None if self.takeable(queue, others) > 0 => queue.take().map(|batch| self.board(batch)),
+            None if on_disk && self.takeable(queue, others) > 0 => queue.take().map(|batch| self.board(batch)),
+            None if !on_disk && self.is_due(queue) => {
+                queue.pace.leaves(tokio::time::Instant::now());
+                queue.take().map(|batch| self.board(batch))
+            }
             None => None,
         };
         let Some((first, entries)) = next else {
@@ -238,6 +263,7 @@ impl Log {
                     first,
                     last,
                     bytes: 0,
+                    kind: FileKind::Entries,
                 });
                 let header = self.header(&home, first);
                 Target::Begin { header, old, is_taken }
@@ -271,6 +297,7 @@ impl Log {
             return;
         };
         flight.stage = Stage::Durable;
+        self.trouble = None;
         self.totals.appended_entries += flight.operations.len() as u64;
         self.totals.appended_bytes += flight.raw_bytes as u64;
         self.totals.commits += 1;
@@ -304,7 +331,7 @@ impl Log {
 
     /// Whether the block has been tried often enough.
     pub(super) fn is_hopeless(&self) -> bool {
-        self.flights.values().any(|flight| flight.attempts >= MAX_ATTEMPTS)
+        !self.knows_a_bucket() && self.flights.values().any(|flight| flight.attempts >= MAX_ATTEMPTS)
     }
 
     /// Lanes whose root owes an answer for longer than `patience` and what their block may take, with the error that says so.
@@ -318,7 +345,7 @@ impl Log {
                 Some(_) => return false,
             };
             let patience = patience.saturating_add(Duration::from_millis(bytes * 1000 / SLOWEST));
-            work.waiting_since.is_some_and(|since| since.elapsed() >= patience)
+            lane.home.is_local() && work.waiting_since.is_some_and(|since| since.elapsed() >= patience)
         };
         let stalled = self.lanes.iter().filter(is_stalled);
         stalled.map(|lane| (lane.id, lane.home.no_answer(patience))).collect()

@@ -11,13 +11,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::config::WalFormat;
+use crate::error::Error;
 use crate::point::Seq;
 use crate::root::RootId;
 
-use super::block::{FORMAT_VERSION, Header};
+use super::block::{Author, FORMAT_VERSION, Header, OBJECT_VERSION};
+use super::bucket::REQUESTS;
+use super::fence::Presence;
 use super::file::Faults;
 use super::flight::{Flight, Lane};
 use super::queue::{Queue, Waiter};
@@ -32,6 +36,18 @@ pub(super) struct SealedFile {
     /// No entry in it has a larger number; `first - 1` when it has no entry.
     pub(super) last: Seq,
     pub(super) bytes: u64,
+    pub(super) kind: FileKind,
+}
+
+/// What a file that is not written any more holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FileKind {
+    /// Entries, perhaps none.
+    Entries,
+    /// Nothing: it keeps other writers off its name on a bucket, and stays.
+    Fence,
+    /// An object below the flushed numbers that was not read: one or the other.
+    Unread,
 }
 
 impl SealedFile {
@@ -74,6 +90,14 @@ pub(super) struct Log {
     pub(super) faults: Faults,
     /// Numbers for lanes and tickets.
     pub(super) issued: u64,
+    /// Who this writer is to others.
+    pub(super) author: Author,
+    /// The buckets that hold a fence of this writer.
+    pub(super) presence: BTreeMap<RootId, Presence>,
+    /// When a waiting block is looked at again.
+    pub(super) alarm: Option<Instant>,
+    /// The last failure of a root, while nothing has succeeded since.
+    pub(super) trouble: Option<Error>,
 }
 
 impl Log {
@@ -87,16 +111,48 @@ impl Log {
     pub(super) fn set_lanes(&mut self, homes: Vec<Home>) {
         self.width = homes.len() as u32;
         self.lanes.clear();
-        for home in homes {
-            let id = self.issue();
-            self.lanes.push(Lane {
-                id,
-                home,
-                file: None,
-                work: None,
-                recovering: false,
-                is_ending: false,
-            });
+        self.add_lanes(&homes);
+    }
+
+    /// Adds a lane on each disk, and on each bucket those of the requests that it gets at once; in turn, so that small loads
+    /// reach all.
+    fn add_lanes(&mut self, homes: &[Home]) {
+        for request in 0..REQUESTS {
+            for home in homes.iter().filter(|home| request == 0 || !home.is_local()) {
+                let id = self.issue();
+                self.lanes.push(Lane {
+                    id,
+                    home: home.clone(),
+                    file: None,
+                    work: None,
+                    recovering: false,
+                    is_ending: false,
+                });
+            }
+        }
+    }
+
+    /// What is written on one root is written on another one from now on, or on those that are left. What is under way there
+    /// is written again.
+    pub(super) fn rehome(&mut self, from: RootId, to: Option<Home>) {
+        let here = |lane: &&Lane| lane.home.root.id() == from;
+        let left: Vec<u64> = self.lanes.iter().filter(here).map(|lane| lane.id).collect();
+        left.into_iter().for_each(|lane| self.drop_work(lane, None));
+        self.lanes.retain(|lane| lane.home.root.id() != from);
+        self.add_lanes(to.as_slice());
+    }
+
+    /// Whether the log is, or has been, on a bucket: then no number may be left out, see `fence`.
+    pub(super) fn knows_a_bucket(&self) -> bool {
+        !self.presence.is_empty()
+    }
+
+    /// Lanes that what waits is shared out among. Requests to a bucket are few and large, so there nothing is.
+    pub(super) fn shares(&self) -> usize {
+        if self.lanes.iter().all(|lane| lane.home.is_local()) {
+            self.lanes.len()
+        } else {
+            1
         }
     }
 
@@ -116,14 +172,19 @@ impl Log {
         let hole = self.hole.filter(|hole| hole.first == first);
         Header {
             format: self.format,
-            version: FORMAT_VERSION,
+            version: if home.is_local() {
+                FORMAT_VERSION
+            } else {
+                OBJECT_VERSION
+            },
             description: self.description.clone(),
             shard: home.shard().to_owned(),
             first_seq: first,
-            previous_seq: hole.map_or(first - 1, |hole| hole.previous),
+            previous_seq: hole.map_or(first.saturating_sub(1), |hole| hole.previous),
             acknowledged: self.durable,
             lanes: self.width,
             marker: Uuid::new_v4().into_bytes(),
+            author: (!home.is_local()).then_some(self.author),
         }
     }
 
@@ -168,15 +229,18 @@ impl Log {
     /// The files that may be deleted when everything through `through` is in segments, oldest first.
     pub(super) fn releasable(&self, through: Seq) -> Vec<SealedFile> {
         let is_written = self.lanes.iter().any(|lane| lane.file.is_some());
-        let newest = if is_written {
-            None
-        } else {
-            self.sealed.iter().max_by_key(|file| file.first)
-        };
+        let newest = self.sealed.iter().filter(|file| file.kind != FileKind::Fence);
+        let newest = newest.max_by_key(|file| file.first).filter(|newest| {
+            let root = newest.home.root.id();
+            // Where the log is not written any more, nothing has to stay: it is described on the bucket that it is on.
+            let left = self.knows_a_bucket() && !self.lane_roots().contains(&root);
+            !is_written && !left
+        });
         let mut files: Vec<SealedFile> = self
             .sealed
             .iter()
-            .filter(|file| file.last <= through && newest.is_none_or(|newest| !newest.is_same(file)))
+            .filter(|file| file.kind != FileKind::Fence && file.last <= through)
+            .filter(|file| newest.is_none_or(|newest| !newest.is_same(file)))
             .cloned()
             .collect();
         files.sort_by_key(|file| file.first);
@@ -188,6 +252,14 @@ impl Log {
         let known = self.sealed.len();
         self.sealed.retain(|sealed| !sealed.is_same(file));
         self.sealed.len() < known
+    }
+
+    /// The roots that the log is written to.
+    pub(super) fn lane_roots(&self) -> Vec<RootId> {
+        let mut roots: Vec<RootId> = self.lanes.iter().map(|lane| lane.home.root.id()).collect();
+        roots.sort_unstable();
+        roots.dedup();
+        roots
     }
 
     /// The roots that hold a file of the log, or are about to.

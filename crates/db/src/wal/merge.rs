@@ -16,7 +16,7 @@ use super::block::Header;
 use super::codec::Damage;
 use super::log::Hole;
 use super::replay::{Found, Replay};
-use super::scan::{Blocks, FileEnd, corruption, entries};
+use super::scan::{Blocks, FileEnd, check_object, corruption, entries};
 
 /// One file that is being read.
 pub(super) struct Reader {
@@ -96,6 +96,7 @@ impl Reader {
         if let Some(FileEnd::Torn { reason }) = blocks.end {
             self.torn = Some((self.at, reason));
         }
+        check_object(&self.header, self.next_seq).map_err(|damage| corruption(&shown, self.at, &damage))?;
         Ok(())
     }
 }

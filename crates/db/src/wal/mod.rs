@@ -5,12 +5,14 @@
 //!
 //! ```text
 //! append ─▶ queue of batches ─▶ lane: one block, write, fdatasync ─▶ apply in order ─▶ wake the callers
-//! writer    queue               worker ─▶ file ─▶ block ─▶ codec      memtable
+//! writer    queue, pace         worker ─▶ file ─▶ block ─▶ codec      memtable
+//!                               or bucket: one object, created only if absent; fence: the only writer of a log there
 //!                               flight, log: who writes what; failover: where else; still: rolling, moving
 //! open   ─▶ replay: read files ─▶ merge ─▶ scan ─▶ block ─▶ codec ─▶ memtable
 //! ```
 //!
-//! - **Group commit without timers.** While one sync runs the next batch gathers; a lone writer waits for nobody.
+//! - **Group commit without timers.** While one sync runs the next batch gathers; a lone writer waits for nobody. On a bucket
+//!   blocks keep a distance, because requests cost money (`pace`).
 //! - **Lanes.** Blocks are written to one root, or side by side to several; they are numbered, applied and acknowledged
 //!   in order.
 //! - **All or nothing.** The operations of one call stand in one block, so replay has all of them or none.
@@ -18,20 +20,25 @@
 //!   Without one its numbers are not used again, and the next file's header declares the hole.
 //! - **A hung root is left alone.** No lock is held during I/O. Whoever waits for an answer looks whether a root owes one
 //!   for too long; its file ends there, and a late answer changes nothing.
+//! - **On a bucket no number is ever given up.** A block whose outcome is open is put again under the same name, because
+//!   the next name of a writer is where a later one stops it (`fence`).
 //! - **A torn tail is cut, damage is reported.** A bad block counts as torn only if nothing was written after it, and no
 //!   mark in any file says that it was acknowledged.
-//! - **Idle costs nothing.** No thread, no timer, no open file before the first append, no preallocation: a new log is
-//!   one header.
+//! - **Idle costs nothing.** No thread, no timer, no request, no open file before the first append, no preallocation: a
+//!   new log is one header.
 
 mod avro;
 mod bincode;
 mod block;
+mod bucket;
 mod codec;
 mod failover;
+mod fence;
 mod file;
 mod flight;
 mod log;
 mod merge;
+mod pace;
 mod queue;
 mod replay;
 mod scan;
@@ -54,7 +61,8 @@ use crate::point::Seq;
 use crate::root::Root;
 use crate::schema::CollectionDescription;
 
-pub use self::replay::{Replay, check_file, check_sequence};
+pub use self::bucket::MAX_OBJECT_BYTES;
+pub use self::replay::{Replay, check_file, check_sequence, log_begins};
 pub use self::scan::{FileEnd, FileSummary, read_log_file};
 pub use self::writer::{Apply, Spare, Wal, WalStart};
 
@@ -65,9 +73,16 @@ pub struct WalOptions {
     pub segment_bytes: u64,
     /// Operations of several calls share a block up to this size; a single larger call still is one block. Bytes.
     pub max_batch_bytes: usize,
-    /// A write that takes longer, apart from the time that a slow disk needs for its bytes, is given up, if there is another
-    /// root for it.
+    /// A write to a disk that takes longer, apart from the time that a slow one needs for its bytes, is given up, if there
+    /// is another root for it.
     pub stall: Duration,
+    /// A block that fails on a bucket for so long goes to another root, if there is one, and callers hear of it.
+    pub bucket_patience: Duration,
+    /// A block of this size leaves for a bucket without waiting for company. Bytes.
+    pub object_bytes: usize,
+    /// How long a writer takes a bucket for its own without looking; a log leaves a bucket only after so long. Larger than
+    /// any difference between the speeds of two clocks.
+    pub licence: Duration,
 }
 
 impl Default for WalOptions {
@@ -77,6 +92,9 @@ impl Default for WalOptions {
             segment_bytes: 64 << 20,
             max_batch_bytes: 4 << 20,
             stall: Duration::from_secs(1),
+            bucket_patience: Duration::from_secs(10),
+            object_bytes: 1 << 20,
+            licence: fence::LICENCE,
         }
     }
 }
@@ -115,23 +133,28 @@ struct Home {
     root: Arc<Root>,
     /// Below the root: `<collection id>/<shard>`.
     directory: Arc<str>,
-    /// The same on this machine.
-    local: PathBuf,
+    /// The same on this machine; none on a bucket.
+    local: Option<PathBuf>,
 }
 
 impl Home {
-    fn new(root: &Arc<Root>, directory: &Arc<str>) -> Result<Self> {
-        let local = root.fs().local_file(directory).ok_or_else(|| {
-            Error::Config(format!(
-                "the log of {directory} needs a local directory, {} is none",
-                root.url()
-            ))
-        })?;
-        Ok(Self {
+    fn new(root: &Arc<Root>, directory: &Arc<str>) -> Self {
+        Self {
             root: Arc::clone(root),
             directory: Arc::clone(directory),
-            local,
-        })
+            local: root.fs().local_file(directory),
+        }
+    }
+
+    /// Whether it is a directory of this machine, and not a bucket.
+    fn is_local(&self) -> bool {
+        self.local.is_some()
+    }
+
+    /// An append file on this machine.
+    fn local_file(&self, name: &str) -> io::Result<PathBuf> {
+        let local = self.local.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        Ok(local.join(name))
     }
 
     /// The shard, the last part of the directory.

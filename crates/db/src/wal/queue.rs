@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::point::{Operation, Seq};
@@ -14,6 +15,7 @@ use crate::point::{Operation, Seq};
 use super::block::FrameBuffer;
 use super::codec::{Damage, LogCodec, PayloadTexts};
 use super::flight::LANE_BYTES;
+use super::pace::Pace;
 
 /// Blocks in flight at once: one is written, one is applied, one gathers.
 const SPARE_BLOCKS: usize = 3;
@@ -35,6 +37,8 @@ pub(super) struct Queue {
     pub(super) closed: Option<Error>,
     /// Memory of blocks that were written, kept while the log is busy.
     spare: Vec<Vec<u8>>,
+    /// When the next block may leave for a bucket.
+    pub(super) pace: Pace,
 }
 
 /// What one block will hold, and who waits for it.
@@ -63,6 +67,7 @@ impl Queue {
             lanes,
             closed: None,
             spare: Vec::new(),
+            pace: Pace::default(),
         }
     }
 
@@ -92,6 +97,7 @@ impl Queue {
             }
         }
         self.next = numbers.end;
+        self.pace.arrived();
         batch.operations.extend(numbers.clone().zip(operations));
         batch.waiters.push(waiter);
         self.batches.push_back(batch);
@@ -133,6 +139,14 @@ impl Queue {
     pub(super) fn batches_of(&self, bytes: usize) -> usize {
         let large = |batch: &&Batch| batch.entries.raw_len() >= bytes;
         self.batches.iter().filter(large).count()
+    }
+
+    /// When the oldest batch may leave for a bucket, where one of `full_bytes` waits for nobody; `None` without one.
+    pub(super) fn due(&self, now: Instant, full_bytes: usize) -> Option<Instant> {
+        let oldest = self.batches.front()?;
+        let is_full = oldest.entries.raw_len() >= full_bytes || self.batches.len() > 1;
+        let due = self.pace.due(now, is_full);
+        Some(if self.closed.is_some() { now } else { due })
     }
 
     /// The oldest batch.

@@ -4,13 +4,16 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+
 use crate::error::{Error, Result};
 use crate::point::{Operation, Seq};
 
 use super::block::{FORMAT_VERSION, Header};
 use super::codec::Damage;
 use super::file::ActiveFile;
-use super::log::{Hole, Log, SealedFile};
+use super::log::{FileKind, Hole, Log, SealedFile};
 use super::merge::{Merge, Reader};
 use super::scan::{FileSummary, corruption, read_log_file};
 use super::{Home, WalFile};
@@ -18,6 +21,8 @@ use super::{Home, WalFile};
 /// Bytes read to see a header; a longer one is read again with the larger limit.
 const HEADER_READ: u64 = 64 * 1024;
 const HEADER_LIMIT: u64 = 16 * 1024 * 1024;
+/// Files that are looked at side by side.
+const READS: usize = 16;
 
 /// Receives each replayed operation in order.
 pub type Replay<'a> = &'a mut (dyn FnMut(Seq, Operation) + Send);
@@ -48,6 +53,8 @@ pub(super) struct Replayed {
     pub(super) last: Seq,
     /// First sequence number that is free.
     next: Seq,
+    /// First sequence number that was not found, all before it counted.
+    pub(super) gap: Seq,
 }
 
 /// Reads one file block by block, as a check; changes nothing. `directory` is that of the log, `<collection id>/<shard>`.
@@ -57,9 +64,7 @@ pub(super) struct Replayed {
 pub async fn check_file(directory: &str, file: &WalFile) -> Result<FileSummary> {
     let found = in_order(&directory.into(), std::slice::from_ref(file))?.pop();
     let found = found.ok_or_else(|| Error::Internal(format!("{directory}: no file to check")))?;
-    let path = found.home.path(&found.name);
-    let bytes = found.home.root.fs().read(&path).await;
-    let bytes = bytes.map_err(|error| found.home.error(error))?;
+    let bytes = read(&found).await?;
     let shown = found.shown();
     let (header, _) = Header::decode(&bytes).map_err(|damage| corruption(&shown, 0, &damage))?;
     check_place(&found.home, &header, found.first).map_err(|damage| corruption(&shown, 0, &damage))?;
@@ -72,7 +77,31 @@ pub async fn check_file(directory: &str, file: &WalFile) -> Result<FileSummary> 
 /// # Errors
 /// [`Error::Corruption`] naming the file and the offset where acknowledged operations are missing; errors of the root.
 pub async fn check_sequence(directory: &str, files: &[WalFile], after: Seq) -> Result<()> {
-    replay(&directory.into(), files, after, &mut |_, _| ()).await.map(drop)
+    let mut each: Replay<'_> = &mut |_, _| ();
+    replay(&directory.into(), files, after, &mut each).await.map(drop)
+}
+
+/// First number that the log still has, or that it would go on with if everything is flushed; `None` without files. Reads
+/// headers, of fences too: only for who has lost the manifest.
+///
+/// # Errors
+/// [`Error::Corruption`] for a damaged header; errors of the roots.
+pub async fn log_begins(directory: &str, files: &[WalFile]) -> Result<Option<Seq>> {
+    let (mut begins, mut fences) = (None, Vec::new());
+    for file in in_order(&directory.into(), files)? {
+        if file.home.is_local() {
+            return Ok(Some(file.first));
+        }
+        let header = read_header(&file).await?;
+        if let Some(next) = header.author.and_then(|author| author.fence) {
+            fences.push((file.first, next));
+            begins = Some(header.acknowledged + 1);
+        } else if !fences.iter().any(|(at, next)| *at < file.first && file.first < *next) {
+            // Behind a fence are only blocks of the writer before, which do not count.
+            return Ok(Some(file.first));
+        }
+    }
+    Ok(begins)
 }
 
 /// Reads the files and hands every operation after `after` to `each`.
@@ -80,7 +109,7 @@ pub(super) async fn replay(
     directory: &Arc<str>,
     files: &[WalFile],
     after: Seq,
-    mut each: Replay<'_>,
+    each: &mut Replay<'_>,
 ) -> Result<Replayed> {
     let files = in_order(directory, files)?;
     let from = first_needed(&files, after).await?;
@@ -92,23 +121,29 @@ pub(super) async fn replay(
         first: file.first,
         last,
         bytes: file.bytes,
+        kind: if file.home.is_local() {
+            FileKind::Entries
+        } else {
+            FileKind::Unread
+        },
     });
-    let mut headers = Vec::with_capacity(needed.len());
-    for file in needed {
-        headers.push(read_header(file).await?);
-    }
+    let looked_at = futures::stream::iter(needed).map(look_at).buffered(READS);
+    let (headers, objects): (Vec<Header>, Vec<Option<Bytes>>) =
+        looked_at.try_collect::<Vec<_>>().await?.into_iter().unzip();
     let mut merge = Merge::new(after, &headers);
-    let mut waiting = needed.iter();
+    let mut waiting = needed.iter().zip(objects);
     let mut upcoming = waiting.next();
     loop {
         // A file is read when the next number may be in it, or when it is in no other.
-        let due = upcoming.is_some_and(|file| file.first <= merge.expected);
-        if !due && merge.step(&mut each)? {
+        let due = upcoming.as_ref().is_some_and(|(file, _)| file.first <= merge.expected);
+        if !due && merge.step(each)? {
             continue;
         }
-        let Some(file) = upcoming else { break };
-        let bytes = file.home.root.fs().read(&file.home.path(&file.name)).await;
-        let bytes = bytes.map_err(|error| file.home.error(error))?;
+        let Some((file, object)) = upcoming else { break };
+        let bytes = match object {
+            Some(object) => object,
+            None => read(file).await?,
+        };
         let reader = Reader::new(file.clone(), bytes, &mut merge.known)?;
         merge.readers.push(reader);
         upcoming = waiting.next();
@@ -121,14 +156,31 @@ pub(super) async fn replay(
         read,
         last: merge.last,
         next,
+        gap: merge.expected,
     })
+}
+
+/// What is read of a file before its turn: its header, of an object all.
+async fn look_at(file: &Found) -> Result<(Header, Option<Bytes>)> {
+    if file.home.is_local() {
+        return Ok((read_header(file).await?, None));
+    }
+    let bytes = read(file).await?;
+    let (header, _) = Header::decode(&bytes).map_err(|damage| corruption(&file.shown(), 0, &damage))?;
+    check_place(&file.home, &header, file.first).map_err(|damage| corruption(&file.shown(), 0, &damage))?;
+    Ok((header, Some(bytes)))
+}
+
+async fn read(file: &Found) -> Result<Bytes> {
+    let bytes = file.home.root.fs().read(&file.home.path(&file.name)).await;
+    bytes.map_err(|error| file.home.error(error))
 }
 
 /// The files by first sequence number, from their names.
 fn in_order(directory: &Arc<str>, files: &[WalFile]) -> Result<Vec<Found>> {
     let mut ordered = Vec::with_capacity(files.len());
     for file in files {
-        let home = Home::new(&file.root, directory)?;
+        let home = Home::new(&file.root, directory);
         let Some(first) = super::first_seq(&file.name) else {
             let damage = Damage::new("is not named as a log file");
             return Err(corruption(&home.display(&file.name), 0, &damage));
@@ -158,7 +210,7 @@ async fn first_needed(files: &[Found], after: Seq) -> Result<usize> {
 
 /// Whether the file belongs where it was found: a copy under another name or in another collection must not be
 /// replayed.
-fn check_place(home: &Home, header: &Header, first: Seq) -> Result<(), Damage> {
+pub(super) fn check_place(home: &Home, header: &Header, first: Seq) -> Result<(), Damage> {
     if header.first_seq != first {
         return Err(Damage::new(format!(
             "its header says that it begins with entry {}",
@@ -179,7 +231,7 @@ fn check_place(home: &Home, header: &Header, first: Seq) -> Result<(), Damage> {
 }
 
 /// Reads only the header of a file.
-async fn read_header(file: &Found) -> Result<Header> {
+pub(super) async fn read_header(file: &Found) -> Result<Header> {
     let (home, shown) = (&file.home, file.shown());
     let mut read = file.bytes.min(HEADER_READ);
     loop {
@@ -208,6 +260,17 @@ impl Log {
             let goes_on = at + 1 == newest && self.goes_on_in(&reader, next);
             is_taken |= !goes_on && (reader.header.first_seq, reader.header.format) == (next, self.format);
             let mut file = self.file_of(&reader);
+            if !file.home.is_local() {
+                // Never cut, never appended to.
+                let kind = if reader.header.is_fence() {
+                    FileKind::Fence
+                } else {
+                    FileKind::Entries
+                };
+                let sealed = file.as_sealed();
+                self.sealed.push(SealedFile { kind, ..sealed });
+                continue;
+            }
             if reader.len() > reader.end {
                 let (file_name, end, bytes) = (reader.found.shown(), reader.end, reader.len());
                 tracing::info!(file = file_name, end, bytes, "cutting the end of a log file");

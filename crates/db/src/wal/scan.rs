@@ -100,6 +100,13 @@ impl<'a> Blocks<'a> {
                 return Ok(Some(block));
             }
             Step::Damaged(damage) => return Err(corruption(self.file, self.at, &damage)),
+            // An object is there as a whole or not at all.
+            Step::Torn(damage) if self.header.author.is_some() => {
+                return Err(corruption(self.file, self.at, &damage));
+            }
+            Step::End if self.header.author.is_some() && self.at < self.bytes.len() => {
+                return Err(corruption(self.file, self.at, &Damage::new("zeros follow the block")));
+            }
             Step::Torn(damage) => FileEnd::Torn {
                 reason: damage.to_string(),
             },
@@ -148,6 +155,7 @@ pub fn read_log_file(file: &str, bytes: &[u8], each: &mut dyn FnMut(Seq, Operati
             each(seq, operation);
         }
     }
+    check_object(&header, summary.next_seq).map_err(|damage| corruption(file, at, &damage))?;
     summary.valid_bytes = at as u64;
     summary.end = blocks.end.unwrap_or(FileEnd::Complete);
     Ok(summary)
@@ -162,6 +170,14 @@ pub(super) fn entries(header: &Header, block: &Block<'_>, next: Seq) -> Result<V
         }
         _ => Ok(entries),
     }
+}
+
+/// Whether an object of which the entries up to `next` were read has any, unless it is a fence.
+pub(super) fn check_object(header: &Header, next: Seq) -> Result<(), Damage> {
+    if header.author.is_some() && header.is_fence() != (next == header.first_seq) {
+        return Err(Damage::new("an object has one block, and a fence has none"));
+    }
+    Ok(())
 }
 
 /// The error for damage in `file`.

@@ -12,8 +12,10 @@ use crate::root::Root;
 
 use super::Home;
 use super::block::Header;
+use super::fence::Refusal;
 use super::file::ActiveFile;
-use super::log::{Log, SealedFile};
+use super::flight::Lane;
+use super::log::{FileKind, Log, SealedFile};
 use super::queue::Queue;
 use super::writer::Shared;
 
@@ -54,7 +56,7 @@ impl Shared {
 
     /// How long a root may take where the log can go on without it.
     pub(super) fn patience(&self) -> Duration {
-        if self.spare.is_some() || self.log.lock().lanes.len() > 1 {
+        if self.spare.is_some() || self.log.lock().lane_roots().len() > 1 {
             self.stall
         } else {
             Duration::MAX
@@ -104,17 +106,20 @@ impl Shared {
         }
     }
 
-    /// Creates a file with a header only on the first lane, and keeps no handle of it.
+    /// Creates a file with a header only on the first lane on a disk, if there is one, and keeps no handle of it.
     pub(super) async fn begin_file(self: &Arc<Self>) -> Result<()> {
+        let on_disk = |lane: &Lane| lane.home.is_local();
         let (home, header) = {
             let log = self.log.lock();
             let first = self.queue.lock().first_queued();
-            let lane = log.lanes.first().ok_or_else(no_lane)?;
+            let Some(lane) = log.lanes.iter().find(|lane| on_disk(lane)) else {
+                return Ok(());
+            };
             (lane.home.clone(), log.header(&lane.home, first))
         };
         let file = self.create(&home, header).await?;
         let mut log = self.log.lock();
-        if let Some(lane) = log.lanes.first_mut() {
+        if let Some(lane) = log.lanes.iter_mut().find(|lane| on_disk(lane)) {
             lane.file = Some(file);
         }
         Ok(())
@@ -146,6 +151,7 @@ impl Shared {
                 first,
                 last,
                 bytes,
+                kind: FileKind::Entries,
             });
         });
         let mut file = created?.map_err(|error| home.io_error(&name, &error))?;
@@ -159,10 +165,12 @@ impl Shared {
     /// The lanes become these roots; a file on the first of them is there when it returns.
     pub(super) async fn continue_on(self: &Arc<Self>, roots: &[Arc<Root>]) -> Result<()> {
         let directory = Arc::clone(&self.log.lock().directory);
-        let homes = roots.iter().map(|root| Home::new(root, &directory));
-        let homes: Vec<Home> = homes.collect::<Result<_>>()?;
+        let homes: Vec<Home> = roots.iter().map(|root| Home::new(root, &directory)).collect();
         let first = homes.first().cloned().ok_or_else(no_lane)?;
         let still = self.still().await;
+        for home in homes.iter().filter(|home| !home.is_local()) {
+            self.arrive(home).await.map_err(Refusal::into_error)?;
+        }
         let (next, header) = {
             let mut log = self.log.lock();
             let next = self.queue.lock().first_queued();
@@ -173,16 +181,17 @@ impl Shared {
         };
         let kept = self.log.lock().take_empty_file(&first, next);
         let file = match kept {
-            Some(file) => file,
-            None => self.create(&first, header).await?,
+            Some(file) => Some(file),
+            None if first.is_local() => Some(self.create(&first, header).await?),
+            None => None,
         };
         let (old, durable) = {
             let mut log = self.log.lock();
             let old = log.take_files();
             log.set_lanes(homes);
-            self.queue.lock().lanes = log.lanes.len();
+            self.queue.lock().lanes = log.shares();
             if let Some(lane) = log.lanes.first_mut() {
-                lane.file = Some(file);
+                lane.file = file;
             }
             (old, log.durable)
         };

@@ -1,6 +1,7 @@
 //! Tests of the log as a whole: through `Wal`, on a temporary directory. Those of the bytes are in `tests/bytes.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bucket;
 mod bytes;
 mod failover;
 mod failures;

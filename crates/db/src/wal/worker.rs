@@ -43,13 +43,15 @@ impl Worker {
     /// Goes to work on the threads of the lane's root.
     pub(super) fn start(mut self) {
         let mut log = self.shared.log.lock();
-        let fs = log
-            .working(self.lane, self.ticket)
-            .map(|lane| lane.home.root.fs().clone());
+        let home = log.working(self.lane, self.ticket).map(|lane| lane.home.clone());
         // Before anything is dropped: a worker that is dropped asks the log.
         drop(log);
-        match fs {
-            Some(fs) => fs.spawn_blocking(move || self.work()),
+        match home {
+            Some(home) if home.is_local() => home.root.fs().spawn_blocking(move || self.work()),
+            Some(_) => {
+                let runtime = self.shared.runtime.clone();
+                runtime.spawn(self.put_next());
+            }
             None => self.resigned = true,
         }
     }
@@ -103,7 +105,7 @@ impl Worker {
                 counts && !large
             }
             Err(error) => {
-                shared.write_failed(self.lane, self.ticket, error, ended);
+                shared.write_failed(self.lane, self.ticket, error, Some(ended));
                 false
             }
         }
@@ -196,6 +198,7 @@ impl Shared {
             };
             worker.start();
         }
+        self.set_alarm();
     }
 
     /// Applies the blocks that are durable, in order, and answers their callers. One thread does it at a time, and what
@@ -221,18 +224,23 @@ impl Shared {
             if let Some(block) = flight.block.and_then(Arc::into_inner) {
                 self.queue.lock().keep(block.into_memory());
             }
-            for waiter in flight.waiters {
-                // The caller may have gone.
-                let _ = waiter.done.send(Ok(()));
-            }
+            // A caller may have gone.
+            let answered = flight.waiters.into_iter().map(|waiter| waiter.done.send(Ok(())));
+            let answered = answered.filter(|sent| sent.is_ok()).count();
+            self.queue.lock().pace.answered(answered);
             self.progress.notify_waiters();
         }
     }
 
     /// Refuses what is queued and everything after: the program has failed in the middle.
     pub(super) fn stop(&self) {
-        let error =
-            Error::Internal("the log has stopped after a failure of the program; restart to replay it".to_owned());
+        let error = "the log has stopped after a failure of the program; restart to replay it";
+        self.refuse(Error::Internal(error.to_owned()));
+    }
+
+    /// Refuses what is not durable and everything after.
+    pub(super) fn refuse(&self, error: Error) {
+        tracing::error!(directory = &*self.log.lock().directory, %error, "the log has ended");
         let mut log = self.log.lock();
         let mut queue = self.queue.lock();
         queue.closed.get_or_insert_with(|| error.clone());

@@ -20,16 +20,19 @@ use futures::future::{BoxFuture, join_all};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::config::WalFormat;
 use crate::error::{Error, Result};
 use crate::point::{Operation, Seq};
 use crate::root::{Root, RootId};
 
-use super::block::MAX_RAW_BYTES;
-use super::codec::{LogCodec, PayloadTexts, codec, entry_bound};
+use super::block::{Author, MAX_RAW_BYTES};
+use super::codec::{PayloadTexts, codec, entry_bound};
 use super::file::Faults;
-use super::log::{Log, SealedFile};
+use super::flight::Lane;
+use super::log::{Hole, Log, SealedFile};
 use super::queue::{Queue, Waiter};
 use super::replay::{Replay, replay};
 use super::{Home, WalFile, WalOptions, WalStats};
@@ -56,6 +59,8 @@ pub struct WalStart {
     pub directory: String,
     /// The collection's `CollectionDescription` as JSON, for the headers of new files.
     pub description: String,
+    /// Every root that may hold files of the log, and be written by another process that takes it for its own.
+    pub roots: Vec<Arc<Root>>,
     /// The files that discovery found in the directory, on all roots.
     pub files: Vec<WalFile>,
     /// Last sequence number that is in flushed segments; only later operations are replayed.
@@ -79,7 +84,6 @@ pub(super) struct Shared {
     pub(super) spare: Option<Spare>,
     pub(super) runtime: Handle,
     pub(super) stall: Duration,
-    codec: &'static dyn LogCodec,
     room: Arc<Semaphore>,
     pub(super) log: Mutex<Log>,
     pub(super) queue: Mutex<Queue>,
@@ -95,13 +99,17 @@ impl Wal {
     ///
     /// # Errors
     /// `Corruption` naming file and offset; nothing is cut then, and what `replayed` has seen must be thrown away.
-    /// `RootUnavailable` or `StorageFull` as the root answers; `Config` if a root is no local directory.
-    pub async fn open(start: WalStart, replayed: Replay<'_>) -> Result<Self> {
+    /// `RootUnavailable` or `StorageFull` as the root answers.
+    pub async fn open(start: WalStart, mut replayed: Replay<'_>) -> Result<Self> {
         let directory: Arc<str> = start.directory.into();
-        let homes = start.lanes.iter().map(|root| Home::new(root, &directory));
-        let homes: Vec<Home> = homes.collect::<Result<_>>()?;
-        let faults = Faults::default();
-        let found = replay(&directory, &start.files, start.after, replayed).await?;
+        let home = |root: &Arc<Root>| Home::new(root, &directory);
+        let homes: Vec<Home> = start.lanes.iter().map(home).collect();
+        let mut buckets: Vec<Home> = start.lanes.iter().chain(&start.roots).map(home).collect();
+        buckets.retain(|home| !home.is_local());
+        buckets.sort_by_key(|home| home.root.id());
+        buckets.dedup_by_key(|home| home.root.id());
+        let found = replay(&directory, &start.files, start.after, &mut replayed).await?;
+        let gap = found.gap;
         let mut log = Log {
             directory,
             description: start.description,
@@ -116,18 +124,33 @@ impl Wal {
             paused: false,
             applying: false,
             totals: WalStats::default(),
-            faults,
+            faults: Faults::default(),
             issued: 0,
+            author: Author {
+                writer: Uuid::new_v4(),
+                epoch: 0,
+                fence: None,
+            },
+            presence: BTreeMap::new(),
+            alarm: None,
+            trouble: None,
         };
         log.set_lanes(homes);
-        let next = log.adopt(found).await;
-        let lanes = log.lanes.len();
+        let mut next = log.adopt(found).await;
+        if !buckets.is_empty() {
+            let begin = log.take_over(&buckets, &start.files, gap, &mut replayed).await?;
+            next = next.max(begin);
+            log.hole = Some(Hole {
+                previous: log.durable,
+                first: next,
+            });
+        }
+        let lanes = log.shares();
         let shared = Shared {
             apply: start.apply,
             spare: start.spare,
             runtime: Handle::current(),
             stall: start.options.stall,
-            codec: codec(start.format),
             room: Arc::new(Semaphore::new(QUEUE_KIB as usize)),
             queue: Mutex::new(Queue::new(
                 next,
@@ -149,7 +172,8 @@ impl Wal {
     /// Creates the first file unless appending can go on in one.
     async fn begin(&self) -> Result<()> {
         let shared = &self.shared;
-        if shared.log.lock().lanes.iter().any(|lane| lane.file.is_some()) {
+        let begun = |lane: &Lane| lane.file.is_some() || !lane.home.is_local();
+        if shared.log.lock().lanes.iter().any(begun) {
             return Ok(());
         }
         let Err(error) = shared.begin_file().await else {
@@ -162,10 +186,8 @@ impl Wal {
         let root = spare(failed, error.clone()).await.map_err(|_| error)?;
         {
             let mut log = shared.log.lock();
-            let home = Home::new(&root, &log.directory)?;
-            if let Some(lane) = log.lanes.first_mut() {
-                lane.home = home;
-            }
+            let home = Home::new(&root, &log.directory);
+            log.rehome(failed, Some(home));
         }
         shared.begin_file().await
     }
@@ -261,8 +283,24 @@ impl Wal {
 
     /// The roots that the log is written to now.
     pub fn lanes(&self) -> Vec<RootId> {
-        let log = self.shared.log.lock();
-        log.lanes.iter().map(|lane| lane.home.root.id()).collect()
+        self.shared.log.lock().lane_roots()
+    }
+
+    /// Deletes what the log has left on a root that it is not written to any more; nothing to do on a disk.
+    ///
+    /// # Errors
+    /// `Overloaded` while files with entries are there, or while a writer before this one may take the root for its own;
+    /// errors of the root.
+    pub async fn leave(&self, root: &Arc<Root>) -> Result<()> {
+        self.shared.leave(root).await
+    }
+
+    /// Whether the log may leave a root now.
+    ///
+    /// # Errors
+    /// `Overloaded` while a writer before this one may take the root for its own.
+    pub fn may_leave(&self, root: &Arc<Root>) -> Result<()> {
+        self.shared.may_leave(root)
     }
 
     /// Files, bytes and totals.
@@ -288,6 +326,7 @@ impl Wal {
     pub async fn close(&self) {
         let shared = &self.shared;
         shared.queue.lock().closed.get_or_insert_with(closed_error);
+        shared.kick();
         // A log that has failed is closed all the same; its callers have got the error.
         let done = |log: &Log, queue: &Queue| queue.is_empty() && log.flights.is_empty() && !log.applying;
         let stopped = |log: &Log, queue: &Queue| queue.is_empty() && log.flights.is_empty() && log.is_still();
@@ -334,17 +373,29 @@ impl Shared {
 
     /// Waits for the answer, and looks after hung roots meanwhile.
     async fn answered(self: &Arc<Self>, mut answer: oneshot::Receiver<Result<()>>) -> Result<()> {
-        let tick = self.tick();
+        let (tick, began) = (self.tick(), Instant::now());
         loop {
             match tokio::time::timeout(tick, &mut answer).await {
                 Ok(answer) => return answer.map_err(|_| unknown_outcome())?,
                 Err(_) => self.watch(),
+            }
+            let log = self.log.lock();
+            if let Some(trouble) = log
+                .trouble
+                .as_ref()
+                .filter(|_| began.elapsed() >= log.options.bucket_patience)
+            {
+                return Err(open_outcome(trouble));
             }
         }
     }
 
     /// Deletes files of one root; returns the bytes freed.
     async fn delete(&self, files: Vec<SealedFile>) -> Result<u64> {
+        if let Some(first) = files.first().filter(|file| !file.home.is_local()) {
+            let home = first.home.clone();
+            return self.delete_objects(&home, files).await;
+        }
         let mut freed = 0;
         let patience = self.patience();
         for file in files {
@@ -356,6 +407,17 @@ impl Shared {
             }
         }
         Ok(freed)
+    }
+}
+
+/// The error of a caller that does not wait any longer for a block that is being put again.
+fn open_outcome(trouble: &Error) -> Error {
+    match trouble {
+        Error::RootUnavailable { url, reason } => Error::RootUnavailable {
+            url: url.clone(),
+            reason: format!("{reason}; the write goes on and may still succeed"),
+        },
+        other => other.clone(),
     }
 }
 

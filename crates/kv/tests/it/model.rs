@@ -52,7 +52,7 @@ fn key(n: u8) -> String {
 
 /// Every second value is long enough to be compressed.
 fn value(n: u16) -> Bytes {
-    Bytes::from(n.to_string().repeat(if n % 2 == 0 { 1 } else { 1_500 }))
+    Bytes::from(n.to_string().repeat(if n.is_multiple_of(2) { 1 } else { 1_500 }))
 }
 
 async fn run(layers: &[crate::places::Layer], steps: Vec<Step>) {

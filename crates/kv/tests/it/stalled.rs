@@ -11,7 +11,7 @@ use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use proximadb_kv::{Behaviour, ErrorKind, Expected, ObjectKv, Store, Swap};
@@ -21,14 +21,21 @@ use tokio::sync::Semaphore;
 const THROUGH: u8 = 0;
 const WAIT_THEN_PUT: u8 = 1;
 const PUT_THEN_WAIT_THEN_FAIL: u8 = 2;
+const WAIT_THEN_GET: u8 = 3;
 
-/// A store whose next create stops at a gate.
+/// A store whose next create or read stops at a gate.
 #[derive(Debug)]
 struct Gated {
     inner: Arc<dyn ObjectStore>,
     mode: AtomicU8,
     reached: Semaphore,
     open: Semaphore,
+}
+
+impl Gated {
+    fn take_mode(&self) -> u8 {
+        self.mode.swap(THROUGH, Ordering::SeqCst)
+    }
 }
 
 impl fmt::Display for Gated {
@@ -40,7 +47,7 @@ impl fmt::Display for Gated {
 #[async_trait]
 impl ObjectStore for Gated {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        match self.mode.swap(THROUGH, Ordering::SeqCst) {
+        match self.take_mode() {
             WAIT_THEN_PUT => {
                 self.reached.add_permits(1);
                 self.open.acquire().await.unwrap().forget();
@@ -62,6 +69,10 @@ impl ObjectStore for Gated {
         self.inner.put_multipart_opts(at, options).await
     }
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if self.take_mode() == WAIT_THEN_GET {
+            self.reached.add_permits(1);
+            self.open.acquire().await.unwrap().forget();
+        }
         self.inner.get_opts(location, options).await
     }
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -203,4 +214,28 @@ async fn a_name_is_never_used_again_after_a_deletion() {
     assert_eq!(outcome, Swap::Lost(None));
     assert_eq!(world.other().get("k").await.unwrap(), None);
     assert!(world.other().list("", None, 10).await.unwrap().keys.is_empty());
+}
+
+/// Between its listing and its read, the version is outdated and removed, and a stalled writer puts its own under the name.
+#[tokio::test]
+async fn n5_a_reader_is_not_given_what_a_stalled_writer_has_put_under_a_free_name() {
+    let elsewhere: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let first = Path::from("=keys/k!/00000000000000000001");
+    let never = ObjectKv::over(Arc::clone(&elsewhere), "memory://never", Behaviour::MEMORY);
+    never.set("k", Bytes::from("never")).await.unwrap();
+    let never = elsewhere.get(&first).await.unwrap().bytes().await.unwrap();
+
+    let world = World::new().await;
+    let reader = ObjectKv::over(
+        Arc::clone(&world.gate) as Arc<dyn ObjectStore>,
+        "memory://r",
+        Behaviour::MEMORY,
+    );
+    world.gate.mode.store(WAIT_THEN_GET, Ordering::SeqCst);
+    let read = tokio::spawn(async move { reader.get("k").await });
+    world.gate.reached.acquire().await.unwrap().forget();
+    world.write_by_others(4).await;
+    world.memory.put(&first, never.into()).await.unwrap();
+    world.gate.open.add_permits(1);
+    assert_eq!(read.await.unwrap().unwrap(), Some(Bytes::from("other 3")));
 }

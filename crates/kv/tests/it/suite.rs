@@ -64,7 +64,7 @@ async fn m2_json_comes_back(store: &Arc<dyn Store>) {
 
 async fn s6_s7_values_of_all_sizes_come_back(store: &Arc<dyn Store>) {
     let plain = |length: usize| Bytes::from("proximadb ".repeat(length / 10 + 1)).slice(..length);
-    let noise = |length: usize| Bytes::from((0..length).map(|n| (n * n * 31 >> 3) as u8).collect::<Vec<_>>());
+    let noise = |length: usize| Bytes::from((0..length).map(|n| ((n * n * 31) >> 3) as u8).collect::<Vec<_>>());
     for length in [0, 1, 2, 1_023, 1_024, 1_025, 5_000, 200_001] {
         for value in [plain(length), noise(length)] {
             store.set("k", value.clone()).await.unwrap();

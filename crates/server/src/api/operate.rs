@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::{delete, post};
-use proximadb_db::database::MoveReport;
+use proximadb_db::database::{Listing, MoveReport};
 use proximadb_db::moves::PlannedMove;
 use proximadb_db::root::{Root, RootId, StorageComponentType};
 use proximadb_db::{Database, Error};
@@ -42,7 +42,10 @@ fn root_id(text: &str) -> Result<RootId, Failure> {
 /// A root as `GET /storage/roots` has it.
 async fn one_root(database: &Database, id: RootId) -> Result<Answer, Failure> {
     let wanted = id.to_string();
-    let found = roots(database).await.into_iter().find(|root| root.id == wanted);
+    let found = roots(database, Listing::All)
+        .await
+        .into_iter()
+        .find(|root| root.id == wanted);
     Answer::new(&found.ok_or_else(|| Failure::not_found(format_args!("Root {id} is not configured")))?)
 }
 

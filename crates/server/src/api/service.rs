@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use proximadb_db::database::Listing;
 use proximadb_db::{Collection, Error};
 use serde_json::json;
 
@@ -71,7 +72,8 @@ async fn metrics(State(app): State<AppState>) -> impl IntoResponse {
         collections: app.database.collection_names().len() as u64,
         memtable_bytes: app.database.memtable_bytes(),
         log_failovers: app.database.log_failovers(),
-        roots: storage::roots(&app.database).await,
+        roots: storage::roots(&app.database, Listing::Disks).await,
+        caches: storage::caches(&app.database),
         moves: operate::moves(&app.database),
     };
     let text = render(&app.requests, &samples, &storage);

@@ -1,13 +1,14 @@
 //! ProximaDB's own: roots, assignments, clusters and totals. [`roots`] is the only place that turns the database's report
 //! of a root into an answer; everything else, metrics too, works on its answers.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
 use proximadb_db::Database;
-use proximadb_db::database::{OperationReport, RootReport};
+use proximadb_db::database::{Listing, OperationReport, RootReport};
 use proximadb_db::root::StorageComponentType;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ use super::AppState;
 use super::envelope::Answer;
 use super::extract::{Path, Query};
 use crate::failure::Failure;
-use crate::wire::storage::{LastErrorOut, OperationOut, RootOut, stats};
+use crate::wire::storage::{CacheOut, LastErrorOut, OperationOut, RootOut, TrafficOut, stats};
 
 pub fn router() -> Router<AppState> {
     Router::new()
@@ -37,7 +38,7 @@ async fn list_roots(State(app): State<AppState>) -> Result<Answer, Failure> {
 
 /// The answer of `GET /storage/roots`.
 pub async fn list(database: &Database) -> Value {
-    json!({ "roots": roots(database).await })
+    json!({ "roots": roots(database, Listing::All).await })
 }
 
 /// The component of `?component=`.
@@ -74,7 +75,7 @@ async fn totals(State(app): State<AppState>) -> Result<Answer, Failure> {
 
 /// The answer of `GET /storage/stats`.
 pub async fn summary(database: &Database) -> Value {
-    let roots = roots(database).await;
+    let roots = roots(database, Listing::All).await;
     let errors: u64 = roots.iter().map(RootOut::errors).sum();
     json!({
         "collections": database.collection_names().len(),
@@ -83,13 +84,23 @@ pub async fn summary(database: &Database) -> Value {
         "bytes": roots.iter().map(|root| root.bytes).sum::<u64>(),
         "files": roots.iter().map(|root| root.files).sum::<u64>(),
         "errors": errors,
+        "cost_usd": roots.iter().map(|root| root.traffic.cost_usd).sum::<f64>(),
         "components": stats(&roots),
+        "caches": caches(database),
     })
 }
 
+/// The caches of remote files by component.
+pub fn caches(database: &Database) -> BTreeMap<&'static str, CacheOut> {
+    let reports = database.cache_reports().into_iter();
+    reports
+        .map(|(component, stats)| (component.name(), stats.into()))
+        .collect()
+}
+
 /// Every root of the database.
-pub async fn roots(database: &Database) -> Vec<RootOut> {
-    let reports = database.root_reports().await.into_iter();
+pub async fn roots(database: &Database, listing: Listing) -> Vec<RootOut> {
+    let reports = database.root_reports(listing).await.into_iter();
     let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
     let operation = move |operation: OperationReport| OperationOut {
         count: operation.count,
@@ -117,11 +128,14 @@ pub async fn roots(database: &Database) -> Vec<RootOut> {
         assignments: root.assignments,
         capacity_bytes: root.capacity.map(|(total, _)| total),
         free_bytes: root.capacity.map(|(_, free)| free),
+        request_limit: root.request_limit,
+        throttled: root.throttled,
         operations: root
             .operations
             .into_iter()
             .map(|(name, report)| (name.to_owned(), operation(report)))
             .collect(),
+        traffic: TrafficOut::new(&root.traffic, root.cost_usd),
     };
     reports.map(root).collect()
 }

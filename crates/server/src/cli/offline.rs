@@ -8,10 +8,11 @@ use proximadb_db::database::root_configs;
 use proximadb_db::discovery::{Discovery, discover};
 use proximadb_db::error::{Error, Result};
 use proximadb_db::point::{Operation, Seq};
-use proximadb_db::root::{Roots, StorageComponentType};
+use proximadb_db::root::{Roots, StorageComponentType, probe_capabilities};
 use proximadb_db::schema::{CollectionDescription, CollectionId};
 use proximadb_db::verify::{Section, Verification};
 use proximadb_db::wal::{FileSummary, describe, first_seq, read_log_file};
+use proximadb_store::{Capabilities, FilesystemFactory, StorageUrl};
 use serde_json::{Value, json};
 
 use super::table;
@@ -85,7 +86,7 @@ impl Log {
         self.entries += file.upserts + file.deletes;
         self.blocks += file.blocks;
         self.first_seq.get_or_insert(file.first_seq);
-        self.last_seq = file.next_seq - 1;
+        self.last_seq = self.last_seq.max(file.next_seq.saturating_sub(1));
         Ok(())
     }
 }
@@ -112,15 +113,16 @@ pub fn wal_dump(config: &Config, collection: Option<&str>) -> Result<()> {
         for (id, mut files) in logs {
             files.sort_by_key(|(first, _, path)| (*first, *path));
             // The files of one root follow each other; those of several are merged, and what stands in two counts once.
-            let is_one = on_roots.get(&id) == Some(&1);
+            let is_one = on_roots.get(&id) == Some(&1) && files.iter().all(|(_, root, _)| root.fs().is_local());
             let mut merged = BTreeMap::new();
+            let mut holes = Vec::new();
             for (_, root, path) in files {
                 let bytes = root.read(path).await?;
                 let name = describe(path, &bytes)?.name;
                 if collection.is_some_and(|wanted| wanted != name) {
                     continue;
                 }
-                read_log_file(path, &bytes, &mut |seq, operation| {
+                let summary = read_log_file(path, &bytes, &mut |seq, operation| {
                     let line = dumped(&name, seq, &operation);
                     if is_one {
                         println!("{line}");
@@ -128,7 +130,11 @@ pub fn wal_dump(config: &Config, collection: Option<&str>) -> Result<()> {
                         merged.insert(seq, line);
                     }
                 })?;
+                holes.push((summary.previous_seq, summary.first_seq));
             }
+            // Numbers that a later file says belong to nothing: operations that failed, or of a writer that was replaced.
+            let counts = |seq: &Seq| !holes.iter().any(|(previous, first)| previous < seq && seq < first);
+            merged.retain(|seq, _| counts(seq));
             merged.values().for_each(|line| println!("{line}"));
         }
         roots.close();
@@ -151,6 +157,18 @@ async fn look(config: &Config) -> Result<(Roots, Discovery)> {
     let roots = Roots::inspect(root_configs(config)?).await?;
     let discovery = discover(&roots).await;
     Ok((roots, discovery))
+}
+
+/// What the place of a URL can do, with the credentials that the configuration has for it. Locks nothing.
+///
+/// # Errors
+/// [`Error::Config`] for a URL or options that are wrong; [`Error::RootUnavailable`] when it cannot be used at all.
+pub fn probe(config: &Config, url: &str) -> Result<Capabilities> {
+    let options = config.storage.for_url(url).options;
+    let wrong = |error: String| Error::Config(error);
+    let url = StorageUrl::parse(url).map_err(|error| wrong(error.to_string()))?;
+    let fs = FilesystemFactory::get_filesystem(&url, &options).map_err(|error| wrong(error.to_string()))?;
+    block_on(probe_capabilities(&fs))
 }
 
 /// Checks every file of every root; changes nothing.

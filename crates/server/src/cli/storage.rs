@@ -46,6 +46,14 @@ pub enum StorageCommand {
         #[arg(long)]
         watch: bool,
     },
+    /// Find out whether a bucket or directory can be a root: writes a few small files to it and deletes them.
+    ///
+    /// Uses the credentials that the configuration has for the URL, else those of the environment. The root may be in use.
+    /// Exit code 1 if it does not keep what a root needs.
+    Probe {
+        /// Where, such as s3://bucket/prefix.
+        url: String,
+    },
     /// Check every file against its checksum, its manifest and its placement; the server must be stopped.
     ///
     /// Changes nothing. Exit code 3 if anything is damaged or missing, or could not be read. Duplicates (files of a
@@ -93,6 +101,7 @@ pub fn run(config: &Config, command: StorageCommand, as_json: bool) -> Result<()
     let on_root = |args: &RootArgs| root_path(&server, &args.root);
     match command {
         StorageCommand::Verify => return verify(config, as_json),
+        StorageCommand::Probe { url } => return probe(config, &url, as_json),
         StorageCommand::Roots => show(&report(config, "/storage/roots")?, "roots", as_json),
         StorageCommand::Assignments => show(&report(config, "/storage/assignments")?, "assignments", as_json),
         StorageCommand::Stats => show(&report(config, "/storage/stats")?, "components", as_json),
@@ -172,6 +181,23 @@ fn verify(config: &Config, as_json: bool) -> Result<(), Failure> {
         return Err(Failure::Damaged);
     }
     Ok(())
+}
+
+fn probe(config: &Config, url: &str, as_json: bool) -> Result<(), Failure> {
+    let found = offline::probe(config, url)?;
+    let (problem, advice) = (found.problem(), found.advice());
+    let report =
+        json!({ "url": url, "capabilities": found, "usable": problem.is_none(), "problem": problem, "advice": advice });
+    print(as_json, &report, || {
+        let capabilities = report["capabilities"].as_object().into_iter().flatten();
+        let rows = capabilities.map(|(name, value)| json!({ "capability": name, "found": value }));
+        table::print(&rows.collect());
+        advice.iter().for_each(|advice| println!("note: {advice}"));
+        if problem.is_none() {
+            println!("{url} can be a root.");
+        }
+    });
+    problem.map_or(Ok(()), |problem| Err(Failure::Failed(format!("{url}: {problem}"))))
 }
 
 /// Shows the plan and, if it is wanted, starts it.

@@ -1,8 +1,10 @@
 //! Series of the roots, the components and the moves.
 
+use std::collections::BTreeMap;
+
 use super::Family;
 use super::text::Text;
-use crate::wire::storage::{MovesOut, OperationOut, RootOut, stats};
+use crate::wire::storage::{CacheOut, MovesOut, OperationOut, RootOut, TrafficOut, stats};
 
 /// Everything that is stored, as far as metrics go.
 #[derive(Debug)]
@@ -15,6 +17,8 @@ pub struct StorageSample {
     pub log_failovers: u64,
     /// The roots.
     pub roots: Vec<RootOut>,
+    /// The caches of remote files by component.
+    pub caches: BTreeMap<&'static str, CacheOut>,
     /// The moves since the start.
     pub moves: MovesOut,
 }
@@ -22,7 +26,7 @@ pub struct StorageSample {
 /// The states of a root, in the order of a bad day.
 const STATES: [&str; 5] = ["online", "suspect", "read-only", "draining", "offline"];
 
-const GAUGES: [Family<RootOut, Option<u64>>; 7] = [
+const GAUGES: [Family<RootOut, Option<u64>>; 9] = [
     ("proximadb_root_up", "1 if the root is online", |root| {
         Some(u64::from(root.state == "online"))
     }),
@@ -52,6 +56,16 @@ const GAUGES: [Family<RootOut, Option<u64>>; 7] = [
         "Free space of the root's file system",
         |root| root.free_bytes,
     ),
+    (
+        "proximadb_root_request_limit",
+        "Requests that the bucket gets at once now",
+        |root| root.request_limit,
+    ),
+    (
+        "proximadb_root_throttled",
+        "Answers of the bucket that asked for fewer requests since the start",
+        |root| root.throttled,
+    ),
 ];
 
 const OPERATIONS: [Family<OperationOut, u64>; 3] = [
@@ -63,6 +77,81 @@ const OPERATIONS: [Family<OperationOut, u64>; 3] = [
         "proximadb_root_moved_bytes_total",
         "Bytes moved to or from the root",
         |of| of.bytes,
+    ),
+];
+
+/// Requests to a bucket, by what it bills.
+const REQUESTS: [(&str, fn(&TrafficOut) -> u64); 4] = [
+    ("put", |of| of.put),
+    ("list", |of| of.list),
+    ("get", |of| of.get),
+    ("delete", |of| of.delete),
+];
+
+const TRAFFIC: [Family<TrafficOut, f64>; 5] = [
+    (
+        "proximadb_root_sent_bytes_total",
+        "Bytes of request bodies to the bucket",
+        |of| of.sent_bytes as f64,
+    ),
+    (
+        "proximadb_root_received_bytes_total",
+        "Bytes of answers of the bucket",
+        |of| of.received_bytes as f64,
+    ),
+    (
+        "proximadb_root_hedged_reads_total",
+        "Reads that were sent twice because the first request took long",
+        |of| of.hedged as f64,
+    ),
+    (
+        "proximadb_root_hedged_reads_won_total",
+        "Reads whose second request was faster",
+        |of| of.hedges_won as f64,
+    ),
+    (
+        "proximadb_root_cost_usd_total",
+        "US dollars for requests and bytes, at the configured prices",
+        |of| of.cost_usd,
+    ),
+];
+
+const CACHES: [(&str, &str, &str, fn(&CacheOut) -> u64); 6] = [
+    (
+        "proximadb_cache_hits_total",
+        "counter",
+        "Blocks of remote files that were in the cache",
+        |of| of.hits,
+    ),
+    (
+        "proximadb_cache_misses_total",
+        "counter",
+        "Blocks of remote files that were not",
+        |of| of.misses,
+    ),
+    (
+        "proximadb_cache_hit_bytes_total",
+        "counter",
+        "Bytes of the blocks that were",
+        |of| of.hit_bytes,
+    ),
+    (
+        "proximadb_cache_dropped_total",
+        "counter",
+        "Blocks that the cache's disk was too slow for",
+        |of| of.dropped,
+    ),
+    (
+        "proximadb_cache_failures_total",
+        "counter",
+        "Failed reads of the cache's disk",
+        |of| of.failures,
+    ),
+    (
+        "proximadb_cache_memory_bytes",
+        "gauge",
+        "Bytes of the cache in memory",
+        |of| of.memory_bytes,
     ),
 ];
 
@@ -79,6 +168,13 @@ pub(super) fn write(text: &mut Text, storage: &StorageSample) {
     text.sample(name, &[], storage.log_failovers as f64);
     write_roots(text, &storage.roots);
     write_operations(text, &storage.roots);
+    write_traffic(text, &storage.roots);
+    for (name, kind, help, value) in CACHES {
+        text.family(name, kind, help);
+        for (component, cache) in &storage.caches {
+            text.sample(name, &[("component", component)], value(cache) as f64);
+        }
+    }
     let skew = "proximadb_component_skew";
     text.family(
         skew,
@@ -137,6 +233,26 @@ fn write_operations(text: &mut Text, roots: &[RootOut]) {
         let buckets = bounds.zip(latency.cumulative.iter().copied());
         let labels = [id, component, url, ("operation", operation)];
         text.histogram(name, &labels, buckets, latency.count, latency.sum.as_secs_f64());
+    }
+}
+
+fn write_traffic(text: &mut Text, roots: &[RootOut]) {
+    let name = "proximadb_root_requests_total";
+    let help = "HTTP requests to the bucket as it bills them, attempts that were repeated included";
+    text.family(name, "counter", help);
+    let buckets = || roots.iter().filter(|root| !root.url.starts_with("file://"));
+    for root in buckets() {
+        for (class, count) in REQUESTS {
+            let [id, component, url] = labels(root);
+            let labels = [id, component, url, ("class", class)];
+            text.sample(name, &labels, count(&root.traffic) as f64);
+        }
+    }
+    for (name, help, value) in TRAFFIC {
+        text.family(name, "counter", help);
+        for root in buckets() {
+            text.sample(name, &labels(root), value(&root.traffic));
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proximadb_db::root::StorageComponentType;
-use proximadb_store::Histogram;
+use proximadb_store::{CacheStats, Histogram, Request, TrafficStats};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
@@ -40,8 +40,100 @@ pub struct RootOut {
     pub capacity_bytes: Option<u64>,
     /// What is left of it; null for a bucket.
     pub free_bytes: Option<u64>,
+    /// Requests that a bucket gets at once now; null for a disk.
+    pub request_limit: Option<u64>,
+    /// How often the bucket asked for fewer since the start of the server; null for a disk.
+    pub throttled: Option<u64>,
     /// Requests to the root by operation.
     pub operations: BTreeMap<String, OperationOut>,
+    /// What the bucket bills; all zero for a disk.
+    pub traffic: TrafficOut,
+}
+
+/// HTTP requests to buckets since the start, attempts that were repeated included, and what they cost.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct TrafficOut {
+    /// Writes.
+    pub put: u64,
+    /// Listings.
+    pub list: u64,
+    /// Reads.
+    pub get: u64,
+    /// Deletes.
+    pub delete: u64,
+    /// Bytes of request bodies.
+    pub sent_bytes: u64,
+    /// Bytes of answers.
+    pub received_bytes: u64,
+    /// Reads that were sent twice because the first request took long.
+    pub hedged: u64,
+    /// Those among them whose second request was faster.
+    pub hedges_won: u64,
+    /// US dollars at the configured prices.
+    pub cost_usd: f64,
+}
+
+impl TrafficOut {
+    /// Counts as they are reported.
+    pub fn new(traffic: &TrafficStats, cost_usd: f64) -> Self {
+        let of = |request| traffic.requests(request);
+        Self {
+            put: of(Request::Put),
+            list: of(Request::List),
+            get: of(Request::Get),
+            delete: of(Request::Delete),
+            sent_bytes: traffic.sent_bytes,
+            received_bytes: traffic.received_bytes,
+            hedged: traffic.hedged,
+            hedges_won: traffic.hedges_won,
+            cost_usd,
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.put += other.put;
+        self.list += other.list;
+        self.get += other.get;
+        self.delete += other.delete;
+        self.sent_bytes += other.sent_bytes;
+        self.received_bytes += other.received_bytes;
+        self.hedged += other.hedged;
+        self.hedges_won += other.hedges_won;
+        self.cost_usd += other.cost_usd;
+    }
+}
+
+/// What a component's cache of remote files did since the start.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct CacheOut {
+    /// Blocks found, in memory or on the disk.
+    pub hits: u64,
+    /// Blocks that had to be read from a bucket.
+    pub misses: u64,
+    /// Bytes of the blocks found.
+    pub hit_bytes: u64,
+    /// Blocks that were not written to the disk because it was too slow.
+    pub dropped: u64,
+    /// Reads of the disk that failed.
+    pub failures: u64,
+    /// Bytes in memory now.
+    pub memory_bytes: u64,
+    /// Most bytes on the disk; 0 without a directory.
+    pub disk_limit_bytes: u64,
+}
+
+impl From<CacheStats> for CacheOut {
+    fn from(stats: CacheStats) -> Self {
+        Self {
+            hits: stats.hits,
+            misses: stats.misses,
+            hit_bytes: stats.hit_bytes,
+            dropped: stats.dropped,
+            failures: stats.failures,
+            memory_bytes: stats.memory_bytes,
+            disk_limit_bytes: stats.disk_limit_bytes,
+        }
+    }
 }
 
 /// A failed operation of a root.
@@ -93,6 +185,9 @@ pub struct ComponentStats {
     pub bytes_by_root: BTreeMap<String, u64>,
     /// Bytes of the fullest root over the average; 1 is perfectly even, 0 without bytes.
     pub skew: f64,
+    /// Requests to its buckets, and what they cost.
+    #[serde(flatten)]
+    pub traffic: TrafficOut,
 }
 
 /// Totals by component.
@@ -103,6 +198,7 @@ pub fn stats(roots: &[RootOut]) -> BTreeMap<String, ComponentStats> {
         stats.roots += 1;
         stats.bytes += root.bytes;
         stats.files += root.files;
+        stats.traffic.add(&root.traffic);
         stats.collections_by_root.insert(root.url.clone(), root.collections);
         stats.bytes_by_root.insert(root.url.clone(), root.bytes);
     }

@@ -25,10 +25,10 @@ impl Filesystem {
     ///
     /// # Errors
     /// Of each file, as [`read`](Self::read).
-    pub async fn read_all(&self, files: &[FileInfo]) -> Vec<Result<Bytes, StoreError>> {
+    pub async fn read_all(&self, files: &[FileInfo], good: fn(&[u8]) -> bool) -> Vec<Result<Bytes, StoreError>> {
         let Some(disk) = &self.inner.local else {
             // Collected: a closure inside the stream ties the future to one lifetime, and it could not be spawned.
-            let reads: Vec<_> = files.iter().map(|file| self.read(&file.path)).collect();
+            let reads: Vec<_> = files.iter().map(|file| self.read_stored(file, good)).collect();
             return stream::iter(reads).buffered(REQUESTS_AT_ONCE).collect().await;
         };
         let pieces: Vec<_> = files

@@ -72,6 +72,18 @@ impl Filesystem {
         outcome
     }
 
+    /// Work that a bucket had no good answer to is tried once more: what the client below does not repeat by itself are
+    /// answers that were cut (listings) and requests that it does not know to be harmless (deletions of many).
+    pub(super) async fn again<T, F>(&self, work: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        match work().await {
+            Err(StoreError::Unavailable(_)) if !self.is_local() => work().await,
+            outcome => outcome,
+        }
+    }
+
     fn silent(&self, path: &str, silence: Duration) -> StoreError {
         let reason = format!("has not answered for {} s", silence.as_secs());
         StoreError::Unavailable(detail(self.url(), path, reason))

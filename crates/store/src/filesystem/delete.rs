@@ -31,6 +31,14 @@ impl Filesystem {
         Ok(())
     }
 
+    /// Deletes the files, durably, with few requests where the store can; missing ones are fine.
+    ///
+    /// # Errors
+    /// Any failure of the root, after which a part may be gone.
+    pub async fn delete_all(&self, paths: &[String]) -> Result<u64, StoreError> {
+        self.remove_all(paths.iter().map(String::as_str)).await
+    }
+
     /// Deletes everything below `prefix` (and, on a disk, the directory), durably; returns the number of files.
     ///
     /// # Errors
@@ -53,8 +61,8 @@ impl Filesystem {
     async fn remove_all(&self, paths: impl Iterator<Item = &str>) -> Result<u64, StoreError> {
         let locations: Vec<Path> = paths.map(|path| self.location(path)).collect::<Result<_, _>>()?;
         for batch in locations.chunks(DELETE_BATCH) {
-            let named = futures::stream::iter(batch.to_vec()).map(Ok).boxed();
-            let removal = async {
+            let removal = self.again(|| async {
+                let named = futures::stream::iter(batch.to_vec()).map(Ok).boxed();
                 let mut outcomes = self.inner.store.delete_stream(named);
                 while let Some(outcome) = outcomes.next().await {
                     match outcome {
@@ -63,7 +71,7 @@ impl Filesystem {
                     }
                 }
                 Ok(())
-            };
+            });
             let removal = self.within("", breaker::tree_deadline(), removal);
             self.measured(Op::Delete, removal, |()| 0).await?;
         }

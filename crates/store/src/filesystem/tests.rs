@@ -55,10 +55,11 @@ async fn reads_many(fs: &Filesystem) {
     let file = |number: usize| FileInfo {
         path: format!("many/{number}"),
         size: 3,
+        tag: 0,
     };
     let files: Vec<FileInfo> = (0..200).map(file).collect();
     let before = fs.meter().stats(Op::Read);
-    let read = fs.read_all(&files).await;
+    let read = fs.read_all(&files, |_| true).await;
     let after = fs.meter().stats(Op::Read);
     assert_eq!((after.count - before.count, after.errors - before.errors), (200, 0));
     assert_eq!(read.len(), 200);
@@ -68,7 +69,7 @@ async fn reads_many(fs: &Filesystem) {
             Err(error) => assert!(number % 50 == 3 && error.is_not_found(), "{number}: {error}"),
         }
     }
-    assert!(fs.read_all(&[]).await.is_empty());
+    assert!(fs.read_all(&[], |_| true).await.is_empty());
     fs.delete_dir("many").await.unwrap();
 }
 

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::traffic::{CountingConnector, Traffic};
 
 /// Most requests at once: more than a disk-bound flush or a parallel replay makes, few enough for one process's sockets.
 const MOST: usize = 64;
@@ -21,6 +23,7 @@ const MOST: usize = 64;
 pub(crate) struct Pace {
     turns: Semaphore,
     state: Mutex<State>,
+    traffic: Arc<Traffic>,
 }
 
 #[derive(Debug)]
@@ -52,6 +55,7 @@ impl Default for Pace {
         Self {
             turns: Semaphore::new(MOST),
             state: Mutex::new(state),
+            traffic: Arc::default(),
         }
     }
 }
@@ -67,9 +71,20 @@ impl Pace {
         self.state.lock().throttled
     }
 
-    /// Makes clients whose requests keep to this pace.
-    pub(super) fn connector(self: &Arc<Self>) -> Connector {
-        Connector(self.clone())
+    /// What was sent, attempt by attempt.
+    pub(crate) fn traffic(&self) -> &Arc<Traffic> {
+        &self.traffic
+    }
+
+    /// Makes clients whose requests keep to this pace; those to the bucket are counted when they leave.
+    pub(super) fn connector(self: &Arc<Self>, bucket: &str) -> Connector {
+        Connector {
+            counting: CountingConnector {
+                traffic: self.traffic.clone(),
+                bucket: bucket.to_owned(),
+            },
+            pace: self.clone(),
+        }
     }
 
     async fn turn(&self) -> Result<Turn<'_>, HttpError> {
@@ -116,16 +131,18 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Makes the library's own clients and sets the pace of their requests.
+/// Makes counting clients and sets the pace of their requests.
 #[derive(Debug)]
-pub(super) struct Connector(Arc<Pace>);
+pub(super) struct Connector {
+    pace: Arc<Pace>,
+    counting: CountingConnector,
+}
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let client = ReqwestConnector::default().connect(options)?;
         Ok(HttpClient::new(Paced {
-            client,
-            pace: self.0.clone(),
+            client: self.counting.connect(options)?,
+            pace: self.pace.clone(),
         }))
     }
 }

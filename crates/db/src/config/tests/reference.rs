@@ -90,6 +90,7 @@ fn default(key: &Key) -> String {
     match key.default {
         Default::Boolean(flag) => format!("`{flag}`"),
         Default::Integer(number) => format!("`{number}`"),
+        Default::Cost(dollars) => format!("`{dollars}`"),
         Default::Text(text) => format!("`\"{text}\"`"),
         Default::Strategy(strategy) => format!("`\"{strategy}\"`"),
         Default::Variable(name) => format!("`\"{name}\"` where that variable is set"),

@@ -586,6 +586,16 @@ fn credentials_name_variables_and_their_values_appear_nowhere() {
         "the longest prefix counts"
     );
     assert_eq!(id("s3://b2/wal"), None, "a prefix ends at a slash");
+    let labelled = format!("{text}\n[storage.roots.\"s3://b/p/viper\"]\nweight = 2");
+    let config = load_with(&labelled, &[("ID", "hunter2"), ("WAL_ID", "hunter3")]).unwrap();
+    let viper = config.storage.for_url("s3://b/p/viper");
+    assert_eq!(viper.weight, 2.0);
+    assert_eq!(
+        viper.options.get("access_key_id").map(String::as_str),
+        Some("hunter2"),
+        "a label keeps the credentials"
+    );
+    let config = load_with(text, &[("ID", "hunter2"), ("WAL_ID", "hunter3")]).unwrap();
     assert!(!format!("{config:?} {} {}", config.show(), config.show_json()).contains("hunter"));
     let pasted = "[storage.credentials.\"s3://b\"]\nsecret_access_key = \"hunter2/+\"";
     let message = refusal_with(pasted, &[]);
@@ -633,5 +643,5 @@ fn other_value(kind: Kind, default: keys::Default) -> String {
 
 /// What the modules below can see of a configuration.
 fn without_settings(config: &Config) -> String {
-    format!("{:?} {:?}", config.server, config.storage)
+    format!("{:?} {:?} {:?}", config.server, config.storage, config.cache)
 }

@@ -85,6 +85,11 @@ impl Planned {
         });
     }
 
+    /// Nothing any more.
+    pub(in super::super) fn clear(&self) {
+        self.next.lock().clear();
+    }
+
     pub(super) fn check(&self, step: &str, root: &Root) -> io::Result<()> {
         let mut next = self.next.lock();
         let wanted = |plan: &Plan| plan.step == step && plan.root.is_none_or(|id| id == root.id());

@@ -39,6 +39,7 @@ fn header(format: WalFormat, first_seq: Seq) -> Header {
         acknowledged: first_seq - 1,
         lanes: 1,
         marker: *b"a sync marker 16",
+        author: None,
     }
 }
 

@@ -146,6 +146,7 @@ fn old_file(first: Seq, blocks: &[Vec<Operation>]) -> Vec<u8> {
         acknowledged: first - 1,
         lanes: 1,
         marker: *b"a sync marker 16",
+        author: None,
     };
     let avro = codec(WalFormat::Avro);
     let mut bytes = header.encode();

@@ -18,6 +18,7 @@ async fn striped(format: WalFormat) -> Place {
         max_batch_bytes: 80_000,
         segment_bytes: 400_000,
         stall: Duration::from_secs(3600),
+        ..WalOptions::default()
     };
     Place {
         lanes: LANES,
@@ -266,6 +267,7 @@ fn write(place: &Place, blocks: &[Made]) -> Vec<(usize, usize, usize)> {
                 acknowledged: made.mark,
                 lanes: LANES as u32,
                 marker: uuid::Uuid::new_v4().into_bytes(),
+                author: None,
             };
             let bytes = header.encode();
             (header, bytes)

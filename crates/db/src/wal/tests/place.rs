@@ -107,6 +107,7 @@ impl Place {
             directory: format!("{COLLECTION}/000"),
             description: format!(r#"{{"id":"{COLLECTION}","name":"packages"}}"#),
             files: Vec::new(),
+            roots: self.roots.clone(),
             after,
             format: self.format,
             options: self.options,

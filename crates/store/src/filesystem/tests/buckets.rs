@@ -251,6 +251,8 @@ async fn deletes_may_be_repeated_and_their_answers_lost_over_all_clouds() {
         fs.delete("d/0").await.unwrap();
         assert_eq!(faults.hits(), [1], "{kind:?}");
         fs.delete("d/0").await.unwrap();
+        faults.set(&json!([{"method": "DELETE|POST", "times": 1, "action": "drop-after"}]));
+        fs.delete("d/1").await.unwrap();
         fs.delete_dir("d").await.unwrap();
         assert_eq!(paths(&fs, "").await, Vec::<String>::new());
     }
@@ -287,5 +289,7 @@ async fn cut_and_delayed_answers_are_read_again() {
             {"method": "GET", "times": 2, "action": "latency", "ms": 50},
         ]));
         assert_eq!(fs.read("x").await.unwrap(), text, "{kind:?}");
+        faults.set(&json!([{"method": "GET", "times": 1, "action": "truncate-response", "bytes": 100}]));
+        assert_eq!(paths(&fs, "").await, ["x"], "{kind:?}");
     }
 }

@@ -1,0 +1,250 @@
+//! Large files that never change: on a bucket read by ranges, all at once, through the cache, and asked for twice when slow.
+//!
+//! ```text
+//! blocks of the file ─▶ in the cache? ─▶ the others, joined to requests of at most REQUEST_BYTES ─▶ all at once ─▶ cache
+//! ```
+
+use std::future::Future;
+use std::ops::Range;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::future::{Either, join_all, select, try_join_all};
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, ObjectStore};
+
+use super::{FileInfo, Filesystem};
+use crate::breaker;
+use crate::cache::{BLOCK_BYTES, Cache};
+use crate::error::StoreError;
+use crate::meter::Op;
+
+/// A request for more bytes is several: so one file comes over several connections.
+const REQUEST_BYTES: u64 = 8 * BLOCK_BYTES;
+/// Blocks that are known between two unknown ones are read again when they are fewer: a request costs more than they do.
+const GAP_BLOCKS: u64 = 1;
+/// Requests of one root under way, so at most 512 MiB in memory twice.
+pub(super) const READS_AT_ONCE: usize = 64;
+/// A second request is sent no earlier, however fast the root is.
+const HEDGE_MIN: Duration = Duration::from_millis(50);
+/// The same while too few reads were seen to know how fast the root is.
+const HEDGE_UNKNOWN: Duration = Duration::from_secs(1);
+const HEDGE_SAMPLES: u64 = 32;
+/// A root that moves fewer bytes a second than this is asked twice.
+const HEDGE_BYTES_PER_SECOND: u64 = 16 << 20;
+/// One in so many reads may be sent twice, and a few besides: where all are slow, a second request makes it worse.
+const HEDGE_SHARE: u64 = 20;
+const HEDGE_FREE: u64 = 10;
+
+impl Filesystem {
+    /// Files that never change are from now on kept in this cache. Only the first call counts; a disk needs none.
+    pub fn set_cache(&self, cache: Cache) {
+        // A second cache is the first one: a root belongs to one component.
+        let _ = self.inner.cache.set(cache);
+    }
+
+    /// The cache, if there is one.
+    pub fn cache(&self) -> Option<&Cache> {
+        self.inner.cache.get()
+    }
+
+    /// The whole of a file that never changes, as it was listed or as its manifest names it. Of a bucket it is read in
+    /// parts at the same time, and those that were read before come from the cache. Bytes that are not `good` are read
+    /// again and never kept: an answer may be damaged on its way. A file without a tag is not cached.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], or when the root could not be looked at.
+    pub async fn read_stored(&self, file: &FileInfo, good: impl Fn(&[u8]) -> bool + Send) -> Result<Bytes, StoreError> {
+        if self.is_local() || file.size == 0 {
+            return self.read(&file.path).await;
+        }
+        let location = self.location(&file.path)?;
+        let blocks = self.cached(file).await;
+        let runs = missing(&blocks);
+        let _pending = Pending::new(
+            self,
+            runs.iter()
+                .map(|run| bytes_of(file, run))
+                .map(|range| range.end - range.start)
+                .sum(),
+        );
+        let reads = runs.iter().map(|run| self.read_run(&location, file, run.clone()));
+        let read: Option<Vec<Bytes>> = try_join_all(reads).await?.into_iter().collect();
+        let whole = read.map(|read| (assemble(file, blocks, &runs, &read), read));
+        match whole {
+            Some((whole, read)) if good(&whole) => {
+                runs.iter()
+                    .zip(&read)
+                    .for_each(|(run, bytes)| self.keep(file, run, bytes));
+                Ok(whole)
+            }
+            // What has another size or content: whoever knows what it should be decides about it.
+            _ => self.read(&file.path).await,
+        }
+    }
+
+    /// The blocks of a file that the cache has.
+    async fn cached(&self, file: &FileInfo) -> Vec<Option<Bytes>> {
+        let numbers = 0..file.size.div_ceil(BLOCK_BYTES);
+        match self.cache().filter(|_| file.tag != 0) {
+            Some(cache) => {
+                let keys: Vec<String> = numbers.map(|number| self.key(file, number)).collect();
+                join_all(keys.iter().map(|key| cache.get(key))).await
+            }
+            None => numbers.map(|_| None).collect(),
+        }
+    }
+
+    fn keep(&self, file: &FileInfo, run: &Range<u64>, bytes: &Bytes) {
+        let Some(cache) = self.cache().filter(|_| file.tag != 0) else {
+            return;
+        };
+        for (number, block) in run.clone().zip(0..) {
+            cache.insert(self.key(file, number), &part(bytes, block));
+        }
+    }
+
+    /// Block of a file in the cache. The URL is part of it: two buckets may hold files of one name.
+    fn key(&self, file: &FileInfo, number: u64) -> String {
+        let (url, path, tag) = (self.url(), &file.path, file.tag);
+        format!("{url} {path} {tag:016x} {number}")
+    }
+
+    /// Neighbouring blocks with one request; `None` if the file has another size.
+    async fn read_run(&self, location: &Path, file: &FileInfo, run: Range<u64>) -> Result<Option<Bytes>, StoreError> {
+        let range = bytes_of(file, &run);
+        let length = range.end - range.start;
+        let _turn = self.inner.reads.acquire().await;
+        // All of them share one connection to the world, so each may take as long as all together.
+        let pending = self.inner.pending.load(Relaxed).max(length);
+        let ask = || async {
+            let options = GetOptions {
+                range: Some(GetRange::Bounded(range.clone())),
+                ..GetOptions::default()
+            };
+            let found = self.inner.store.get_opts(location, options).await?;
+            if found.meta.size != file.size {
+                return Ok(None);
+            }
+            found.bytes().await.map(Some)
+        };
+        let read = async {
+            self.hedged(length, ask)
+                .await
+                .map_err(|error| self.error(&file.path, &error))
+        };
+        let read = self.within(&file.path, breaker::deadline(pending), read);
+        let bytes = self.measured(Op::Read, read, |bytes| {
+            bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)
+        });
+        let bytes = bytes.await?;
+        Ok(bytes.filter(|bytes| bytes.len() as u64 == length))
+    }
+
+    /// Asks a bucket a second time when the first answer takes longer than most; the first good answer counts.
+    pub(super) async fn hedged<T, F: Future<Output = Result<T, object_store::Error>>>(
+        &self,
+        bytes: u64,
+        ask: impl Fn() -> F,
+    ) -> Result<T, object_store::Error> {
+        let first = Box::pin(ask());
+        // A probe asks once: it is about whether the root answers.
+        if self.is_local() || self.probing {
+            return first.await;
+        }
+        let patience = Box::pin(tokio::time::sleep(self.hedge_delay(bytes)));
+        let first = match select(first, patience).await {
+            Either::Left((answer, _)) => return answer,
+            Either::Right((_, first)) => first,
+        };
+        let traffic = self.traffic();
+        let reads = self.meter().stats(Op::Read).count;
+        if traffic.hedged.load(Relaxed) >= reads / HEDGE_SHARE + HEDGE_FREE {
+            return first.await;
+        }
+        traffic.hedged.fetch_add(1, Relaxed);
+        match select(first, Box::pin(ask())).await {
+            Either::Left((Err(_), second)) => second.await.inspect(|_| {
+                traffic.hedges_won.fetch_add(1, Relaxed);
+            }),
+            Either::Left((answer, _)) => answer,
+            Either::Right((Err(_), first)) => first.await,
+            Either::Right((answer, _)) => {
+                traffic.hedges_won.fetch_add(1, Relaxed);
+                answer
+            }
+        }
+    }
+
+    fn hedge_delay(&self, bytes: u64) -> Duration {
+        let usual = self
+            .meter()
+            .quantile(Op::Read, 95, HEDGE_SAMPLES)
+            .unwrap_or(HEDGE_UNKNOWN);
+        usual.max(HEDGE_MIN) + Duration::from_millis(bytes * 1000 / HEDGE_BYTES_PER_SECOND)
+    }
+}
+
+/// Bytes that are asked for and have not come, until dropped.
+struct Pending<'a>(&'a Filesystem, u64);
+
+impl<'a> Pending<'a> {
+    fn new(fs: &'a Filesystem, bytes: u64) -> Self {
+        fs.inner.pending.fetch_add(bytes, Relaxed);
+        Self(fs, bytes)
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.inner.pending.fetch_sub(self.1, Relaxed);
+    }
+}
+
+/// The bytes of neighbouring blocks.
+fn bytes_of(file: &FileInfo, run: &Range<u64>) -> Range<u64> {
+    run.start * BLOCK_BYTES..(run.end * BLOCK_BYTES).min(file.size)
+}
+
+/// The file from its known blocks and the runs that were read.
+fn assemble(file: &FileInfo, mut blocks: Vec<Option<Bytes>>, runs: &[Range<u64>], read: &[Bytes]) -> Bytes {
+    if let [only] = read
+        && u64::try_from(only.len()) == Ok(file.size)
+    {
+        return only.clone();
+    }
+    for (run, bytes) in runs.iter().zip(read) {
+        for (at, block) in run.clone().zip(0..) {
+            if let Some(slot) = usize::try_from(at).ok().and_then(|at| blocks.get_mut(at)) {
+                *slot = Some(part(bytes, block));
+            }
+        }
+    }
+    let mut whole = BytesMut::with_capacity(usize::try_from(file.size).unwrap_or(0));
+    blocks.iter().flatten().for_each(|block| whole.extend_from_slice(block));
+    whole.freeze()
+}
+
+/// A block of bytes that begin with a block.
+fn part(bytes: &Bytes, block: u64) -> Bytes {
+    let at = |block: u64| usize::try_from(block * BLOCK_BYTES).map_or(bytes.len(), |at| at.min(bytes.len()));
+    bytes.slice(at(block)..at(block + 1))
+}
+
+/// The blocks to read, as runs of neighbours that are one request each. A run may contain blocks that are known.
+fn missing(blocks: &[Option<Bytes>]) -> Vec<Range<u64>> {
+    let mut runs: Vec<Range<u64>> = Vec::new();
+    for (number, _) in (0..).zip(blocks).filter(|(_, block)| block.is_none()) {
+        match runs.last_mut() {
+            Some(run) if number - run.end <= GAP_BLOCKS && number - run.start < REQUEST_BYTES / BLOCK_BYTES => {
+                run.end = number + 1;
+            }
+            _ => runs.push(number..number + 1),
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests;

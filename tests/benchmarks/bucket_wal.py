@@ -1,0 +1,157 @@
+"""The log on a bucket (issue 4, Shows 7): 64 writers over a server whose answers take 50 ms.
+
+    cargo build --release --workspace; target/python/bin/python tests/benchmarks/bucket_wal.py
+
+All roots but the WAL root are directories, so that every request that the proxy sees is one of the log's. Two loads: one
+point a call (latency), and 100 points a call (throughput). The bandwidth of the server is measured in the same run through
+the same proxy: plain puts of objects of the same size, with the same number of requests under way. Prints a table and, as the
+last line, JSON.
+"""
+
+import concurrent.futures
+import hashlib
+import hmac
+import http.client
+import json
+import os
+import pathlib
+import random
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "python"))
+import conftest  # noqa: E402
+from bucket_log import LogServer  # noqa: E402
+from buckets import Faults, ObjectStore  # noqa: E402
+from conftest import REPOSITORY, send  # noqa: E402
+
+conftest.BINARY = pathlib.Path(os.environ.get("PROXIMADB_BINARY", REPOSITORY / "target" / "release" / "proximadb"))
+LATENCY_MS = 50
+WRITERS, DIM, SECONDS = 64, 384, 15
+
+
+def vector(generator):
+    return [generator.randrange(1000) / 1000 for _ in range(DIM)]
+
+
+def write(port, number, per_call, until, latencies):
+    """One writer: calls one after the other; returns the points that were acknowledged."""
+    generator = random.Random(number)
+    # The same few bodies again and again: making JSON is not what is measured.
+    bodies = []
+    for n in range(4):
+        points = [{"id": number * 10_000 + n * per_call + at, "vector": vector(generator)} for at in range(per_call)]
+        bodies.append(json.dumps({"points": points}))
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+    written, call = 0, 0
+    while time.monotonic() < until:
+        began = time.monotonic()
+        status, answer = send(connection, "PUT", "/collections/c/points?wait=true", bodies[call % len(bodies)])
+        assert status == 200, answer
+        latencies.append(time.monotonic() - began)
+        written, call = written + per_call, call + 1
+    return written
+
+
+def load(server, proxy, store_bytes, per_call, writers=WRITERS):
+    """Acknowledged calls: latencies, points and bytes a second, requests a second, sizes of the objects."""
+    latencies = []
+    proxy.set({"action": "latency", "ms": LATENCY_MS})
+    before = store_bytes()
+    began = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(writers) as pool:
+        points = sum(pool.map(lambda n: write(server.port, n, per_call, began + SECONDS, latencies), range(writers)))
+    seconds = time.monotonic() - began
+    puts, written = (now - then for now, then in zip(store_bytes(), before))
+    latencies.sort()
+    return {
+        "p50_ms": round(1000 * latencies[len(latencies) // 2]),
+        "p99_ms": round(1000 * latencies[len(latencies) * 99 // 100]),
+        "points_a_second": round(points / seconds),
+        "requests_a_second": round(puts / seconds, 1),
+        "object_bytes": round(written / max(puts, 1)),
+        "mb_a_second": round(written / seconds / 1e6, 2),
+    }
+
+
+def signed(method, host, path, sha256, options):
+    """Headers of a request with Amazon's signature, version 4."""
+    now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    headers = {"host": host, "if-none-match": "*", "x-amz-content-sha256": sha256, "x-amz-date": now}
+    names = ";".join(headers)
+    canonical = "\n".join([method, path, "", *(f"{name}:{value}" for name, value in headers.items()), "", names, sha256])
+    scope = f"{now[:8]}/{options['region']}/s3/aws4_request"
+    text = "\n".join(["AWS4-HMAC-SHA256", now, scope, hashlib.sha256(canonical.encode()).hexdigest()])
+    key = ("AWS4" + options["secret_access_key"]).encode()
+    for part in scope.split("/"):
+        key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+    signature = hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+    credential = f"{options['access_key_id']}/{scope}"
+    return headers | {"Authorization": f"AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={names}, Signature={signature}"}
+
+
+def raw(store, proxy, bytes_each, in_flight):
+    """MB/s of plain creates through the proxy: the server's own bandwidth for such objects."""
+    body, counted, until = os.urandom(bytes_each), [0] * in_flight, time.monotonic() + SECONDS
+    sha256, host = hashlib.sha256(body).hexdigest(), proxy.address.removeprefix("http://")
+
+    def put(worker):
+        connection = http.client.HTTPConnection(host, timeout=600)
+        while time.monotonic() < until:
+            path = f"/test/raw/{worker}/{counted[worker]}"
+            connection.request("PUT", path, body, signed("PUT", host, path, sha256, store.options))
+            answer = connection.getresponse()
+            assert answer.status == 200, answer.read()
+            answer.read()
+            counted[worker] += 1
+
+    began = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(in_flight) as pool:
+        list(pool.map(put, range(in_flight)))
+    return sum(counted) * bytes_each / (time.monotonic() - began) / 1e6
+
+
+def main():
+    store = ObjectStore("s3")
+    proxy = Faults(store)
+    result = {"load_average": os.getloadavg()[0]}
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            # Nothing is flushed meanwhile: the log is what is measured.
+            keys = {"wal": {"memory_flush_size_bytes": 512 << 20}}
+            server = LogServer(pathlib.Path(directory) / "db", [f"{store.place()}/wal"], [(store, proxy.endpoint)], keys)
+            server.start()
+            try:
+                server.ok("PUT", "/collections/c", {"vectors": {"size": DIM, "distance": "Euclid"}})
+
+                def store_bytes():
+                    labels = {"component": "wal", "operation": "create"}
+                    names = ("proximadb_root_operations_total", "proximadb_root_moved_bytes_total")
+                    return tuple(server.metric(name, **labels) for name in names)
+
+                result["one_point"] = load(server, proxy, store_bytes, 1)
+                result["hundred_points"] = load(server, proxy, store_bytes, 100)
+                idle = store_bytes()[0]
+                time.sleep(5)
+                result["requests_while_idle"] = store_bytes()[0] - idle
+            finally:
+                server.stop()
+            proxy.set({"action": "latency", "ms": LATENCY_MS})
+            load_ = result["hundred_points"]
+            # Requests under way on average: rate times duration; at least the one that a closed loop always has.
+            in_flight = max(1, round(load_["requests_a_second"] * load_["p50_ms"] / 1000))
+            result["raw_mb_a_second"] = round(raw(store, proxy, load_["object_bytes"], min(in_flight, 8)), 2)
+            result["raw_in_flight"] = min(in_flight, 8)
+            result["throughput_ratio"] = round(load_["mb_a_second"] / result["raw_mb_a_second"], 2)
+    finally:
+        proxy.close()
+        store.close()
+    for name in ("one_point", "hundred_points"):
+        print(f"{name}: {result[name]}")
+    print(f"raw: {result['raw_mb_a_second']} MB/s with {result['raw_in_flight']} under way, ratio {result['throughput_ratio']}")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
