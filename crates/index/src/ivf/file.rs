@@ -84,7 +84,7 @@ impl Ivf {
                 return Err(damaged);
             }
             member = end;
-            block = ((end - start) as usize).div_ceil(BLOCK_ROWS) as u32 + block;
+            block += ((end - start) as usize).div_ceil(BLOCK_ROWS) as u32;
             read.push(list);
         }
         let members = if has_members { Some(body.u32s(count)?) } else { None };

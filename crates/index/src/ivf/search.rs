@@ -96,13 +96,13 @@ impl<'a> Search<'a> {
         index.means.products(&self.query, &factors.numbers, &mut integers);
         let numbers = integers.iter().zip(&factors.step).zip(&factors.added);
         let numbers = numbers.zip(&factors.squared).zip(&factors.spread);
-        let prospect = |((((integer, step), added), squared), spread): ((((&i32, &f32), &f32), &f32), &f32)| {
+        let mut all = Vec::with_capacity(count);
+        for ((((integer, step), added), squared), spread) in numbers {
             let product = *integer as f32 * (step * self.query.step);
             let squared = self.query.squared - 2.0 * product + squared;
             let away = if squared > 0.0 { squared } else { 0.0 }.sqrt();
-            [product + added + spread * away, product, away]
-        };
-        let mut all: Vec<[f32; 3]> = numbers.map(prospect).collect();
+            all.push([product + added + spread * away, product, away]);
+        }
         if let Some(allowed) = self.allowed {
             for ([prospect, ..], list) in all.iter_mut().zip(&index.lists) {
                 if !index.has_allowed(list, allowed) {

@@ -52,7 +52,7 @@ impl Ivf {
             .filter(|row| fits(row))
             .collect();
         let allowed: FixedBitSet = (0..assigned)
-            .filter(|row| scattered(*row) % FILTER_STEP as u64 == 0)
+            .filter(|row| scattered(*row).is_multiple_of(FILTER_STEP as u64))
             .collect();
         let truths = in_parallel(sampled.len(), |range| {
             truth(self.space.metric(), present, &sampled[range], &self.space, &allowed)

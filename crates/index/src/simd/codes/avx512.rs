@@ -21,13 +21,12 @@ unsafe fn sums<const B: usize>(blocks: *const u8, table: *const i8, strips: usiz
             let at = table.add(strip * STRIP_TABLE);
             [_mm512_loadu_si512(at.cast()), _mm512_loadu_si512(at.add(64).cast())]
         };
-        for block in 0..B {
+        for (block, sum) in sums.iter_mut().enumerate() {
             // SAFETY: promised by the caller.
             let codes = unsafe { _mm512_loadu_si512(blocks.add(block * step + strip * STRIP_BYTES).cast()) };
             // (codes & low) | select
             let first = _mm512_ternarylogic_epi32::<0xEA>(codes, low, select);
             let second = _mm512_ternarylogic_epi32::<0xEA>(_mm512_srli_epi16::<4>(codes), low, select);
-            let sum = &mut sums[block];
             sum[0] = _mm512_dpbusd_epi32(sum[0], ones, _mm512_permutexvar_epi8(first, halves[0]));
             sum[1] = _mm512_dpbusd_epi32(sum[1], ones, _mm512_permutexvar_epi8(second, halves[1]));
         }
