@@ -80,8 +80,11 @@ const OPERATIONS: [Family<OperationOut, u64>; 3] = [
     ),
 ];
 
+/// A number of one thing.
+type Count<T> = fn(&T) -> u64;
+
 /// Requests to a bucket, by what it bills.
-const REQUESTS: [(&str, fn(&TrafficOut) -> u64); 4] = [
+const REQUESTS: [(&str, Count<TrafficOut>); 4] = [
     ("put", |of| of.put),
     ("list", |of| of.list),
     ("get", |of| of.get),
@@ -116,7 +119,7 @@ const TRAFFIC: [Family<TrafficOut, f64>; 5] = [
     ),
 ];
 
-const CACHES: [(&str, &str, &str, fn(&CacheOut) -> u64); 6] = [
+const CACHES: [(&str, &str, &str, Count<CacheOut>); 6] = [
     (
         "proximadb_cache_hits_total",
         "counter",
