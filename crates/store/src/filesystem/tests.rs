@@ -54,7 +54,7 @@ async fn reads_many(fs: &Filesystem) {
     }
     let file = |number: usize| FileInfo {
         path: format!("many/{number}"),
-        size: 3,
+        size: text(number).len() as u64,
         tag: 0,
     };
     let files: Vec<FileInfo> = (0..200).map(file).collect();

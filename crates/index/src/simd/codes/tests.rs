@@ -76,7 +76,7 @@ proptest! {
             // SAFETY: plain Rust; the instruction set was detected.
             let unit = unsafe { (kernels.fill_table)(&values, bits, &mut table) };
             for (at, got) in table.iter().enumerate() {
-                let of = |place: usize| (2 * (at % 16 >> (place * bits) & ((1 << bits) - 1)) + 1) as f32 - (1 << bits) as f32;
+                let of = |place: usize| (2 * (((at % 16) >> (place * bits)) & ((1 << bits) - 1)) + 1) as f32 - (1 << bits) as f32;
                 let sum: f32 = (0..4 / bits).map(|place| of(place) * values[at / 16 * (4 / bits) + place]).sum();
                 prop_assert!((f32::from(*got) * unit - sum).abs() <= 0.51 * unit, "{}: {got} × {unit} != {sum}", kernels.name);
             }
