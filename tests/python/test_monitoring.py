@@ -110,14 +110,15 @@ def test_k2_latencies_are_histograms_of_each_operation_of_each_root(busy):
 
 
 def test_k1_a_root_is_in_exactly_one_state_and_moves_are_counted(busy):
-    leaving = roots(busy, "viper")[0]
     before = metrics(busy)
+    assignments = by_root(before["proximadb_root_assignments"])
+    leaving = max(roots(busy, "viper"), key=lambda root: assignments[root["url"]])
+    held = assignments[leaving["url"]]
     states = defaultdict(dict)
     for labels, value in before["proximadb_root_state"]:
         states[labels["url"]][labels["state"]] = value
     assert states == {url: {"online": 1, "suspect": 0, "read-only": 0, "draining": 0, "offline": 0} for url in all_urls(busy)}
     assert {labels["state"]: value for labels, value in before["proximadb_moves"]} == {"queued": 0, "running": 0, "waiting": 0, "done": 0}
-    held = by_root(before["proximadb_root_assignments"])[leaving["url"]]
     assert held > 0
     drain(busy, leaving)
     until(lambda: is_drained(busy, "viper", leaving["id"]), "the drain")
