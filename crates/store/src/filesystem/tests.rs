@@ -525,7 +525,8 @@ async fn child_that_does_one_of_each_under_a_trace() {
 /// What changes names or makes them durable, in order, as `<call> <path below the root>`. Empty where there is no strace.
 fn trace(dir: &TempDir) -> Vec<String> {
     let output = Command::new("strace")
-        .args(["-f", "-y", "-s", "300", "-e"])
+        // Quiet: it would say that a thread has come in the middle of another line.
+        .args(["-f", "-q", "-y", "-s", "300", "-e"])
         .arg("trace=fsync,fdatasync,mkdir,link,linkat,rename,unlink,unlinkat,rmdir")
         .arg(std::env::current_exe().unwrap())
         .args([
