@@ -131,6 +131,26 @@ def test_f13_an_idle_log_makes_no_request(mixed):
     assert creates() == before
 
 
+def test_f13_a_larger_flush_size_means_fewer_puts(tmp_path, stores):
+    store, puts = stores("s3"), []
+    for kib in (64, 256, 1024):
+        keys = {"wal": {"memory_flush_size_bytes": kib * 1024}}
+        place = store.place()
+        server = LogServer(tmp_path / f"{kib}", [f"{place}/wal"], [(store, None)], keys)
+        server.urls["viper"] = [f"{place}/viper"]
+        server.start()
+        try:
+            server.ok("PUT", "/collections/c", {"vectors": {"size": 256, "distance": "Euclid"}})
+            for start in range(0, 2000, 50):
+                points = [{"id": i, "vector": [float(i % (n + 7)) for n in range(256)]} for i in range(start, start + 50)]
+                server.ok("PUT", "/collections/c/points?wait=true", {"points": points})
+            server.ok("POST", "/collections/c/flush")
+            puts.append(server.ok("GET", "/storage/stats")["components"]["viper"]["put"])
+        finally:
+            server.stop()
+    assert puts[0] > puts[1] > puts[2], puts
+
+
 def test_k3_a_log_leaves_a_bucket_that_fails_and_comes_home(tmp_path, own_store, faults):
     store = own_store("s3")
     proxy = faults(store)

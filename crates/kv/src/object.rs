@@ -2,6 +2,7 @@
 
 mod clean;
 mod commit;
+mod increment;
 mod list;
 mod read;
 mod requests;
@@ -27,7 +28,7 @@ use tokio::sync::Semaphore;
 use crate::error::{BatchError, Error, ErrorKind, Result};
 use crate::name::{KeyName, Namespace};
 use crate::record::Record;
-use crate::store::{Entry, Expected, Page, Store, Swap, add};
+use crate::store::{Entry, Expected, Page, Store, Swap};
 use commit::Decision;
 pub use requests::Requests;
 
@@ -125,6 +126,7 @@ struct Shared {
     /// its number is the newest.
     heads: Mutex<LruCache<String, Arc<Record>>>,
     cleaners: Arc<Semaphore>,
+    increments: increment::Waiting,
     requests: requests::Counters,
 }
 
@@ -146,6 +148,7 @@ impl ObjectKv {
             locks: (0..LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),
             heads: Mutex::new(LruCache::new(HEADS)),
             cleaners: Arc::new(Semaphore::new(CLEANERS)),
+            increments: increment::Waiting::default(),
             requests: requests::Counters::default(),
         };
         Self {
@@ -268,14 +271,7 @@ impl Store for ObjectKv {
     }
 
     async fn increment(&self, key: &str, delta: i64) -> Result<i64> {
-        let mut sum = 0;
-        let increment = |head: Option<&Record>| {
-            let value = head.and_then(|record| record.value.as_ref());
-            sum = add(&self.url, key, value, delta)?;
-            Ok(Decision::Write(Some(Bytes::from(sum.to_string()))))
-        };
-        let _ = self.change(key, increment).await?;
-        Ok(sum)
+        self.increment_with_others(key, delta).await
     }
 
     fn with_namespace(&self, namespace: &str) -> Result<Arc<dyn Store>> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::MutexGuard;
 
 use super::requests::NotCreated;
 use super::{LOCKS, ObjectKv};
@@ -38,20 +39,35 @@ impl ObjectKv {
     pub(super) async fn change(
         &self,
         key: &str,
-        mut decide: impl FnMut(Option<&Record>) -> Result<Decision> + Send,
+        decide: impl FnMut(Option<&Record>) -> Result<Decision> + Send,
     ) -> Result<Swap> {
         let name = self.name(key)?;
-        let _turn = self.shared.locks[lock_of(&name)].lock().await;
+        let _turn = self.turn(&name).await;
+        self.change_in_turn(key, &name, decide).await
+    }
+
+    /// Waits for the other changes of the key in this process.
+    pub(super) async fn turn(&self, name: &KeyName) -> MutexGuard<'_, ()> {
+        self.shared.locks[lock_of(name)].lock().await
+    }
+
+    /// A [change](Self::change) of the holder of the key's [turn](Self::turn).
+    pub(super) async fn change_in_turn(
+        &self,
+        key: &str,
+        name: &KeyName,
+        mut decide: impl FnMut(Option<&Record>) -> Result<Decision> + Send,
+    ) -> Result<Swap> {
         // What is known may be outdated: enough to try a write, which then fails, and not enough to refuse one.
-        let mut head = self.known(&name);
+        let mut head = self.known(name);
         let mut is_newest = false;
         if head.is_none() {
-            head = self.newest(key, &name).await?;
+            head = self.newest(key, name).await?;
             is_newest = true;
         }
         for conflict in 0..CONFLICTS {
             match decide(head.as_deref()) {
-                Ok(Decision::Write(value)) => match self.commit(key, &name, head.as_deref(), value).await? {
+                Ok(Decision::Write(value)) => match self.commit(key, name, head.as_deref(), value).await? {
                     Outcome::Committed(version) => return Ok(Swap::Swapped(version)),
                     Outcome::Conflict(newest) => {
                         self.shared.requests.count_conflict();
@@ -61,7 +77,7 @@ impl ObjectKv {
                 },
                 undecided if !is_newest => {
                     drop(undecided);
-                    head = self.newest(key, &name).await?;
+                    head = self.newest(key, name).await?;
                 }
                 Ok(Decision::Stop) => return Ok(Swap::Lost(head.and_then(|record| record.entry()))),
                 Err(error) => return Err(error),
