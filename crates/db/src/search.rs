@@ -214,7 +214,7 @@ pub fn search_segment(segment: &SegmentSource, metric: Metric, query: &Query) ->
     })
 }
 
-/// Merges what the sources found: best first, equal scores by id, cut to what the query wants.
+/// Merges what the sources found: best first, equal scores by id.
 pub fn merge(metric: Metric, query: &Query, found: Vec<Candidate>) -> Vec<Candidate> {
     let good = |score: f32| match query.score_threshold {
         Some(threshold) if metric.larger_is_better() => score >= threshold,
@@ -231,7 +231,7 @@ pub fn merge(metric: Metric, query: &Query, found: Vec<Candidate>) -> Vec<Candid
         by_score.then(a.id.cmp(&b.id))
     };
     found.sort_unstable_by(order);
-    found.into_iter().skip(query.offset).take(query.limit).collect()
+    found
 }
 
 fn candidate(hit: Hit, source: u32, id: PointId) -> Candidate {

@@ -3,8 +3,10 @@
 //! Owns which root a segment goes to and is read from. Does not own the file (`engine::viper`) or when it counts
 //! (`commit`).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::future::try_join_all;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
 use super::Shard;
@@ -94,16 +96,7 @@ pub(super) async fn read_segments(
     shard: &str,
     metas: &[SegmentMeta],
 ) -> Result<Vec<(SegmentMeta, Arc<SegmentData>)>> {
-    let roots = homes.all(StorageComponentType::Viper)?;
-    let at_once = |root: &Arc<Root>| {
-        if root.fs().is_local() {
-            READS_PER_DISK
-        } else {
-            READS_PER_BUCKET
-        }
-    };
-    let at_once: usize = roots.iter().map(at_once).sum();
-    let read = async |meta: &SegmentMeta| {
+    let read = async |at: usize, meta: &SegmentMeta| {
         let on = |id| Ok::<_, Error>(Viper::new(homes.root(id)?, description.id, shard));
         let first = async { on(meta.root_id)?.read_segment(meta).await }.await;
         let data = match (first, meta.copy) {
@@ -113,11 +106,23 @@ pub(super) async fn read_segments(
             }
             (first, _) => first?,
         };
-        Ok::<_, Error>((meta.clone(), Arc::new(data)))
+        Ok::<_, Error>((at, (meta.clone(), Arc::new(data))))
     };
     // Boxed and collected: a closure inside the stream ties the future to one lifetime, and it could not be spawned.
-    let reads: Vec<_> = metas.iter().map(|meta| read(meta).boxed()).collect();
-    futures::stream::iter(reads).buffered(at_once).try_collect().await
+    let mut by_root: BTreeMap<RootId, Vec<_>> = BTreeMap::new();
+    for (at, meta) in metas.iter().enumerate() {
+        by_root.entry(meta.root_id).or_default().push(read(at, meta).boxed());
+    }
+    let of_roots = by_root.into_iter().map(|(root, reads)| {
+        let is_local = homes.root(root).is_ok_and(|root| root.fs().is_local());
+        let at_once = if is_local { READS_PER_DISK } else { READS_PER_BUCKET };
+        futures::stream::iter(reads)
+            .buffer_unordered(at_once)
+            .try_collect::<Vec<_>>()
+    });
+    let mut segments = try_join_all(of_roots).await?.concat();
+    segments.sort_unstable_by_key(|(at, _)| *at);
+    Ok(segments.into_iter().map(|(_, segment)| segment).collect())
 }
 
 /// Deletes what an unfinished or replaced write has left; nothing is being written yet.

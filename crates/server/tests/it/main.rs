@@ -1,5 +1,6 @@
 //! Tests of the whole product from outside.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod churn;
 mod packages;
 mod recall;

@@ -1,0 +1,143 @@
+//! Recall does not wear off: after many deletions and updates, made under searches, it is that of a fresh build (issue 5, show 4).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use proximadb_db::point::{NamedVectors, Point, PointId};
+use proximadb_db::{Collection, PointSelector};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::packages::{self, BATCH, LIMIT, query};
+
+const DIMENSIONS: usize = 64;
+const POINTS: u64 = 20_000;
+const QUERIES: usize = 1_000;
+/// Centres of the data.
+const GROUPS: usize = 200;
+/// Segments with fewer rows have no index.
+const INDEXED_ROWS: usize = 2_048;
+/// How much worse than a fresh build.
+const WORSE_MAX: f64 = 0.01;
+
+/// Vectors around common centres.
+struct Generator {
+    centres: Vec<Vec<f32>>,
+    random: StdRng,
+}
+
+impl Generator {
+    fn new(seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut number = || random.random_range(-1.0..1.0);
+        let centres = (0..GROUPS).map(|_| (0..DIMENSIONS).map(|_| number()).collect());
+        Self {
+            centres: centres.collect(),
+            random,
+        }
+    }
+
+    fn vector(&mut self) -> Vec<f32> {
+        let centre = &self.centres[self.random.random_range(0..GROUPS)];
+        let random = &mut self.random;
+        centre.iter().map(|x| x + random.random_range(-0.6..0.6)).collect()
+    }
+}
+
+async fn insert(collection: &Collection, points: impl Iterator<Item = (u64, Vec<f32>)>) {
+    let point = |(id, vector)| Point {
+        id: PointId::Num(id),
+        vectors: NamedVectors::single(vector),
+        payload: Default::default(),
+    };
+    let points: Vec<Point> = points.map(point).collect();
+    for batch in points.chunks(BATCH) {
+        collection.upsert(batch.to_vec()).await.unwrap();
+    }
+}
+
+async fn ids(collection: &Collection, vector: &[f32], exact: bool) -> Vec<PointId> {
+    let found = collection.query(query(vector, exact)).await.unwrap();
+    found.into_iter().map(|hit| hit.id).collect()
+}
+
+/// Recall@10, once every segment that is large enough has its index.
+async fn recall(collection: &Collection, queries: &[Vec<f32>]) -> f64 {
+    let settled = async {
+        let mut look = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            look.tick().await;
+            let plan = collection.explain(Some(query(&queries[0], false))).await.unwrap();
+            let done = |rows: usize, indexes: usize| rows < INDEXED_ROWS || indexes > 0;
+            if plan
+                .segments
+                .iter()
+                .all(|segment| done(segment.rows, segment.indexes.len()))
+            {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(300), settled).await.unwrap();
+    let mut found = 0;
+    for vector in queries {
+        let truth = ids(collection, vector, true).await;
+        let answer = ids(collection, vector, false).await;
+        found += answer.iter().filter(|id| truth.contains(id)).count();
+    }
+    found as f64 / (queries.len() * LIMIT) as f64
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i2_recall_after_deletions_and_updates_under_searches_is_that_of_a_fresh_build() {
+    let settings = [("WAL_CONFIG__MEMORY_FLUSH_SIZE_BYTES", "2000000")];
+    let directory = tempfile::tempdir().unwrap();
+    let (database, collection) = packages::open(&directory.path().join("a"), DIMENSIONS, &settings).await;
+    let mut generator = Generator::new(1);
+    let mut model: BTreeMap<u64, Vec<f32>> = (0..POINTS).map(|id| (id, generator.vector())).collect();
+    let queries: Vec<Vec<f32>> = (0..QUERIES).map(|_| generator.vector()).collect();
+    insert(&collection, model.clone().into_iter()).await;
+
+    let ended = Arc::new(AtomicBool::new(false));
+    let searches = tokio::spawn({
+        let (collection, queries, ended) = (Arc::clone(&collection), queries.clone(), Arc::clone(&ended));
+        async move {
+            let mut asked = 0;
+            while !ended.load(Ordering::Relaxed) {
+                assert_eq!(ids(&collection, &queries[asked % QUERIES], false).await.len(), LIMIT);
+                asked += 1;
+            }
+        }
+    });
+    let deleted: Vec<u64> = (0..POINTS).filter(|id| id % 10 < 3).collect();
+    model.retain(|id, _| id % 10 >= 3);
+    for batch in deleted.chunks(BATCH) {
+        let ids = batch.iter().copied().map(PointId::Num).collect();
+        collection.delete(PointSelector::Ids(ids)).await.unwrap();
+    }
+    let updated: Vec<(u64, Vec<f32>)> = (0..POINTS)
+        .filter(|id| id % 10 >= 5)
+        .map(|id| (id, generator.vector()))
+        .collect();
+    insert(&collection, updated.iter().cloned()).await;
+    model.extend(updated);
+    ended.store(true, Ordering::Relaxed);
+    searches.await.unwrap();
+    collection.flush().await.unwrap();
+    let worn = recall(&collection, &queries).await;
+    assert_eq!(collection.info().unwrap().points, model.len() as u64);
+    database.close().await;
+
+    let (database, collection) = packages::open(&directory.path().join("b"), DIMENSIONS, &settings).await;
+    insert(&collection, model.into_iter()).await;
+    collection.flush().await.unwrap();
+    let fresh = recall(&collection, &queries).await;
+    database.close().await;
+    println!("recall@{LIMIT}: {worn:.4}, of a fresh build {fresh:.4}");
+    assert!(
+        worn >= fresh - WORSE_MAX,
+        "{worn} after the changes, {fresh} of a fresh build"
+    );
+}
