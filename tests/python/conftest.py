@@ -122,7 +122,7 @@ class Server:
 
     def request(self, method, path, body=None):
         """One request on a connection of its own; the answer's status and JSON (or text)."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
         try:
             return send(connection, method, path, body)
         finally:

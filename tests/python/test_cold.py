@@ -100,7 +100,7 @@ def fill(server, packages, count):
 
 def settled(server):
     """Waits until every segment that is large enough has its index file, and no merge is under way."""
-    deadline, before = time.monotonic() + 600, None
+    deadline, before = time.monotonic() + 1800, None
     while time.monotonic() < deadline:
         rows = Counter()
         for cluster in server.ok("GET", "/collections/c/clusters")["clusters"]:
