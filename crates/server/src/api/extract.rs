@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::AppState;
 use crate::failure::Failure;
+use crate::wire::json;
 
 /// Bodies larger than this are parsed on a thread of the blocking pool: at some 200 MB/s they would hold up the
 /// other requests of an async thread for longer than handing over costs.
@@ -41,7 +42,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<AppState> for Json<T> {
         let late = |_| Failure::timeout(format_args!("the body did not arrive within {MAX_READ:?}"));
         let bytes = tokio::time::timeout(MAX_READ, body).await.map_err(late)??;
         let few = bytes.len() <= PARSE_INLINE_BYTES;
-        let parse = move || serde_json::from_slice(&bytes).map(Self).map_err(Failure::format);
+        let parse = move || json::from_slice(&bytes).map(Self).map_err(Failure::format);
         if few {
             parse()
         } else {

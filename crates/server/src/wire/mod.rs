@@ -5,6 +5,7 @@ pub mod collection;
 pub mod explain;
 pub mod fields;
 pub mod index;
+pub mod json;
 pub mod points;
 pub mod proximadb;
 pub mod query;
