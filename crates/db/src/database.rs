@@ -22,6 +22,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures::future::join_all;
 use parking_lot::{Mutex, RwLock};
 use proximadb_store::StorageUrl;
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard, RwLock as AsyncRwLock};
 use uuid::Uuid;
 
@@ -67,6 +68,8 @@ pub struct Database {
     /// Logs that went on at another root since the start.
     failovers: AtomicU64,
     closed: AtomicBool,
+    /// Where its tasks run.
+    runtime: Handle,
 }
 
 /// What the roots held when they were last listed.
@@ -109,6 +112,7 @@ impl Database {
             mover,
             failovers: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            runtime: Handle::current(),
         });
         database.recover(&discovery).await?;
         database.resume_moves();
@@ -193,6 +197,11 @@ impl Database {
         self.finish_drop(&record).await?;
         tracing::info!(collection = name, id = %record.description.id, "collection dropped");
         Ok(())
+    }
+
+    /// The runtime that it was opened in, where its tasks run.
+    pub fn runtime(&self) -> &Handle {
+        &self.runtime
     }
 
     /// Names of the collections, sorted.

@@ -9,6 +9,8 @@ pub mod metrics;
 
 pub mod api;
 
+mod connections;
+
 pub mod reload;
 
 pub mod serve;

@@ -4,15 +4,14 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 use proximadb_db::config::Config;
 use proximadb_db::{Database, Error};
 
 use crate::api::{App, AppState, Settings, router};
+use crate::connections::Connections;
 use crate::reload;
 
 /// How long requests may finish after the signal. Changes that were accepted are completed.
@@ -83,7 +82,7 @@ async fn open(config: &Config) -> Result<Server, Error> {
 }
 
 impl Server {
-    async fn until(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
+    async fn until(self, stop: impl Future<Output = ()> + Send) -> Result<(), Error> {
         serve(self.listener, self.app, stop).await.map_err(internal)
     }
 }
@@ -106,42 +105,21 @@ fn internal(error: io::Error) -> Error {
 /// Serves `app` on `listener` until `stop` resolves. When this returns, the database is closed.
 ///
 /// # Errors
-/// If the listener breaks.
-pub async fn serve(
-    listener: TcpListener,
-    app: AppState,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    // Answers are written whole; waiting for more to send with them only delays them.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!("TCP_NODELAY is not set on a connection: {error}");
-        }
-    });
-    let (stopping, mut stopped) = watch::channel(false);
-    let stop = async move {
-        stop.await;
-        tracing::info!("stopping: no new requests, the running ones finish");
-        // Fails only if nobody waits any more.
-        let _ = stopping.send(true);
-    };
-    let serving = axum::serve(listener, router(app.clone())).with_graceful_shutdown(stop);
-    let too_late = async move {
-        // A closed channel means that serving ended; then the other branch is ready too.
-        let _ = stopped.wait_for(|stopped| *stopped).await;
-        tokio::time::sleep(DRAIN).await;
-    };
-    let result = tokio::select! {
-        result = serving => result,
-        () = too_late => {
-            tracing::warn!("some requests did not finish within {DRAIN:?}; their connections are dropped");
-            Ok(())
-        }
-    };
+/// If no threads can be started.
+pub async fn serve(listener: TcpListener, app: AppState, stop: impl Future<Output = ()> + Send) -> io::Result<()> {
+    let connections = Connections::start(&router(app.clone()), listener.local_addr()?)?;
+    tokio::select! {
+        () = stop => {}
+        () = connections.hand_out(listener) => {}
+    }
+    tracing::info!("stopping: no new requests, the running ones finish");
+    if !connections.finish(DRAIN).await {
+        tracing::warn!("some requests did not finish within {DRAIN:?}; their connections are dropped");
+    }
     if tokio::time::timeout(CLOSE, app.close()).await.is_err() {
         tracing::warn!("a root does not answer; the database is left as it is after {CLOSE:?}");
     }
-    result
+    Ok(())
 }
 
 /// Resolves at the first SIGTERM or SIGINT.

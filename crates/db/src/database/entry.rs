@@ -135,7 +135,7 @@ impl Database {
         // A task of its own: opening cuts, creates and deletes files, and goes on to its end when the request that asked
         // for it is cancelled. A second opening must not meet the rest of a first one.
         let entry = entry.clone();
-        let opening = tokio::spawn(async move { entry.open(options).await });
+        let opening = self.runtime.spawn(async move { entry.open(options).await });
         opening
             .await
             .map_err(|error| Error::Internal(format!("opening a collection failed: {error}")))?

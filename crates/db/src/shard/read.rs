@@ -16,6 +16,13 @@ use crate::search::{self, Candidate, PayloadSelector, Query, Record, ScoredPoint
 use crate::state::{Location, SegmentSource, SourceId, State};
 use proximadb_index::Metric;
 
+/// What takes as long as looking at so many numbers, roughly: a search through an index, …
+const NUMBERS_PER_INDEX: usize = 100_000;
+/// … a hit that is answered, …
+const NUMBERS_PER_HIT: usize = 1_000;
+/// … a row that a filter is tested on.
+const NUMBERS_PER_FILTERED_ROW: usize = 8;
+
 /// What a shard holds, in numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ShardStats {
@@ -76,6 +83,25 @@ impl Shard {
             })
         };
         located.map(fetch).collect()
+    }
+
+    /// About how many numbers a search looks at, in a space of so many dimensions: tells microseconds from milliseconds.
+    pub fn numbers_of(&self, query: &Query, dimensions: usize) -> usize {
+        let state = self.state.read();
+        let mut numbers = query.limit.saturating_add(query.offset).saturating_mul(NUMBERS_PER_HIT);
+        let memtables = state.memtables().map(|memtable| (memtable.live.len(), false));
+        let indexed = |segment: &SegmentSource| !query.exact && segment.indexes.contains_key(&query.using);
+        let segments = state.segments().map(|segment| (segment.data.len(), indexed(segment)));
+        for (rows, indexed) in memtables.chain(segments) {
+            let compared = if indexed { NUMBERS_PER_INDEX } else { rows * dimensions };
+            let filtered = if query.filter.is_some() {
+                rows * NUMBERS_PER_FILTERED_ROW
+            } else {
+                0
+            };
+            numbers = numbers.saturating_add(compared + filtered);
+        }
+        numbers
     }
 
     /// The points with these ids, in the order asked; missing ones are left out.

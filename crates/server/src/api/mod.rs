@@ -6,9 +6,9 @@ use std::future::Future;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::StatusCode;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use proximadb_db::config::{Secret, ServerConfig};
@@ -141,16 +141,29 @@ pub fn router(app: AppState) -> Router {
         .merge(operate::router())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method);
-    // The last layer sees a request first.
-    routes
-        .layer(RequestDecompressionLayer::new().gzip(true))
-        .layer(from_fn_with_state(app.clone(), admission::admit))
-        .layer(from_fn_with_state(app.clone(), auth::check))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(app.clone(), envelope::finish))
-        .layer(CompressionLayer::new().gzip(true))
-        .layer(CorsLayer::permissive())
-        .with_state(app)
+    // The first layer sees a request first. Together they are one layer of axum, which boxes each.
+    let layers = (
+        CorsLayer::permissive(),
+        CompressionLayer::new().gzip(true),
+        from_fn_with_state(app.clone(), envelope::finish),
+        from_fn_with_state(app.clone(), place),
+        CatchPanicLayer::custom(panicked),
+        from_fn_with_state(app.clone(), auth::check),
+        from_fn_with_state(app.clone(), admission::admit),
+        RequestDecompressionLayer::new().gzip(true),
+    );
+    routes.layer(layers).with_state(app)
+}
+
+/// Chooses where a request is worked on: searches on the thread of their connection, everything else beside the tasks of the database,
+/// because it may take long or start some. It goes on to its end even if the client hangs up.
+async fn place(State(app): State<AppState>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>();
+    if route.is_some_and(|route| query::SEARCHES.contains(&route.as_str())) {
+        return next.run(request).await;
+    }
+    let working = app.database.runtime().spawn(next.run(request)).await;
+    working.unwrap_or_else(|error| Failure::internal(error).into_response())
 }
 
 /// 404 without a body, as Qdrant answers.

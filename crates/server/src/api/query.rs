@@ -3,6 +3,7 @@
 use axum::Router;
 use axum::extract::State;
 use axum::routing::post;
+use futures::executor::block_on;
 use futures::future::try_join_all;
 use proximadb_db::point::PointId;
 use proximadb_db::{Collection, PayloadSelector, Query, ScoredPoint, Selection, VectorSelector};
@@ -16,12 +17,23 @@ use crate::wire::explain::ExplanationOut;
 use crate::wire::points::ScoredOut;
 use crate::wire::query::{QueryBatch, QueryRequest, SearchBatch, SearchRequest, Target};
 
+/// Numbers to look at in about 250 µs: searches that look at more are carried out away from the thread of their connection.
+const QUICK_NUMBERS: usize = 1_000_000;
+
+const QUERY: &str = "/collections/{name}/points/query";
+const QUERY_BATCH: &str = "/collections/{name}/points/query/batch";
+const SEARCH: &str = "/collections/{name}/points/search";
+const SEARCH_BATCH: &str = "/collections/{name}/points/search/batch";
+
+/// The routes that search and do nothing else.
+pub const SEARCHES: [&str; 4] = [QUERY, QUERY_BATCH, SEARCH, SEARCH_BATCH];
+
 pub fn router() -> Router<AppState> {
     Router::new()
-        .route("/collections/{name}/points/query", post(query))
-        .route("/collections/{name}/points/query/batch", post(query_batch))
-        .route("/collections/{name}/points/search", post(search))
-        .route("/collections/{name}/points/search/batch", post(search_batch))
+        .route(QUERY, post(query))
+        .route(QUERY_BATCH, post(query_batch))
+        .route(SEARCH, post(search))
+        .route(SEARCH_BATCH, post(search_batch))
         .route("/collections/{name}/explain", post(explain_query).get(explain))
 }
 
@@ -30,9 +42,10 @@ async fn query(
     Path(name): Path<String>,
     Json(body): Json<QueryRequest>,
 ) -> Result<Answer, Failure> {
-    let found = run(&*app.collection(&name).await?, body).await?;
-    let count = found.len();
-    Answer::of_points(Points { points: found }, count).await
+    let mut found = run(&app, &name, [body]).await?;
+    let points = found.pop().unwrap_or_default();
+    let count = points.len();
+    Answer::of_points(Points { points }, count).await
 }
 
 async fn query_batch(
@@ -40,8 +53,7 @@ async fn query_batch(
     Path(name): Path<String>,
     Json(body): Json<QueryBatch>,
 ) -> Result<Answer, Failure> {
-    let collection = app.collection(&name).await?;
-    let found = try_join_all(body.searches.into_iter().map(|request| run(&collection, request))).await?;
+    let found = run(&app, &name, body.searches).await?;
     let count = found.iter().map(Vec::len).sum();
     Answer::of_points(
         found.into_iter().map(|points| Points { points }).collect::<Vec<_>>(),
@@ -55,9 +67,10 @@ async fn search(
     Path(name): Path<String>,
     Json(body): Json<SearchRequest>,
 ) -> Result<Answer, Failure> {
-    let found = run(&*app.collection(&name).await?, body.into()).await?;
-    let count = found.len();
-    Answer::of_points(found, count).await
+    let mut found = run(&app, &name, [body.into()]).await?;
+    let points = found.pop().unwrap_or_default();
+    let count = points.len();
+    Answer::of_points(points, count).await
 }
 
 async fn search_batch(
@@ -65,13 +78,7 @@ async fn search_batch(
     Path(name): Path<String>,
     Json(body): Json<SearchBatch>,
 ) -> Result<Answer, Failure> {
-    let collection = app.collection(&name).await?;
-    let found = try_join_all(
-        body.searches
-            .into_iter()
-            .map(|request| run(&collection, request.into())),
-    )
-    .await?;
+    let found = run(&app, &name, body.searches.into_iter().map(QueryRequest::from)).await?;
     let count = found.iter().map(Vec::len).sum();
     Answer::of_points(found, count).await
 }
@@ -110,9 +117,33 @@ struct Points {
     points: Vec<ScoredOut>,
 }
 
-/// Carries out one query of any form.
-async fn run(collection: &Collection, request: QueryRequest) -> Result<Vec<ScoredOut>, Failure> {
-    let (target, query) = request.split()?;
+/// Carries out queries of any form: here if that is a matter of microseconds, else where it holds up nobody.
+async fn run(
+    app: &AppState,
+    collection: &str,
+    requests: impl IntoIterator<Item = QueryRequest>,
+) -> Result<Vec<Vec<ScoredOut>>, Failure> {
+    let collection = app.collection(collection).await?;
+    let queries: Vec<_> = requests
+        .into_iter()
+        .map(QueryRequest::split)
+        .collect::<Result<_, _>>()?;
+    let numbers = queries.iter().map(|(_, query)| collection.numbers_of(query));
+    let quick = numbers.fold(0, usize::saturating_add) <= QUICK_NUMBERS;
+    let find_all = async move {
+        let found = queries
+            .into_iter()
+            .map(|(target, query)| find(&collection, target, query));
+        try_join_all(found).await
+    };
+    if quick {
+        return find_all.await;
+    }
+    let found = tokio::task::spawn_blocking(|| block_on(find_all));
+    found.await.map_err(Failure::internal)?
+}
+
+async fn find(collection: &Collection, target: Option<Target>, query: Query) -> Result<Vec<ScoredOut>, Failure> {
     let found = match target {
         Some(Target::Vector(vector)) => collection.query(Query { vector, ..query }).await?,
         Some(Target::Point(id)) => near_point(collection, id, query).await?,
