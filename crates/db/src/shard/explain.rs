@@ -48,6 +48,8 @@ pub struct SegmentUse {
     pub indexes: Vec<IndexUse>,
     /// Why it has these, or none.
     pub reason: String,
+    /// Whether they are still being built.
+    pub waits_for_index: bool,
     /// What the query did; `None` without a query, and for segments that it left out.
     pub work: Option<Work>,
 }
@@ -139,6 +141,7 @@ impl Shard {
             live_rows: segment.live_rows,
             indexes,
             reason: axis::reason(&segment.data, &description.schema),
+            waits_for_index: segment.indexes.is_empty() && axis::wants_index(&segment.data, &description.schema),
             work: found.transpose()?.map(Work::from),
         })
     }

@@ -5,6 +5,7 @@ mod plain;
 
 use std::path::Path;
 
+use proximadb_db::point::PointId;
 use serde_json::{Map, Value, json};
 
 /// A point outside the server, as it stands in a request: id, vector (a list, or a map of named vectors) and payload.
@@ -28,7 +29,7 @@ impl FilePoint {
 /// Which columns or keys of a file are the id and the vector; all others are payload.
 #[derive(Debug, Clone)]
 pub struct Columns {
-    /// Column of the id.
+    /// Column of the id. The column of the vector: there are no ids, and rows are numbered.
     pub id: String,
     /// Column of the vector.
     pub vector: String,
@@ -69,7 +70,25 @@ pub fn open(path: &Path, columns: &Columns) -> Result<PointReader, String> {
         "fvecs" => plain::open_fvecs(path),
         other => Err(unknown(other)),
     };
-    reader.map_err(|reason| format!("{}: {reason}", path.display()))
+    let mut reader = reader.map_err(|reason| format!("{}: {reason}", path.display()))?;
+    if columns.id == columns.vector {
+        let number = |(row, point): (usize, Result<FilePoint, String>)| {
+            Ok(FilePoint {
+                id: json!(row),
+                ..point?
+            })
+        };
+        reader.points = Box::new(reader.points.enumerate().map(number));
+    }
+    Ok(reader)
+}
+
+/// The lists of row numbers in an .ivecs file.
+///
+/// # Errors
+/// A sentence that names the file and what is wrong with it.
+pub fn open_ivecs(path: &Path) -> Result<Vec<Vec<PointId>>, String> {
+    plain::open_ivecs(path).map_err(|reason| format!("{}: {reason}", path.display()))
 }
 
 /// Creates a file of points.
@@ -98,7 +117,10 @@ fn unknown(extension: &str) -> String {
 }
 
 /// The numbers of an unnamed vector.
-fn numbers(vector: &Value) -> Result<Vec<f32>, String> {
+///
+/// # Errors
+/// For vectors by name.
+pub fn numbers(vector: &Value) -> Result<Vec<f32>, String> {
     let list = vector
         .as_array()
         .ok_or("this format holds one unnamed vector a point; export named vectors to .jsonl")?;

@@ -1,6 +1,7 @@
 //! The command line: what a command is called, what it takes, and what its exit code means.
 
 mod assign;
+mod bench;
 pub mod client;
 pub mod formats;
 pub mod offline;
@@ -18,6 +19,7 @@ use proximadb_db::config::Config;
 use serde_json::{Value, json};
 
 use assign::AssignCommand;
+use bench::BenchArgs;
 use client::Client;
 use formats::Columns;
 use storage::StorageCommand;
@@ -59,6 +61,8 @@ enum Command {
     Import(ImportArgs),
     /// Write all points of a collection of a running server to a file (.parquet, .jsonl, .npy, .fvecs).
     Export(ExportArgs),
+    /// Measure search and import of a file (.parquet, .jsonl, .npy, .fvecs) on this machine, in process and over HTTP.
+    Bench(BenchArgs),
     /// What is where, and what to do about it: roots, assignments, totals, moves, and a check of every file.
     #[command(subcommand)]
     Storage(StorageCommand),
@@ -234,6 +238,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             print(cli.json, &done.to_json(), text);
             Ok(())
         }
+        Command::Bench(args) => bench::run(&args, cli.json),
         Command::Storage(command) => storage::run(&load()?, command, cli.json),
         Command::Assign(command) => assign::run(&load()?, command, cli.json),
         Command::Verify => storage::run(&load()?, StorageCommand::Verify, cli.json),

@@ -1,5 +1,4 @@
-//! The packages data (real descriptions with their embeddings): read, stored and asked for. Shared by the tests and the
-//! benchmark of search.
+//! The packages data (real descriptions with their embeddings): read, stored and asked for.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -51,14 +51,14 @@ fn point(batch: &RecordBatch, row: usize, columns: &Columns) -> Result<FilePoint
     let (mut id, mut vector, mut payload) = (Value::Null, Value::Null, Map::new());
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
         let value = value(column, row).map_err(|reason| format!("column `{}`: {reason}", field.name()))?;
-        if *field.name() == columns.id {
+        if *field.name() == columns.vector {
+            vector = value;
+        } else if *field.name() == columns.id {
             // A column of text may hold numbers, because ids of both forms share it.
             id = value
                 .as_str()
                 .and_then(|text| text.parse::<u64>().ok())
                 .map_or(value, Value::from);
-        } else if *field.name() == columns.vector {
-            vector = value;
         } else if field.name() == "payload" && matches!(column.data_type(), DataType::Utf8) {
             let text = value.as_str().unwrap_or("{}");
             payload.extend(

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
 use std::path::Path;
 
 use npyz::WriterBuilder;
+use proximadb_db::point::PointId;
 use serde_json::{Map, Value, json};
 
 use super::{Columns, FilePoint, PointReader, PointWriter, numbers};
@@ -98,7 +99,28 @@ pub fn open_fvecs(path: &Path) -> Result<PointReader, String> {
     })
 }
 
+/// The same with whole numbers, as data sets have the true neighbours.
+pub fn open_ivecs(path: &Path) -> Result<Vec<Vec<PointId>>, String> {
+    let mut file = BufReader::new(File::open(path).map_err(|e| e.to_string())?);
+    let mut lists = Vec::new();
+    while let Some(words) = read_words(&mut file).map_err(|reason| format!("list {}: {reason}", lists.len()))? {
+        lists.push(
+            words
+                .into_iter()
+                .map(|word| PointId::Num(u32::from_le_bytes(word).into()))
+                .collect(),
+        );
+    }
+    Ok(lists)
+}
+
 fn read_fvec(file: &mut impl Read) -> Result<Option<Vec<f32>>, String> {
+    let words = read_words(file)?;
+    Ok(words.map(|words| words.into_iter().map(f32::from_le_bytes).collect()))
+}
+
+/// The words of a vector behind their number.
+fn read_words(file: &mut impl Read) -> Result<Option<Vec<[u8; 4]>>, String> {
     let mut word = [0; 4];
     match file.read_exact(&mut word) {
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
@@ -111,7 +133,7 @@ fn read_fvec(file: &mut impl Read) -> Result<Option<Vec<f32>>, String> {
     let mut bytes = vec![0; dim * 4];
     file.read_exact(&mut bytes).map_err(|e| e.to_string())?;
     let (words, _) = bytes.as_chunks::<4>();
-    Ok(Some(words.iter().map(|word| f32::from_le_bytes(*word)).collect()))
+    Ok(Some(words.to_vec()))
 }
 
 fn bare_point(row: u64, vector: &[f32]) -> FilePoint {
