@@ -28,6 +28,8 @@ pub struct CollectionInfo {
     pub points: u64,
     /// Vectors that an index covers.
     pub indexed_vectors: u64,
+    /// Bytes that the indexes hold in memory.
+    pub index_memory_bytes: u64,
     /// Segments.
     pub segments: u64,
     /// Bytes of its log and segments.
@@ -254,6 +256,7 @@ impl Collection {
         let ShardStats {
             points,
             indexed_vectors,
+            index_memory_bytes,
             segments,
             segment_bytes,
             memtable_bytes,
@@ -270,6 +273,7 @@ impl Collection {
         Ok(CollectionInfo {
             points,
             indexed_vectors,
+            index_memory_bytes,
             segments,
             bytes,
             memtable_bytes,

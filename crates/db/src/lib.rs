@@ -30,4 +30,4 @@ mod patience;
 pub use collection::{Collection, CollectionInfo};
 pub use database::Database;
 pub use error::Error;
-pub use search::{PayloadSelector, PointSelector, Query, Record, ScoredPoint, Selection, VectorSelector};
+pub use search::{PayloadSelector, PointSelector, Quantization, Query, Record, ScoredPoint, Selection, VectorSelector};

@@ -79,6 +79,25 @@ pub struct ScoredPoint {
     pub vectors: Option<NamedVectors>,
 }
 
+/// How far a search trusts the codes of an index (`params.quantization` of the Qdrant API). An index always has codes, chooses rows by them,
+/// and scores those that are left by their floats.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Quantization {
+    /// Not at all: compare with every point.
+    pub ignore: bool,
+    /// Score so many times the points wanted by their floats, at least 1.
+    pub oversampling: f64,
+}
+
+impl Default for Quantization {
+    fn default() -> Self {
+        Self {
+            ignore: false,
+            oversampling: 1.0,
+        }
+    }
+}
+
 /// A nearest-neighbour search.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Query {
@@ -100,6 +119,8 @@ pub struct Query {
     pub hnsw_ef: Option<usize>,
     /// Leave out segments whose index is not built yet, instead of comparing with every row.
     pub indexed_only: bool,
+    /// How far to trust the codes of an index.
+    pub quantization: Quantization,
     /// What the answer carries.
     pub select: Selection,
 }
@@ -126,11 +147,17 @@ pub struct Candidate {
 
 impl Query {
     fn params(&self) -> SearchParams {
+        let oversampled = self.wanted() as f64 * self.quantization.oversampling;
         SearchParams {
-            k: self.wanted().saturating_add(TIE_MARGIN),
+            k: (oversampled.ceil() as usize).saturating_add(TIE_MARGIN),
             effort: self.hnsw_ef.map_or(1.0, effort),
-            exact: self.exact,
+            exact: self.is_exact(),
         }
+    }
+
+    /// Whether every point is compared.
+    pub fn is_exact(&self) -> bool {
+        self.exact || self.quantization.ignore
     }
 
     fn wanted(&self) -> usize {

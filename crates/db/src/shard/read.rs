@@ -30,6 +30,8 @@ pub struct ShardStats {
     pub points: u64,
     /// Vectors that an index covers.
     pub indexed_vectors: u64,
+    /// Bytes that the indexes hold in memory.
+    pub index_memory_bytes: u64,
     /// Segments on the data root.
     pub segments: u64,
     /// Bytes of their files.
@@ -90,7 +92,7 @@ impl Shard {
         let state = self.state.read();
         let mut numbers = query.limit.saturating_add(query.offset).saturating_mul(NUMBERS_PER_HIT);
         let memtables = state.memtables().map(|memtable| (memtable.live.len(), false));
-        let indexed = |segment: &SegmentSource| !query.exact && segment.indexes.contains_key(&query.using);
+        let indexed = |segment: &SegmentSource| !query.is_exact() && segment.indexes.contains_key(&query.using);
         let segments = state.segments().map(|segment| (segment.data.len(), indexed(segment)));
         for (rows, indexed) in memtables.chain(segments) {
             let compared = if indexed { NUMBERS_PER_INDEX } else { rows * dimensions };
@@ -161,10 +163,12 @@ impl Shard {
                 segment.live_rows as u64
             }
         };
+        let indexes = state.segments().flat_map(|segment| segment.indexes.values());
         let (active, frozen) = state.memtable_bytes();
         ShardStats {
             points: state.points() as u64,
             indexed_vectors: state.segments().map(indexed).sum(),
+            index_memory_bytes: indexes.map(|index| index.memory_bytes() as u64).sum(),
             segments: state.segments().count() as u64,
             segment_bytes: state.segments().map(|segment| segment.meta.bytes).sum(),
             memtable_bytes: active + frozen,

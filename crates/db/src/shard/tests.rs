@@ -12,7 +12,7 @@ use crate::engine::samples::{description, point};
 use crate::engine::viper::WriteRequest;
 use crate::patience::eventually;
 use crate::root::{RootConfig, RootState, Roots, StorageComponentType};
-use crate::search::Query;
+use crate::search::{Quantization, Query};
 use crate::state::Location;
 
 const DIM: usize = 4;
@@ -329,6 +329,7 @@ async fn i7_without_its_index_files_or_its_index_root_a_shard_opens_answers_the_
         exact: false,
         hnsw_ef: None,
         indexed_only: false,
+        quantization: Quantization::default(),
         select: Default::default(),
     };
     let metric = proximadb_index::Metric::Euclidean;

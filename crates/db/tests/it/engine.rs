@@ -10,7 +10,7 @@ use proximadb_db::config::Config;
 use proximadb_db::point::{NamedVectors, Payload, Point, PointId};
 use proximadb_db::root::StorageComponentType;
 use proximadb_db::schema::Schema;
-use proximadb_db::{Collection, Database, Query, ScoredPoint, Selection};
+use proximadb_db::{Collection, Database, Quantization, Query, ScoredPoint, Selection};
 use proximadb_store::Op;
 use serde_json::json;
 use tempfile::TempDir;
@@ -74,6 +74,7 @@ async fn nearest(collection: &Collection, exact: bool) -> Vec<ScoredPoint> {
         exact,
         hnsw_ef: None,
         indexed_only: false,
+        quantization: Quantization::default(),
         select: Selection::default(),
     };
     collection.query(query).await.unwrap()

@@ -7,7 +7,7 @@ use proximadb_db::schema::{CollectionDescription, Distance, Schema, VectorSpace}
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::fields::{self, clean, wrong};
+use super::fields::{self, checked, clean, wrong};
 use super::index::IndexOut;
 use super::proximadb::storage_engine;
 use crate::failure::Failure;
@@ -80,12 +80,15 @@ impl CreateCollection {
             ("hnsw_config", self.hnsw_config, fields::HNSW),
             ("optimizers_config", self.optimizers_config, fields::OPTIMIZERS),
             ("wal_config", self.wal_config, fields::WAL),
-            ("quantization_config", self.quantization_config, fields::QUANTIZATION),
             ("strict_mode_config", self.strict_mode_config, fields::STRICT_MODE),
         ] {
             if let Some(value) = value {
                 settings.insert(key.to_owned(), Value::Object(clean(key, value, table)?));
             }
+        }
+        if let Some(value) = self.quantization_config {
+            let value = checked(QUANTIZATION_KEY, value, fields::QUANTIZATION)?;
+            settings.insert(QUANTIZATION_KEY.to_owned(), value);
         }
         let storage_engine = storage_engine(self.metadata.as_ref())?.unwrap_or_default();
         if let Some(metadata) = self.metadata {
@@ -226,7 +229,7 @@ fn quantization_change(value: Option<Value>) -> Result<Option<Value>, Failure> {
     match value {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(word)) if word == "Disabled" => Ok(Some(Value::Null)),
-        Some(value) => clean(QUANTIZATION_KEY, value, fields::QUANTIZATION).map(|kept| Some(Value::Object(kept))),
+        Some(value) => checked(QUANTIZATION_KEY, value, fields::QUANTIZATION).map(Some),
     }
 }
 
@@ -260,6 +263,8 @@ pub struct CollectionOut<'a> {
     points_count: u64,
     indexed_vectors_count: u64,
     segments_count: u64,
+    /// Bytes of the codes and lists in memory for each indexed vector.
+    index_bytes_per_vector: u64,
     config: ConfigOut<'a>,
     payload_schema: BTreeMap<&'a str, IndexOut<'a>>,
     created_at: Option<String>,
@@ -295,6 +300,7 @@ impl<'a> CollectionOut<'a> {
             points_count: info.points,
             indexed_vectors_count: info.indexed_vectors,
             segments_count: info.segments,
+            index_bytes_per_vector: info.index_memory_bytes.checked_div(info.indexed_vectors).unwrap_or(0),
             config: ConfigOut::new(schema),
             payload_schema: indexes.collect(),
             created_at: created_at.map(|time| time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)),

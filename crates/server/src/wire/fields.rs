@@ -18,8 +18,14 @@ pub enum Kind {
     Flag,
     /// One of these words; an empty list allows any text.
     Word(&'static [&'static str]),
+    /// A number from … to.
+    Between(f64, f64),
+    /// A field that must be there.
+    Must(&'static Kind),
     /// An object with these fields.
     Object(Table),
+    /// An object with exactly one of these fields.
+    OneOf(Table),
     /// Anything, kept as it is.
     Any,
 }
@@ -27,7 +33,7 @@ pub enum Kind {
 /// The fields of an object.
 pub type Table = &'static [(&'static str, Kind)];
 
-use Kind::{Any, Flag, Integer, Number, Object, Word};
+use Kind::{Any, Between, Flag, Integer, Must, Number, Object, OneOf, Word};
 
 const MEMORY: Kind = Any;
 
@@ -64,12 +70,12 @@ pub const WAL: Table = &[
 ];
 
 /// `quantization_config`: one of four kinds.
-pub const QUANTIZATION: Table = &[
+pub const QUANTIZATION: Kind = OneOf(&[
     (
         "scalar",
         Object(&[
-            ("type", Word(&["int8"])),
-            ("quantile", Number),
+            ("type", Must(&Word(&["int8"]))),
+            ("quantile", Between(0.5, 1.0)),
             ("always_ram", Flag),
             ("memory", MEMORY),
         ]),
@@ -77,7 +83,7 @@ pub const QUANTIZATION: Table = &[
     (
         "product",
         Object(&[
-            ("compression", Word(&["x4", "x8", "x16", "x32", "x64"])),
+            ("compression", Must(&Word(&["x4", "x8", "x16", "x32", "x64"]))),
             ("always_ram", Flag),
             ("memory", MEMORY),
         ]),
@@ -87,15 +93,18 @@ pub const QUANTIZATION: Table = &[
         Object(&[
             ("always_ram", Flag),
             ("memory", MEMORY),
-            ("encoding", Word(&[])),
-            ("query_encoding", Word(&[])),
+            ("encoding", Word(&["one_bit", "two_bits", "one_and_half_bits"])),
+            (
+                "query_encoding",
+                Word(&["default", "binary", "scalar4bits", "scalar8bits"]),
+            ),
         ]),
     ),
     (
         "turbo",
         Object(&[("always_ram", Flag), ("memory", MEMORY), ("bits", Any)]),
     ),
-];
+]);
 
 /// `strict_mode_config`.
 pub const STRICT_MODE: Table = &[
@@ -125,7 +134,7 @@ pub const STRICT_MODE: Table = &[
 /// The further fields of a vector space, beside `size` and `distance`.
 pub const VECTOR: Table = &[
     ("hnsw_config", Object(HNSW)),
-    ("quantization_config", Object(QUANTIZATION)),
+    ("quantization_config", QUANTIZATION),
     ("on_disk", Flag),
     ("memory", MEMORY),
     ("datatype", Word(&["float32"])),
@@ -158,16 +167,35 @@ pub fn clean(path: &str, value: Value, table: Table) -> Result<Map<String, Value
             kept.insert(key, value);
         }
     }
-    Ok(kept)
+    let missing = table
+        .iter()
+        .find(|(name, kind)| matches!(kind, Must(_)) && !kept.contains_key(*name));
+    match missing {
+        Some((name, _)) => Err(Failure::format(format_args!("missing field `{name}` in `{path}`"))),
+        None => Ok(kept),
+    }
 }
 
-fn checked(path: &str, value: Value, kind: Kind) -> Result<Value, Failure> {
+/// A value that is of the kind, without unknown fields.
+///
+/// # Errors
+/// 400 or 422 naming the field, below `path`, whose value is not.
+pub fn checked(path: &str, value: Value, kind: Kind) -> Result<Value, Failure> {
     match kind {
         Any => Ok(value),
         Integer if value.is_u64() => Ok(value),
         Integer => Err(wrong(path, "an unsigned integer")),
         Number if value.is_number() => Ok(value),
         Number => Err(wrong(path, "a number")),
+        Between(from, to) => match value.as_f64() {
+            Some(number) if (from..=to).contains(&number) => Ok(value),
+            Some(_) => {
+                let reason = format_args!("value {value} invalid, must be from {from} to {to}");
+                Err(Failure::validation("JSON body", path, reason))
+            }
+            None => Err(wrong(path, "a number")),
+        },
+        Must(kind) => checked(path, value, *kind),
         Flag if value.is_boolean() => Ok(value),
         Flag => Err(wrong(path, "true or false")),
         Word(words) => match value.as_str() {
@@ -176,6 +204,13 @@ fn checked(path: &str, value: Value, kind: Kind) -> Result<Value, Failure> {
             _ => Err(wrong(path, &format!("one of {}", words.join(", ")))),
         },
         Object(table) => clean(path, value, table).map(Value::Object),
+        OneOf(table) => match clean(path, value, table)? {
+            one if one.len() == 1 => Ok(Value::Object(one)),
+            _ => {
+                let names: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
+                Err(wrong(path, &format!("an object with one of {}", names.join(", "))))
+            }
+        },
     }
 }
 

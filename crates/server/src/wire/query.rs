@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use proximadb_db::Query;
 use proximadb_db::filter::Filter;
 use proximadb_db::point::PointId;
+use proximadb_db::{Quantization, Query};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -82,6 +82,36 @@ pub struct Params {
     hnsw_ef: Option<usize>,
     exact: Option<bool>,
     indexed_only: Option<bool>,
+    quantization: Option<QuantizationParams>,
+}
+
+/// `params.quantization`. Hits are always scored by their floats in the end, so `rescore` changes nothing.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+struct QuantizationParams {
+    ignore: Option<bool>,
+    #[serde(rename = "rescore")]
+    _rescore: Option<bool>,
+    oversampling: Option<f64>,
+}
+
+impl QuantizationParams {
+    /// # Errors
+    /// 422 for a factor below 1.
+    fn checked(self) -> Result<Quantization, Failure> {
+        let oversampling = self.oversampling.unwrap_or(1.0);
+        if oversampling < 1.0 {
+            let reason = format_args!("value {oversampling} invalid, must be 1.0 or larger");
+            return Err(Failure::validation(
+                "JSON body",
+                "params.quantization.oversampling",
+                reason,
+            ));
+        }
+        Ok(Quantization {
+            ignore: self.ignore.unwrap_or(false),
+            oversampling,
+        })
+    }
 }
 
 /// `POST …/points/query`.
@@ -129,6 +159,7 @@ impl QueryRequest {
             exact: params.exact.unwrap_or(false),
             hnsw_ef: params.hnsw_ef,
             indexed_only: params.indexed_only.unwrap_or(false),
+            quantization: params.quantization.unwrap_or_default().checked()?,
             select: selection(self.with_payload, self.with_vector, false),
         };
         Ok((self.query, query))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proximadb::cli::formats::{self, Columns, FilePoint};
 use proximadb_db::config::Config;
 use proximadb_db::point::{NamedVectors, Point};
-use proximadb_db::{Collection, Database, Query, Selection};
+use proximadb_db::{Collection, Database, Quantization, Query, Selection};
 use serde_json::json;
 
 /// The product's own sample.
@@ -68,6 +68,7 @@ pub fn query(vector: &[f32], exact: bool) -> Query {
         exact,
         hnsw_ef: None,
         indexed_only: false,
+        quantization: Quantization::default(),
         select: Selection::default(),
     }
 }

@@ -171,6 +171,16 @@ fn queries_that_are_not_supported_say_so() {
     );
     check(
         &server,
+        (
+            "POST",
+            "/collections/c/points/query",
+            "{\"query\":[1,2,3,4],\"params\":{\"quantization\":{\"oversampling\":0.5}}}",
+        ),
+        422,
+        "[params.quantization.oversampling: value 0.5 invalid, must be 1.0 or larger]",
+    );
+    check(
+        &server,
         ("POST", "/collections/c/points/scroll", "{\"order_by\":\"a\"}"),
         400,
         "not supported",
@@ -217,6 +227,31 @@ fn a_collection_that_cannot_be_is_refused() {
             "{\"hnsw_config\":{\"m\":\"x\"}}",
             400,
             "`hnsw_config.m` must be an unsigned integer",
+        ),
+        (
+            "{\"quantization_config\":{\"scalar\":{\"type\":\"int4\"}}}",
+            400,
+            "`quantization_config.scalar.type` must be one of int8",
+        ),
+        (
+            "{\"quantization_config\":{\"scalar\":{\"quantile\":0.9}}}",
+            400,
+            "missing field `type` in `quantization_config.scalar`",
+        ),
+        (
+            "{\"quantization_config\":{\"scalar\":{\"type\":\"int8\",\"quantile\":0.3}}}",
+            422,
+            "[quantization_config.scalar.quantile: value 0.3 invalid, must be from 0.5 to 1]",
+        ),
+        (
+            "{\"quantization_config\":{}}",
+            400,
+            "`quantization_config` must be an object with one of scalar, product, binary, turbo",
+        ),
+        (
+            "{\"vectors\":{\"size\":4,\"distance\":\"Dot\",\"quantization_config\":{\"product\":{\"compression\":\"x5\"}}}}",
+            400,
+            "`vectors.quantization_config.product.compression` must be one of x4",
         ),
         (
             "{\"metadata\":{\"proximadb\":{\"storage_engine\":\"tape\"}}}",

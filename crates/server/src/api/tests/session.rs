@@ -402,6 +402,47 @@ fn a_collection_can_ask_for_an_index_or_none() {
 }
 
 #[test]
+fn quantisation_is_kept_and_searches_trust_codes_as_far_as_they_ask() {
+    let server = Server::start();
+    let quantization = json!({"scalar": {"type": "int8", "quantile": 0.99, "always_ram": true}});
+    let own = json!({"binary": {"encoding": "one_bit"}});
+    let vectors = json!({"size": 8, "distance": "Euclid", "quantization_config": own});
+    let body = json!({"vectors": vectors, "quantization_config": quantization});
+    server.ok("PUT", "/collections/c", &body);
+    let number = |id: u32, at: u32| (id * 8 + at).wrapping_mul(2_654_435_761) >> 22;
+    let point = |id: u32| json!({"id": id, "vector": (0..8).map(|at| number(id, at)).collect::<Vec<_>>()});
+    let points: Vec<Value> = (0..3_000).map(point).collect();
+    server.ok("PUT", "/collections/c/points", &json!({"points": points}));
+    server.ok("POST", "/collections/c/flush", &Value::Null);
+    let info = loop {
+        let info = server.ok("GET", "/collections/c", &Value::Null);
+        if info["indexed_vectors_count"] == 3_000 {
+            break info;
+        }
+    };
+    assert_eq!(info["config"]["quantization_config"], quantization);
+    assert_eq!(info["config"]["params"]["vectors"]["quantization_config"], own);
+    assert!(info["index_bytes_per_vector"].as_u64() > Some(0), "{info}");
+    let search = |quantization: Value| {
+        let query =
+            json!({"query": [500, 100, 200, 900, 300, 800, 700, 400], "params": {"quantization": quantization}});
+        server.ok("POST", "/collections/c/explain", &query)["segments"][0]["search"].clone()
+    };
+    let plain = search(json!({"rescore": true}));
+    assert!(
+        plain["codes"].as_u64() > Some(0) && plain["exact_rows"].as_u64() < Some(3_000),
+        "{plain}"
+    );
+    let wider = search(json!({"oversampling": 4.0}));
+    assert!(
+        wider["exact_rows"].as_u64() >= Some(40) && wider["exact_rows"].as_u64() > plain["exact_rows"].as_u64(),
+        "{wider}"
+    );
+    let exact = search(json!({"ignore": true}));
+    assert_eq!((&exact["codes"], &exact["exact_rows"]), (&json!(0), &json!(3_000)));
+}
+
+#[test]
 fn names_arrive_percent_encoded() {
     let server = Server::start();
     server.ok("PUT", "/collections/with%20space%20%C3%BC", &json!({}));

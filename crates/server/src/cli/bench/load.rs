@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
 use proximadb_db::point::PointId;
-use proximadb_db::{Collection, Query, Selection};
+use proximadb_db::{Collection, Quantization, Query, Selection};
 use serde_json::{Value, json};
 
 use super::super::formats::Columns;
@@ -47,6 +47,7 @@ pub fn query(vector: &[f32], hnsw_ef: Option<usize>) -> Query {
         exact: hnsw_ef.is_none(),
         hnsw_ef,
         indexed_only: false,
+        quantization: Quantization::default(),
         select: Selection::default(),
     }
 }
