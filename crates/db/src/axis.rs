@@ -31,7 +31,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::join_all;
-use proximadb_index::{Ivf, VectorIndex, kmeans};
+use proximadb_index::{Hnsw, Ivf, VectorIndex, kmeans};
 use proximadb_store::FileInfo;
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -63,31 +63,40 @@ pub struct Axis {
 
 /// Whether a segment is to be indexed: it is large enough, and its collection did not ask for none.
 pub fn wants_index(data: &SegmentData, schema: &Schema) -> bool {
-    data.len() >= ROWS_MIN && data.clustering.is_some() && schema.index() != IndexChoice::Flat
+    let is_large = data.len() >= ROWS_MIN;
+    match schema.index() {
+        IndexChoice::Flat => false,
+        IndexChoice::Hnsw => is_large,
+        IndexChoice::Auto | IndexChoice::Ivf => is_large && data.clustering.is_some(),
+    }
 }
 
 /// Why a segment has the index that it has, or none.
 pub fn reason(data: &SegmentData, schema: &Schema) -> String {
     let choice = schema.index();
-    if choice == IndexChoice::Flat {
-        return "metadata.proximadb.index = \"flat\"".to_owned();
-    }
-    if data.len() < ROWS_MIN || data.clustering.is_none() {
+    if choice != IndexChoice::Flat && !wants_index(data, schema) {
         return format!("fewer than {ROWS_MIN} rows are compared exactly as fast as through an index");
     }
     match choice {
-        IndexChoice::Ivf => "metadata.proximadb.index = \"ivf\"".to_owned(),
-        IndexChoice::Auto | IndexChoice::Flat => {
-            "automatic: lists of quantised rows are the fastest index measured at every size from here on".to_owned()
+        IndexChoice::Flat => "metadata.proximadb.index = \"flat\"",
+        IndexChoice::Ivf => "metadata.proximadb.index = \"ivf\"",
+        IndexChoice::Hnsw => "metadata.proximadb.index = \"hnsw\"",
+        IndexChoice::Auto => {
+            "automatic: lists of quantised rows are the fastest index measured at every size from here on"
         }
     }
+    .to_owned()
 }
 
-/// Builds an index for each vector space of a segment: over the clusters that its rows are sorted by, or over clusters of its own.
+/// Builds an index for each vector space of a segment; lists over the clusters that its rows are sorted by, or over clusters of its own.
 /// CPU work on all cores; no I/O.
 pub fn build(data: &SegmentData, schema: &Schema) -> SegmentIndexes {
     let indexable = data.vectors.iter().filter_map(|(name, column)| {
         let metric = schema.vectors.get(name)?.distance.metric();
+        if schema.index() == IndexChoice::Hnsw {
+            let graph = Hnsw::build(metric, &column.rows, column.present.as_ref(), schema.hnsw(name));
+            return Some((name.clone(), Box::new(graph) as Box<dyn VectorIndex>));
+        }
         let clusters = data.clusters(name).unwrap_or_else(|| {
             let count = kmeans::cluster_count(column.rows.len());
             kmeans::train(metric, &column.rows, count, ITERATIONS, SEED)

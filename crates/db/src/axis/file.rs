@@ -59,6 +59,7 @@ pub(super) struct Content {
 pub fn type_of(kind: IndexKind) -> Option<IndexType> {
     match kind {
         IndexKind::Ivf => Some(IndexType::Ivf),
+        IndexKind::Hnsw => Some(IndexType::Hnsw),
         IndexKind::Flat => None,
     }
 }
