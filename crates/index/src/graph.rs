@@ -29,7 +29,7 @@ pub(crate) const NODES_MAX: usize = 1 << 31;
 /// Neighbours on the upper levels, the least and the most.
 pub(crate) const M_RANGE: std::ops::RangeInclusive<usize> = 4..=128;
 /// Allowed nodes, spread over all, that a walk under a filter starts from as well: the allowed ones may lie far from where it would begin.
-const STARTS: usize = 32;
+const STARTS: usize = 128;
 
 thread_local! {
     static WALKER: RefCell<Walker> = RefCell::default();

@@ -80,7 +80,7 @@ struct Tuning {
     ef_filtered: f32,
     /// Codes that a walk looks at.
     looked: f32,
-    /// How wrong byte codes may be; for Manhattan also how much the two distances differ.
+    /// How wrong byte codes may be.
     margin: f32,
     /// Root of the mean squared length of the rows from the centre.
     length: f32,
@@ -176,8 +176,11 @@ impl Hnsw {
         all.filter(|(_, worth)| *worth > f32::MIN).collect()
     }
 
-    /// Of rows with worths those that may be among the best `k`.
+    /// Of rows with worths those that may be among the best `k`: all for Manhattan, of which worths say little.
     fn near(&self, query: &Query, k: usize, mut rows: Vec<(u32, f32)>) -> Vec<u32> {
+        if self.space.metric() == Metric::Manhattan {
+            return rows.into_iter().map(|(row, _)| row).collect();
+        }
         let mut best = TopK::new(Metric::Dot, k);
         rows.iter().for_each(|(row, worth)| best.push(*row, *worth));
         let margin = self.tuning.margin * query.unit(self.tuning.length);
@@ -259,6 +262,9 @@ impl VectorIndex for Hnsw {
         };
         // A walk may end in a part of the graph that has no way to the others.
         if found.len() < k.min(candidates) {
+            if metric == Metric::Manhattan {
+                return scan_all(metric, rows, query, params.k, allowed, stats);
+            }
             found = self.scan(&placed, allowed, stats);
         }
         let mut exact = self.near(&placed, k, found);

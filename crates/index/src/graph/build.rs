@@ -17,6 +17,8 @@ const BATCH_OF_DONE: usize = 4;
 const BATCH_OF_ALL: usize = 50;
 /// More nodes in sight would make a build take hours, and find nothing more.
 const EF_MAX: usize = 1_000;
+/// Squared distances up to this part of a squared length are none.
+const ALIKE: f32 = 1e-6;
 /// Chosen neighbours that a candidate is compared with at once: most are turned down by one of the first.
 const COMPARED_AT_ONCE: usize = 8;
 
@@ -217,7 +219,11 @@ impl Builder<'_> {
         self.nearness(&point, &list, &mut nearness);
         let mut candidates: Vec<(u32, f32)> = list.into_iter().zip(nearness).collect();
         candidates.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        (node, self.choose(&point, &candidates, size).0)
+        let (mut chosen, rest) = self.choose(&point, &candidates, size);
+        // A part stays free: lists that are full are chosen anew with every link.
+        let filled = size * 3 / 4;
+        chosen.extend(rest.into_iter().take(filled.saturating_sub(chosen.len())));
+        (node, chosen)
     }
 
     /// Up to `limit` of the candidates, which are sorted, and those passed over: a candidate that is nearer to a chosen one than to the
@@ -231,10 +237,12 @@ impl Builder<'_> {
             }
             let from = self.point(*candidate);
             let away = point.base - 2.0 * near;
+            // Of rows that are all alike one is enough: the others would leave no place for any other direction.
+            let alike = from.base * ALIKE;
             let is_apart = chosen.chunks(COMPARED_AT_ONCE).all(|others| {
                 self.nearness(&from, others, &mut nearness);
                 let others = &nearness[..others.len()];
-                others.iter().all(|near| from.base - 2.0 * near > away)
+                others.iter().all(|near| from.base - 2.0 * near >= away.max(alike))
             });
             if is_apart { &mut chosen } else { &mut rest }.push(*candidate);
         }

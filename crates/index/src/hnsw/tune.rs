@@ -16,6 +16,8 @@ const TARGET: f64 = 0.99;
 /// The first number that is tried, and by how much it grows.
 const EF_MIN: f32 = 16.0;
 const EF_GROWTH: f32 = 1.2;
+/// A filter that has to do with the vectors asks for more than the one of the sample, which is random.
+const FILTER_RESERVE: f32 = 1.5;
 
 impl Hnsw {
     /// Sets what lets `TARGET` of the true neighbours of sampled queries be found.
@@ -59,7 +61,7 @@ impl Hnsw {
         let (ef_filtered, _) = self.enough(&pairs, Some(&filter), ef);
         self.tuning = Tuning {
             ef,
-            ef_filtered,
+            ef_filtered: ef_filtered * FILTER_RESERVE,
             looked,
             ..self.tuning
         };
