@@ -144,8 +144,8 @@ pub struct Attached {
 pub struct Repaired {
     /// Files that were written.
     pub written: usize,
-    /// Whether there are segments whose rows have no good file, and are not in memory either.
-    pub lost_rows: bool,
+    /// Whether the rows of a segment are in memory although there is a file of them, or are mapped and their file is gone.
+    pub misplaced_rows: bool,
 }
 
 impl Axis {
@@ -262,7 +262,9 @@ impl Axis {
         kinds.extend(wants_rows(rows).then_some(IndexType::Idx));
         for kind in kinds {
             let key = (segment.id, kind);
-            let mut targets = self.lacking(places, key, &places.holders(key));
+            let holders = places.holders(key);
+            repaired.misplaced_rows |= kind == IndexType::Idx && !rows.mapped && !holders.is_empty();
+            let mut targets = self.lacking(places, key, &holders);
             // Others would refuse the file, each time anew.
             targets.retain(|root| matches!(root.state(), RootState::Online | RootState::Draining));
             if targets.is_empty() {
@@ -272,7 +274,7 @@ impl Axis {
                 Some(bytes) => vec![bytes],
                 // What is mapped is the file that was found to be bad, or one that is gone.
                 None if kind == IndexType::Idx && rows.mapped => {
-                    repaired.lost_rows = true;
+                    repaired.misplaced_rows = true;
                     continue;
                 }
                 None => {

@@ -51,7 +51,7 @@ impl Shard {
         };
         let attached = || self.segments().into_iter().map(attached).collect();
         let repaired = self.axis.repair(&self.description(), attached).await;
-        if repaired.written > 0 || repaired.lost_rows {
+        if repaired.written > 0 || repaired.misplaced_rows {
             self.work_on_files().await;
         }
         repaired.written

@@ -121,7 +121,7 @@ async fn i4_what_is_mapped_is_never_the_source_of_a_new_file() {
     fs::remove_file(world.path(0)).unwrap();
     let attached = world.attached(&world.segment);
     let repaired = axis.repair(&description(DIM), || vec![attached]).await;
-    assert!(repaired.lost_rows && repaired.written == 0);
+    assert!(repaired.misplaced_rows && repaired.written == 0);
     world.rows = world.data.clone();
     assert_eq!(world.repair(&axis).await, 1);
 }
