@@ -69,7 +69,11 @@ pub(crate) fn map(path: &Path, needed: u64) -> io::Result<Stored> {
     // name: see the module, also for what happens if somebody does.
     let map = Arc::new(unsafe { Mmap::map(&file) }?);
     #[cfg(target_os = "linux")]
-    match map.advise_range(Advice::PopulateRead, 0, map.len().min(usize::try_from(needed).unwrap_or(usize::MAX))) {
+    match map.advise_range(
+        Advice::PopulateRead,
+        0,
+        map.len().min(usize::try_from(needed).unwrap_or(usize::MAX)),
+    ) {
         // Unknown to kernels before 5.14.
         Err(error) if error.kind() != io::ErrorKind::InvalidInput => return Err(error),
         _ => {}
@@ -137,13 +141,27 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let fs = filesystem(&directory);
         fs.write_atomic("empty", Bytes::new()).await.unwrap();
-        assert!(fs.map_stored(&info("empty"), |_| true, 0).await.unwrap().bytes().is_empty());
-        assert!(fs.map_stored(&info("none"), |_| true, 0).await.unwrap_err().is_not_found());
+        assert!(
+            fs.map_stored(&info("empty"), |_| true, 0)
+                .await
+                .unwrap()
+                .bytes()
+                .is_empty()
+        );
+        assert!(
+            fs.map_stored(&info("none"), |_| true, 0)
+                .await
+                .unwrap_err()
+                .is_not_found()
+        );
         std::fs::create_dir(directory.path().join("directory")).unwrap();
         fs.map_stored(&info("directory"), |_| true, 0).await.unwrap_err();
         fs.map_stored(&info("../up"), |_| true, 0).await.unwrap_err();
         drop(directory);
         let away = fs.map_stored(&info("empty"), |_| true, 0).await.unwrap_err();
-        assert!(!away.is_not_found(), "a missing disk says nothing about its files: {away}");
+        assert!(
+            !away.is_not_found(),
+            "a missing disk says nothing about its files: {away}"
+        );
     }
 }

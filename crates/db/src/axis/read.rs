@@ -102,7 +102,11 @@ impl Axis {
         match self.is_whole(&root, &file, wanted).await {
             Ok(true) => true,
             Ok(false) => {
-                tracing::warn!(root = root.url(), path = file.path, "rows file is damaged; it is replaced");
+                tracing::warn!(
+                    root = root.url(),
+                    path = file.path,
+                    "rows file is damaged; it is replaced"
+                );
                 self.places.lock().await.mark_bad(key, root.id());
                 false
             }
@@ -139,12 +143,7 @@ impl Axis {
     }
 
     /// The first good copy of a file; copies that are not good are noted.
-    pub(super) async fn read(
-        &self,
-        places: &mut Places,
-        key: FileKey,
-        segment: Option<&SegmentMeta>,
-    ) -> Option<Bytes> {
+    pub(super) async fn read(&self, places: &mut Places, key: FileKey, segment: Option<&SegmentMeta>) -> Option<Bytes> {
         let decode = Decode {
             decode: check,
             needed: |_| u64::MAX,
@@ -201,7 +200,12 @@ impl Axis {
                 Ok(content) => return (Some((stored.bytes().clone(), content)), faults),
                 Err(reason) => {
                     let path = file.path;
-                    tracing::warn!(root = root.url(), path, reason, "index file cannot be used; it is replaced");
+                    tracing::warn!(
+                        root = root.url(),
+                        path,
+                        reason,
+                        "index file cannot be used; it is replaced"
+                    );
                     faults.push((root.id(), Fault::Bad));
                 }
             }

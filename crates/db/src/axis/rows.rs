@@ -36,7 +36,10 @@ const ID_BYTES: usize = 17;
 pub(super) const HEADER_BYTES: u64 = 16 << 10;
 /// Bytes of a row in the parts that are taken into memory: id, sequence number, offset of its payload.
 const ROW_BYTES: u64 = ID_BYTES as u64 + 16;
-const _: () = assert!(cfg!(target_endian = "little"), "numbers are used as they are in the file");
+const _: () = assert!(
+    cfg!(target_endian = "little"),
+    "numbers are used as they are in the file"
+);
 
 /// What a rows file says of itself.
 #[derive(Debug, Serialize, Deserialize)]
@@ -226,9 +229,7 @@ type Parts = Vec<(Part, Range<usize>)>;
 
 /// Takes a file apart whose header is whole.
 fn split(file: &[u8]) -> Result<(Identity, Parts), String> {
-    let rest = file
-        .strip_prefix(MAGIC)
-        .ok_or("not a rows file of a known version")?;
+    let rest = file.strip_prefix(MAGIC).ok_or("not a rows file of a known version")?;
     let cut = "cut in its header";
     let (length, rest) = rest.split_first_chunk::<4>().ok_or(cut)?;
     let (checksum, rest) = rest.split_first_chunk::<4>().ok_or(cut)?;
@@ -242,8 +243,13 @@ fn split(file: &[u8]) -> Result<(Identity, Parts), String> {
     for part in header.parts {
         let start = end + padding(end);
         let length = usize::try_from(part.bytes).map_err(|error| error.to_string())?;
-        let padded = file.get(end..start).is_some_and(|zeros| zeros.iter().all(|byte| *byte == 0));
-        end = start.checked_add(length).filter(|end| *end <= file.len()).ok_or("cut in a part")?;
+        let padded = file
+            .get(end..start)
+            .is_some_and(|zeros| zeros.iter().all(|byte| *byte == 0));
+        end = start
+            .checked_add(length)
+            .filter(|end| *end <= file.len())
+            .ok_or("cut in a part")?;
         if !padded {
             return Err("bytes between its parts".to_owned());
         }
@@ -302,7 +308,9 @@ fn decode_ids(bytes: &Bytes) -> Result<Vec<PointId>, String> {
 }
 
 fn decode_bits(bytes: &Bytes, rows: usize) -> Result<FixedBitSet, String> {
-    let blocks = chunks(bytes)?.into_iter().map(|block| u64::from_le_bytes(block) as Block);
+    let blocks = chunks(bytes)?
+        .into_iter()
+        .map(|block| u64::from_le_bytes(block) as Block);
     if blocks.len() != rows.div_ceil(64) {
         return Err("bits of other rows".to_owned());
     }

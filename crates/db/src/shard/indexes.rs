@@ -88,7 +88,9 @@ impl Shard {
         };
         self.state.write().set_indexes(source, indexes.clone());
         let wanted = || !self.is_closed() && present().is_some();
-        let saved = self.axis.save(&segment.meta, &description, &indexes, &segment.data, wanted);
+        let saved = self
+            .axis
+            .save(&segment.meta, &description, &indexes, &segment.data, wanted);
         if let Err(error) = saved.await {
             tracing::warn!(%error, segment = %segment.meta.id, "index is in memory only; it is built again after a restart");
         }

@@ -358,7 +358,10 @@ async fn i7_without_its_index_files_or_its_index_root_a_shard_opens_answers_the_
 /// What a user sees of all points: their values, and what searches find.
 fn everything(shard: &Shard) -> (Vec<crate::point::Point>, Vec<Vec<crate::search::ScoredPoint>>) {
     let state = shard.state.read();
-    let points = state.points_from(None).map(|(id, at)| state.point(id, at).unwrap()).collect();
+    let points = state
+        .points_from(None)
+        .map(|(id, at)| state.point(id, at).unwrap())
+        .collect();
     drop(state);
     let query = |number: u64, exact| Query {
         vector: vec![number as f32; DIM],
@@ -374,7 +377,11 @@ fn everything(shard: &Shard) -> (Vec<crate::point::Point>, Vec<Vec<crate::search
     };
     let search = |exact| {
         let numbers = (0..300u64).step_by(37);
-        numbers.map(move |number| shard.search(&query(number, exact), proximadb_index::Metric::Euclidean).unwrap())
+        numbers.map(move |number| {
+            shard
+                .search(&query(number, exact), proximadb_index::Metric::Euclidean)
+                .unwrap()
+        })
     };
     (points, search(true).chain(search(false)).collect())
 }
@@ -398,7 +405,10 @@ async fn i4_rows_are_used_from_their_file_and_come_back_when_it_is_lost_or_damag
     };
     let good = std::fs::read(file()).unwrap();
     let segment = fixture.files(StorageComponentType::Viper).into_iter();
-    let segment = segment.filter(|file| file.extension().is_some()).collect::<Vec<_>>().remove(0);
+    let segment = segment
+        .filter(|file| file.extension().is_some())
+        .collect::<Vec<_>>()
+        .remove(0);
     let flipped = |at: usize| {
         let mut damaged = good.clone();
         damaged[at] ^= 16;
@@ -443,6 +453,9 @@ async fn i4_rows_are_used_from_their_file_and_come_back_when_it_is_lost_or_damag
 
 fn file_path(fixture: &Fixture, segment: &std::path::Path) -> std::path::PathBuf {
     let name = segment.with_extension("idx").file_name().unwrap().to_owned();
-    let directory = fixture.directory.path().join(format!("index/{}/000", description(DIM).id));
+    let directory = fixture
+        .directory
+        .path()
+        .join(format!("index/{}/000", description(DIM).id));
     directory.join(name)
 }

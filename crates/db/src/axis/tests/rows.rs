@@ -37,12 +37,18 @@ async fn i4_rows_are_mapped_as_they_were_from_the_first_good_copy_and_copies_com
     let axis = world.open(&[0, 1]).await;
     world.save(&axis).await;
     assert_eq!(world.holders(), [0, 1]);
+    world.assert_usage();
     world.assert_same_rows(load_rows(&axis, &world.segment).await);
     assert!(axis.verify_rows(world.segment.id, || true).await);
     let good = world.copies();
     let file = good[0].clone().unwrap();
     let header = [&file[..40], &[0], &file[41..]].concat();
-    for damage in [None, Some(Vec::new()), Some(file[..file.len() - 1].to_vec()), Some(header)] {
+    for damage in [
+        None,
+        Some(Vec::new()),
+        Some(file[..file.len() - 1].to_vec()),
+        Some(header),
+    ] {
         fs::remove_file(world.path(0)).unwrap();
         if let Some(bytes) = damage {
             fs::write(world.path(0), bytes).unwrap();
@@ -52,13 +58,15 @@ async fn i4_rows_are_mapped_as_they_were_from_the_first_good_copy_and_copies_com
         assert_eq!(world.repair(&axis).await, 1);
         assert_eq!(world.copies(), good);
         assert_eq!(world.repair(&axis).await, 0, "nothing is missing");
-        world.assert_usage();
     }
     let other = SegmentMeta {
         crc32: world.segment.crc32 + 1,
         ..world.segment.clone()
     };
-    assert!(load_rows(&axis, &other).await.is_none(), "rows of another segment's file");
+    assert!(
+        load_rows(&axis, &other).await.is_none(),
+        "rows of another segment's file"
+    );
 }
 
 #[tokio::test]
