@@ -18,8 +18,8 @@ use crate::error::Result;
 use crate::root::{IndexType, Root, RootId};
 use crate::sealed::Crc32;
 
-/// Bytes that are read at a time to verify a file.
-const VERIFIED_BYTES: u64 = 4 << 20;
+/// Bytes that are read at a time to verify a file: the allocator keeps a few such buffers.
+const VERIFIED_BYTES: u64 = 256 << 10;
 
 /// What is made of the bytes of a file.
 struct Decode<T> {
