@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! <index root>/<collection id>/<shard>/<segment id>.<ivf | hnsw>      one file of a segment for each type of index
+//! <index root>/<collection id>/<shard>/<segment id>.idx               its rows as they are searched, on disks only
 //!
 //! open     one listing of every root: who holds what
 //! load     the first good copy; bad ones are noted
@@ -22,6 +23,8 @@ mod file;
 mod homes;
 mod moves;
 mod places;
+mod read;
+mod rows;
 #[cfg(test)]
 mod tests;
 
@@ -29,21 +32,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::FutureExt;
 use futures::future::join_all;
-use proximadb_index::{Ivf, VectorIndex, kmeans};
-use proximadb_store::FileInfo;
+use proximadb_index::{Hnsw, Ivf, VectorIndex, kmeans};
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::engine::manifest::SegmentMeta;
 use crate::engine::segment::{SegmentData, SegmentId};
+use crate::engine::viper::cpu;
 use crate::error::{Error, Result};
 use crate::root::{IndexType, Root, RootId, RootState};
 use crate::schema::{CollectionDescription, CollectionId, IndexChoice, Schema};
 
+use file::Identity;
 pub use file::{check, parse_name, type_of};
-pub use homes::IndexHomes;
-use places::{Copy, Fault, FileKey, Places, list};
+pub use homes::{IndexHomes, takes};
+use places::{Copy, FileKey, Places, list};
 
 /// Vector indexes of one segment by vector space. Cheap to clone.
 pub type SegmentIndexes = Arc<BTreeMap<String, Box<dyn VectorIndex>>>;
@@ -63,31 +66,44 @@ pub struct Axis {
 
 /// Whether a segment is to be indexed: it is large enough, and its collection did not ask for none.
 pub fn wants_index(data: &SegmentData, schema: &Schema) -> bool {
-    data.len() >= ROWS_MIN && data.clustering.is_some() && schema.index() != IndexChoice::Flat
+    let is_large = data.len() >= ROWS_MIN;
+    match schema.index() {
+        IndexChoice::Flat => false,
+        IndexChoice::Hnsw => is_large,
+        IndexChoice::Auto | IndexChoice::Ivf => is_large && data.clustering.is_some(),
+    }
 }
 
 /// Why a segment has the index that it has, or none.
 pub fn reason(data: &SegmentData, schema: &Schema) -> String {
     let choice = schema.index();
-    if choice == IndexChoice::Flat {
-        return "metadata.proximadb.index = \"flat\"".to_owned();
-    }
-    if data.len() < ROWS_MIN || data.clustering.is_none() {
+    if choice != IndexChoice::Flat && !wants_index(data, schema) {
         return format!("fewer than {ROWS_MIN} rows are compared exactly as fast as through an index");
     }
     match choice {
-        IndexChoice::Ivf => "metadata.proximadb.index = \"ivf\"".to_owned(),
-        IndexChoice::Auto | IndexChoice::Flat => {
-            "automatic: lists of quantised rows are the fastest index measured at every size from here on".to_owned()
+        IndexChoice::Flat => "metadata.proximadb.index = \"flat\"",
+        IndexChoice::Ivf => "metadata.proximadb.index = \"ivf\"",
+        IndexChoice::Hnsw => "metadata.proximadb.index = \"hnsw\"",
+        IndexChoice::Auto => {
+            "automatic: lists of quantised rows are the fastest index measured at every size from here on"
         }
     }
+    .to_owned()
 }
 
-/// Builds an index for each vector space of a segment: over the clusters that its rows are sorted by, or over clusters of its own.
+/// Builds an index for each vector space of a segment that is to be indexed; lists over the clusters that its rows are sorted by, or over
+/// clusters of its own.
 /// CPU work on all cores; no I/O.
 pub fn build(data: &SegmentData, schema: &Schema) -> SegmentIndexes {
+    if !wants_index(data, schema) {
+        return SegmentIndexes::default();
+    }
     let indexable = data.vectors.iter().filter_map(|(name, column)| {
         let metric = schema.vectors.get(name)?.distance.metric();
+        if schema.index() == IndexChoice::Hnsw {
+            let graph = Hnsw::build(metric, &column.rows, column.present.as_ref(), schema.hnsw(name));
+            return Some((name.clone(), Box::new(graph) as Box<dyn VectorIndex>));
+        }
         let clusters = data.clusters(name).unwrap_or_else(|| {
             let count = kmeans::cluster_count(column.rows.len());
             kmeans::train(metric, &column.rows, count, ITERATIONS, SEED)
@@ -96,6 +112,40 @@ pub fn build(data: &SegmentData, schema: &Schema) -> SegmentIndexes {
         Some((name.clone(), Box::new(index) as Box<dyn VectorIndex>))
     });
     Arc::new(indexable.collect())
+}
+
+/// Whether the rows of a segment are stored as an index file: there are enough to be worth one.
+pub fn wants_rows(data: &SegmentData) -> bool {
+    data.len() >= ROWS_MIN
+}
+
+/// The files of a segment by type, each in pieces that follow each other.
+fn encode(of: &Identity, indexes: &SegmentIndexes, rows: &SegmentData) -> Result<BTreeMap<IndexType, Vec<Bytes>>> {
+    let files = file::encode(of.clone(), indexes)?.into_iter();
+    let mut files: BTreeMap<_, _> = files.map(|(of, bytes)| (of, vec![bytes])).collect();
+    if wants_rows(rows) {
+        files.insert(IndexType::Idx, rows::encode(of.clone(), rows)?);
+    }
+    Ok(files)
+}
+
+/// A segment of an open shard, with what its files are made of.
+pub struct Attached {
+    /// What the manifest says of it.
+    pub segment: SegmentMeta,
+    /// Its indexes.
+    pub indexes: SegmentIndexes,
+    /// Its rows.
+    pub rows: Arc<SegmentData>,
+}
+
+/// What a repair did, and what it could not do.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Repaired {
+    /// Files that were written.
+    pub written: usize,
+    /// Whether the rows of a segment are in memory although there is a file of them, or are mapped and their file is gone.
+    pub misplaced_rows: bool,
 }
 
 impl Axis {
@@ -122,8 +172,8 @@ impl Axis {
         self.places.lock().await.homes = homes;
     }
 
-    /// Stores the indexes of a segment, if it is still `wanted` when its turn comes. Done when one root has each file; further
-    /// copies follow by [`repair`](Self::repair).
+    /// Stores the indexes of a segment, and its rows if there are enough of them, if it is still `wanted` when its turn comes.
+    /// Done when one root has each file; further copies follow by [`repair`](Self::repair).
     ///
     /// # Errors
     /// [`Error::RootUnavailable`] or [`Error::StorageFull`] of the index roots; the segment stays searchable.
@@ -132,17 +182,23 @@ impl Axis {
         segment: &SegmentMeta,
         of: &CollectionDescription,
         indexes: &SegmentIndexes,
+        rows: &Arc<SegmentData>,
         wanted: impl FnOnce() -> bool + Send,
     ) -> Result<()> {
-        let files = file::encode(&self.directory, segment, of, indexes)?;
+        let of = Identity::new(&self.directory, segment, of);
+        let (indexes, rows) = (indexes.clone(), rows.clone());
+        let files = cpu(move || encode(&of, &indexes, &rows)).await??;
         let mut places = self.places.lock().await;
         if places.closed || !wanted() {
             return Ok(());
         }
-        for (of, bytes) in files {
+        for (of, pieces) in files {
             let key = (segment.id, of);
             let targets = self.lacking(&places, key, &BTreeSet::new());
-            let saved = self.write(&mut places, key, &targets, &bytes).await;
+            if of == IndexType::Idx && targets.is_empty() {
+                continue;
+            }
+            let saved = self.write(&mut places, key, &targets, &pieces).await;
             // What was saved before has other content.
             let copies = places.files.get(&key).into_iter().flatten().map(|(root, _)| *root);
             let others: Vec<RootId> = copies
@@ -154,39 +210,6 @@ impl Axis {
             saved?;
         }
         Ok(())
-    }
-
-    /// Loads the indexes of segments from the first good copies, all at once. Segments with none that can be used are left
-    /// out; the reasons are logged.
-    pub async fn load(&self, segments: &[SegmentMeta]) -> BTreeMap<SegmentId, SegmentIndexes> {
-        let mut places = self.places.lock().await;
-        let keys = segments.iter().flat_map(|segment| {
-            let keys = places.files.keys().filter(|(id, _)| *id == segment.id);
-            keys.map(move |key| (*key, segment))
-        });
-        let keys: Vec<(FileKey, &SegmentMeta)> = keys.collect();
-        // Boxed and collected: a closure inside the stream ties the future to one lifetime, and it could not be spawned.
-        let looks: Vec<_> = keys
-            .iter()
-            .map(|(key, segment)| self.look(&places, *key, Some(segment)).boxed())
-            .collect();
-        let mut loaded: BTreeMap<SegmentId, (BTreeSet<IndexType>, BTreeSet<IndexType>, BTreeMap<_, _>)> =
-            BTreeMap::new();
-        for ((key, _), (found, faults)) in keys.iter().zip(join_all(looks).await) {
-            places.note_faults(*key, faults);
-            if let Some((_, content)) = found {
-                let (types, wanted, indexes) = loaded.entry(key.0).or_default();
-                types.insert(key.1);
-                wanted.extend(content.types);
-                indexes.extend(content.indexes);
-            }
-        }
-        let whole = loaded
-            .into_iter()
-            .filter(|(_, (types, wanted, _))| wanted.is_subset(types));
-        whole
-            .map(|(segment, (.., indexes))| (segment, Arc::new(indexes)))
-            .collect()
     }
 
     /// Deletes the index files of a segment wherever they are. What cannot be deleted now is deleted by a later
@@ -204,58 +227,68 @@ impl Axis {
     }
 
     /// Brings back copies that are missing or bad, and deletes the files of segments that are gone. `attached` gives the
-    /// segments of the shard with their indexes. Returns the number of files written.
+    /// segments of the shard with their indexes and rows.
     pub async fn repair(
         &self,
         of: &CollectionDescription,
-        attached: impl FnOnce() -> Vec<(SegmentMeta, SegmentIndexes)> + Send,
-    ) -> usize {
+        attached: impl FnOnce() -> Vec<Attached> + Send,
+    ) -> Repaired {
+        let mut repaired = Repaired::default();
         let mut places = self.places.lock().await;
         if places.closed {
-            return 0;
+            return repaired;
         }
         let attached = attached();
         list(&mut places, self.collection, &self.directory).await;
-        let ids: BTreeSet<SegmentId> = attached.iter().map(|(segment, _)| segment.id).collect();
+        let ids: BTreeSet<SegmentId> = attached.iter().map(|attached| attached.segment.id).collect();
         self.retain(&mut places, |segment| ids.contains(&segment)).await;
-        let mut written = 0;
-        for (segment, indexes) in &attached {
-            match self.repair_segment(&mut places, of, segment, indexes).await {
-                Ok(files) => written += files,
-                Err(error) => tracing::warn!(%error, segment = %segment.id, "index files not repaired"),
+        for attached in &attached {
+            if let Err(error) = self.repair_segment(&mut places, of, attached, &mut repaired).await {
+                tracing::warn!(%error, segment = %attached.segment.id, "index files not repaired");
             }
         }
-        written
+        repaired
     }
 
     async fn repair_segment(
         &self,
         places: &mut Places,
         of: &CollectionDescription,
-        segment: &SegmentMeta,
-        indexes: &SegmentIndexes,
-    ) -> Result<usize> {
-        let mut written = 0;
-        for kind in file::types(indexes) {
+        attached: &Attached,
+        repaired: &mut Repaired,
+    ) -> Result<()> {
+        let Attached { segment, indexes, rows } = attached;
+        let mut kinds = file::types(indexes);
+        kinds.extend(wants_rows(rows).then_some(IndexType::Idx));
+        for kind in kinds {
             let key = (segment.id, kind);
-            let mut targets = self.lacking(places, key, &places.holders(key));
+            let holders = places.holders(key);
+            repaired.misplaced_rows |= kind == IndexType::Idx && !rows.mapped && !holders.is_empty();
+            let mut targets = self.lacking(places, key, &holders);
             // Others would refuse the file, each time anew.
             targets.retain(|root| matches!(root.state(), RootState::Online | RootState::Draining));
             if targets.is_empty() {
                 continue;
             }
-            let bytes = match self.read(places, key, Some(segment)).await {
-                Some((bytes, _)) => bytes,
-                None => match file::encode(&self.directory, segment, of, indexes)?.remove(&kind) {
-                    Some(bytes) => bytes,
-                    None => continue,
-                },
+            let pieces = match self.read(places, key, Some(segment)).await {
+                Some(bytes) => vec![bytes],
+                // What is mapped is the file that was found to be bad, or one that is gone.
+                None if kind == IndexType::Idx && rows.mapped => {
+                    repaired.misplaced_rows = true;
+                    continue;
+                }
+                None => {
+                    let of = Identity::new(&self.directory, segment, of);
+                    let (indexes, rows) = (indexes.clone(), rows.clone());
+                    let mut files = cpu(move || encode(&of, &indexes, &rows)).await??;
+                    files.remove(&kind).unwrap_or_default()
+                }
             };
-            self.write(places, key, &targets, &bytes).await?;
+            self.write(places, key, &targets, &pieces).await?;
             tracing::info!(segment = %segment.id, kind = kind.name(), copies = targets.len(), "index file repaired");
-            written += targets.len();
+            repaired.written += targets.len();
         }
-        Ok(written)
+        Ok(())
     }
 
     /// The roots that hold good copies of a segment's file, and its name.
@@ -282,66 +315,14 @@ impl Axis {
         places.homes.lacking(key.1, self.collection, &file, number, holders)
     }
 
-    /// The first good copy of a file; copies that are not good are noted.
-    async fn read(
-        &self,
-        places: &mut Places,
-        key: FileKey,
-        segment: Option<&SegmentMeta>,
-    ) -> Option<(Bytes, file::Content)> {
-        let (found, faults) = self.look(places, key, segment).await;
-        places.note_faults(key, faults);
-        found
-    }
-
-    /// The first good copy of a file, and what is wrong with those before it.
-    async fn look(
-        &self,
-        places: &Places,
-        key: FileKey,
-        segment: Option<&SegmentMeta>,
-    ) -> (Option<(Bytes, file::Content)>, Vec<(RootId, Fault)>) {
-        let path = self.path(key);
-        let mut roots = places.homes.of(key.1).to_vec();
-        roots.extend(places.homes.all());
-        let (mut tried, mut faults) = (BTreeSet::new(), Vec::new());
-        for root in roots {
-            let copy = places.files.get(&key).and_then(|copies| copies.get(&root.id()));
-            let Some(copy) = copy.filter(|copy| !copy.bad && tried.insert(root.id())) else {
-                continue;
-            };
-            let file = FileInfo {
-                path: path.clone(),
-                size: copy.bytes,
-                tag: copy.tag,
-            };
-            match root.read_stored(&file, file::is_whole).await {
-                Ok(Some(bytes)) => match file::decode(&bytes, &path, segment) {
-                    Ok(content) => return (Some((bytes, content)), faults),
-                    Err(reason) => {
-                        tracing::warn!(
-                            root = root.url(),
-                            path,
-                            reason,
-                            "index file cannot be used; it is replaced"
-                        );
-                        faults.push((root.id(), Fault::Bad));
-                    }
-                },
-                Ok(None) => faults.push((root.id(), Fault::Gone)),
-                Err(error) => tracing::warn!(%error, "index file not read"),
-            }
-        }
-        (None, faults)
-    }
-
     /// Writes a file to all of these roots at once.
     ///
     /// # Errors
     /// That of a root if none of them has it now.
-    async fn write(&self, places: &mut Places, key: FileKey, targets: &[Arc<Root>], bytes: &Bytes) -> Result<()> {
+    async fn write(&self, places: &mut Places, key: FileKey, targets: &[Arc<Root>], pieces: &[Bytes]) -> Result<()> {
         let path = self.path(key);
-        let writes = targets.iter().map(|root| root.write_atomic(&path, bytes.clone()));
+        let writes = targets.iter().map(|root| root.write_pieces(&path, pieces));
+        let bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
         let (mut stored, mut failure) = (false, None);
         for (root, outcome) in targets.iter().zip(join_all(writes).await) {
             match outcome {
@@ -350,7 +331,6 @@ impl Axis {
                     if let Some(before) = places.forget(key, root.id()) {
                         root.remove_usage(self.collection, before.bytes, 1);
                     }
-                    let bytes = bytes.len() as u64;
                     root.add_usage(self.collection, bytes, 1);
                     places.note(
                         key,

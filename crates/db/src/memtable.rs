@@ -10,7 +10,7 @@ use std::sync::Arc;
 use fixedbitset::FixedBitSet;
 use proximadb_index::Rows;
 
-use crate::engine::segment::{PayloadColumn, SegmentData, VectorColumn};
+use crate::engine::segment::{PayloadBuilder, SegmentData, VectorColumn};
 use crate::point::{NamedVectors, Operation, Payload, Point, PointId, Seq};
 use crate::schema::Schema;
 
@@ -167,7 +167,7 @@ impl Memtable {
                 present: (!all).then_some(present),
             }
         };
-        let mut payloads = PayloadColumn::default();
+        let mut payloads = PayloadBuilder::default();
         for &row in &kept {
             payloads.push(&serde_json::Value::Object((**self.payload(row)).clone()).to_string());
         }
@@ -179,9 +179,10 @@ impl Memtable {
                 .iter()
                 .map(|(name, column)| (name.clone(), pick(column)))
                 .collect(),
-            payloads,
+            payloads: payloads.build(),
             clustering: None,
             tombstones: self.newest_tombstones(),
+            mapped: false,
         };
         (data, kept)
     }

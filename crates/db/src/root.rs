@@ -18,12 +18,13 @@ mod usage;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use proximadb_store::{Capacity, Created, FileInfo, Filesystem, RootLock, StorageUrl, StoreError};
+use proximadb_store::{Capacity, Created, FileInfo, Filesystem, RootLock, StorageUrl, StoreError, Stored};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::task::JoinHandle;
 
@@ -302,6 +303,16 @@ impl Root {
         self.fs.read(path).await.map_err(|error| self.map_error(error))
     }
 
+    /// Exactly these bytes of a file.
+    ///
+    /// # Errors
+    /// [`Error::Corruption`] when it is missing; errors of the root, also when it is shorter.
+    pub async fn read_range(&self, path: &str, range: Range<u64>) -> Result<Bytes> {
+        self.available()?;
+        let read = self.fs.read_range(path, range).await;
+        read.map_err(|error| self.map_error(error))
+    }
+
     /// The whole file, `None` when it is missing.
     ///
     /// # Errors
@@ -329,6 +340,24 @@ impl Root {
         }
     }
 
+    /// The same without reading all of it where that is possible: of a disk it is mapped, and the first `needed` bytes are read.
+    ///
+    /// # Errors
+    /// Errors of the root.
+    pub async fn map_stored(
+        &self,
+        file: &FileInfo,
+        good: impl Fn(&[u8]) -> bool + Send,
+        needed: u64,
+    ) -> Result<Option<Stored>> {
+        self.available()?;
+        match self.fs.map_stored(file, good, needed).await {
+            Ok(stored) => Ok(Some(stored)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(self.map_error(error)),
+        }
+    }
+
     /// The whole files of a listing that never change, each with its own outcome, in the same order: far cheaper than one by
     /// one. Of a bucket they come through the cache, which keeps those that are `good`.
     ///
@@ -351,6 +380,18 @@ impl Root {
         self.available()?;
         self.fs
             .write_atomic(path, bytes)
+            .await
+            .map_err(|error| self.map_error(error))
+    }
+
+    /// The same of a file in pieces that follow each other; on a disk they are not joined in memory first.
+    ///
+    /// # Errors
+    /// Errors of the root.
+    pub async fn write_pieces(&self, path: &str, pieces: &[Bytes]) -> Result<()> {
+        self.available()?;
+        self.fs
+            .write_pieces(path, pieces)
             .await
             .map_err(|error| self.map_error(error))
     }

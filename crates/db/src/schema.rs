@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use proximadb_index::Metric;
+use proximadb_index::{HnswParams, Metric};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -83,6 +83,8 @@ pub enum IndexChoice {
     Auto,
     /// Lists of similar rows.
     Ivf,
+    /// A graph of similar rows.
+    Hnsw,
     /// None: every row is compared.
     Flat,
 }
@@ -129,6 +131,21 @@ impl Schema {
     pub fn index(&self) -> IndexChoice {
         let choice = self.asked("index").map(IndexChoice::deserialize);
         choice.and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// How the graph of a vector space is built: `hnsw_config` of the space, else of the collection, as in the Qdrant API.
+    pub fn hnsw(&self, space: &str) -> HnswParams {
+        let of_space = self.vectors.get(space).and_then(|space| space.other.get("hnsw_config"));
+        let asked = |key: &str| {
+            let of_collection = self.settings.get("hnsw_config");
+            let mut settings = of_space.into_iter().chain(of_collection);
+            settings.find_map(|settings| usize::try_from(settings.get(key)?.as_u64()?).ok())
+        };
+        let default = HnswParams::default();
+        HnswParams {
+            m: asked("m").unwrap_or(default.m),
+            ef_construct: asked("ef_construct").unwrap_or(default.ef_construct),
+        }
     }
 
     fn asked(&self, key: &str) -> Option<&serde_json::Value> {

@@ -206,6 +206,14 @@ impl State {
         }
     }
 
+    /// The same rows of a segment, if it still exists, in another place: in a file instead of in memory, or the other way round.
+    pub fn set_rows(&mut self, source: SourceId, data: Arc<SegmentData>) {
+        if let Some(segment) = self.segments.get_mut(&source) {
+            assert_eq!(segment.data.len(), data.len(), "the same rows");
+            segment.data = data;
+        }
+    }
+
     /// Takes over a changed schema; payload settings only, the vector spaces stay.
     pub fn set_schema(&mut self, schema: Arc<Schema>) {
         self.schema = schema;

@@ -1,12 +1,14 @@
 //! Measures an index on raw little-endian f32 files, one thread:
-//! `measure <dot | euclidean | manhattan> <dim> <rows.f32> <queries.f32> [<selectivity of a random filter>]`.
+//! `measure <ivf | hnsw> <dot | euclidean | manhattan> <dim> <rows.f32> <queries.f32> [<selectivity of a random filter>]`.
 //! Prints one JSON object a line: the build, then queries a second and recall@10 for each effort.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::time::Instant;
 
 use fixedbitset::FixedBitSet;
-use proximadb_index::{Hit, Ivf, Metric, Rows, SearchParams, SearchStats, VectorIndex, kmeans, recall_at_k, simd};
+use proximadb_index::{
+    Hit, Hnsw, HnswParams, Ivf, Metric, Rows, SearchParams, SearchStats, VectorIndex, kmeans, recall_at_k, simd,
+};
 
 const K: usize = 10;
 const EFFORTS: [f32; 14] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.6, 2.0];
@@ -15,15 +17,15 @@ const PASSES: usize = 20;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let metric = match arguments[0].as_str() {
+    let metric = match arguments[1].as_str() {
         "dot" => Metric::Dot,
         "euclidean" => Metric::Euclidean,
         "manhattan" => Metric::Manhattan,
         other => panic!("unknown metric {other}"),
     };
-    let dim: usize = arguments[1].parse().unwrap();
-    let (base, queries) = (floats(dim, &arguments[2]), floats(dim, &arguments[3]));
-    let selectivity: Option<f64> = arguments.get(4).map(|text| text.parse().unwrap());
+    let dim: usize = arguments[2].parse().unwrap();
+    let (base, queries) = (floats(dim, &arguments[3]), floats(dim, &arguments[4]));
+    let selectivity: Option<f64> = arguments.get(5).map(|text| text.parse().unwrap());
 
     let (start, cpu) = (Instant::now(), cpu_seconds());
     let clusters = kmeans::train(metric, &base, kmeans::cluster_count(base.len()), 10, 42);
@@ -33,7 +35,12 @@ fn main() {
     let rows = Rows::from_vec(dim, sorted);
     let sorted = kmeans::Clusters::from_offsets(clusters.centroids.clone(), &clusters.offsets());
     let (start, cpu) = (Instant::now(), cpu_seconds());
-    let index = Ivf::build(metric, &rows, &sorted);
+    let index: Box<dyn VectorIndex> = match arguments[0].as_str() {
+        "ivf" => Box::new(Ivf::build(metric, &rows, &sorted)),
+        "hnsw" => Box::new(Hnsw::build(metric, &rows, None, HnswParams::default())),
+        other => panic!("unknown index {other}"),
+    };
+    let index = &*index;
     println!(
         "{{\"kernels\": \"{}\", \"rows\": {}, \"kmeans_s\": {trained:.3}, \"kmeans_cpu_s\": {trained_cpu:.3}, \"build_s\": {:.3}, \"build_cpu_s\": {:.3}, \"bytes_per_vector\": {:.1}, \"index\": \"{}\"}}",
         simd::name(),
@@ -52,13 +59,13 @@ fn main() {
         exact: true,
         ..SearchParams::new(K)
     };
-    let (truth, ..) = run(&index, &rows, &queries, &exact, allowed.as_ref(), 1);
+    let (truth, ..) = run(index, &rows, &queries, &exact, allowed.as_ref(), 1);
     for effort in EFFORTS {
         let params = SearchParams {
             effort,
             ..SearchParams::new(K)
         };
-        let (found, qps, stats) = run(&index, &rows, &queries, &params, allowed.as_ref(), PASSES);
+        let (found, qps, stats) = run(index, &rows, &queries, &params, allowed.as_ref(), PASSES);
         let recalls = found.iter().zip(&truth).map(|(found, truth)| recall_at_k(found, truth));
         let recall = recalls.sum::<f64>() / truth.len() as f64;
         let mean = |count: usize| count as f64 / (queries.len() * PASSES) as f64;
@@ -97,7 +104,7 @@ fn thread_seconds() -> f64 {
 }
 
 fn run(
-    index: &Ivf,
+    index: &dyn VectorIndex,
     rows: &Rows,
     queries: &Rows,
     params: &SearchParams,

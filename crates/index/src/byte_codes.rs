@@ -79,6 +79,13 @@ impl ByteCodes {
         }
     }
 
+    /// A row as a query.
+    pub fn as_query(&self, id: u32) -> Query {
+        let code = &self.data[id as usize * Self::stride(self.coordinates)..][..self.coordinates];
+        let bytes = code.iter().map(|byte| byte.wrapping_sub(ZERO) as i8);
+        Query::of_bytes(bytes.collect(), self.factors(id)[0])
+    }
+
     /// Products of the query's bytes with those of the rows: times both steps they are the products of the vectors.
     pub fn products(&self, query: &Query, ids: &[u32], out: &mut [i32]) {
         codes::byte_products(&query.bytes, &self.data, Self::stride(self.coordinates), ids, out);

@@ -34,14 +34,13 @@ use crate::flat::scan_all;
 use crate::rows::Rows;
 use crate::scan::scan_ids;
 use crate::simd::codes::BLOCK_ROWS;
-use crate::space::{Query, Space};
+use crate::space::Space;
 use crate::topk::{Hit, TopK};
+use crate::truth::NEIGHBOURS;
 use crate::vector_index::{IndexKind, SearchParams, SearchStats, VectorIndex};
 
 use search::Search;
 
-/// Fewer hits than this say too little about how good hits can be: the search goes on as for so many.
-const HITS_MIN: usize = 10;
 /// Allowed rows per list up to which scoring just them is cheaper than reading lists.
 const ALLOWED_PER_LIST: usize = 2;
 /// Rows for each wanted hit up to which scoring all is cheaper.
@@ -108,13 +107,6 @@ struct Tuning {
     margin: f32,
     /// Root of the mean squared length of the rows from the centre.
     length: f32,
-}
-
-impl Tuning {
-    /// What reaches and margins are multiples of: the worths of two rows differ by about this much, whatever the unit of the data.
-    fn unit(&self, query: &Query) -> f32 {
-        (query.squared.sqrt() + self.length) * self.length
-    }
 }
 
 impl Ivf {
@@ -234,7 +226,7 @@ impl VectorIndex for Ivf {
         stats: &mut SearchStats,
     ) -> Vec<Hit> {
         let metric = self.space.metric();
-        let k = params.k.max(HITS_MIN);
+        let k = params.k.max(NEIGHBOURS);
         let scanned = allowed.map_or(self.rows, |set| set.count_ones(..));
         let few = scanned <= (self.lists.len() * ALLOWED_PER_LIST).max(k * ROWS_PER_HIT);
         let usable = !params.exact && !few && params.k > 0 && self.shape() == (rows.len(), rows.dim());

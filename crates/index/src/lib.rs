@@ -24,6 +24,7 @@ pub mod metric;
 pub mod topk;
 pub mod scan;
 pub mod vector_index;
+mod parallel;
 mod rotation;
 mod space;
 mod byte_codes;
@@ -31,11 +32,15 @@ mod bit_codes;
 pub mod flat;
 pub mod recall;
 pub mod kmeans;
+mod truth;
+mod graph;
+pub mod hnsw;
 pub mod ivf;
 
 use bytes::Bytes;
 
 pub use flat::Flat;
+pub use hnsw::{Hnsw, HnswParams};
 pub use ivf::Ivf;
 pub use metric::Metric;
 pub use recall::recall_at_k;
@@ -54,5 +59,6 @@ pub fn decode(bytes: &Bytes) -> Result<Box<dyn VectorIndex>, IndexError> {
     Ok(match header.kind {
         IndexKind::Flat => Box::new(Flat::decode(&header, body)?),
         IndexKind::Ivf => Box::new(Ivf::decode(&header, body)?),
+        IndexKind::Hnsw => Box::new(Hnsw::decode(&header, body)?),
     })
 }

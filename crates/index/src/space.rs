@@ -44,6 +44,30 @@ pub(crate) struct Query {
     pub sum: i32,
 }
 
+impl Query {
+    /// A query of which there is only the code.
+    pub fn of_bytes(bytes: Vec<i8>, step: f32) -> Self {
+        let (sum, squares) = bytes
+            .iter()
+            .map(|byte| i32::from(*byte))
+            .fold((0, 0), |(sum, squares), byte| (sum + byte, squares + byte * byte));
+        Self {
+            values: Vec::new(),
+            squared: step * step * squares as f32,
+            shift: 0.0,
+            bytes,
+            step,
+            sum,
+        }
+    }
+
+    /// What reaches and margins are multiples of: the worths of two rows differ by about this much, whatever the unit of the data.
+    /// `length` is the root of the mean squared length of the rows from the centre.
+    pub fn unit(&self, length: f32) -> f32 {
+        (self.squared.sqrt() + length) * length
+    }
+}
+
 impl Space {
     /// A space around a centre.
     pub fn new(metric: Metric, centre: Vec<f32>) -> Self {

@@ -87,7 +87,7 @@ impl TopK {
 }
 
 /// A hit as an integer: the better, the smaller. NaN, of which nothing is known, comes first.
-fn rank(larger_is_better: bool, score: f32, row: u32) -> u64 {
+pub(crate) fn rank(larger_is_better: bool, score: f32, row: u32) -> u64 {
     // Adding 0 makes -0 a plain 0; otherwise the two would not tie.
     let cost = if larger_is_better { -score } else { score } + 0.0;
     // The bits of positive floats are in their order already, those of negative ones in reverse order.
@@ -97,7 +97,8 @@ fn rank(larger_is_better: bool, score: f32, row: u32) -> u64 {
     u64::from(ordered) << 32 | u64::from(row)
 }
 
-fn score_of(larger_is_better: bool, rank: u64) -> f32 {
+/// The score of a [`rank`].
+pub(crate) fn score_of(larger_is_better: bool, rank: u64) -> f32 {
     let ordered = (rank >> 32) as u32;
     let bits = if ordered >> 31 == 1 {
         ordered & !(1 << 31)

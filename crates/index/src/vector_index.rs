@@ -28,6 +28,8 @@ pub enum IndexKind {
     Flat,
     /// Inverted file: rows grouped by similarity, and only the groups near the query are looked at.
     Ivf,
+    /// Hierarchical navigable small world: a graph from rows to similar rows.
+    Hnsw,
 }
 
 impl IndexKind {
@@ -36,6 +38,7 @@ impl IndexKind {
         match self {
             Self::Flat => "flat",
             Self::Ivf => "ivf",
+            Self::Hnsw => "hnsw",
         }
     }
 }
@@ -146,6 +149,7 @@ pub(crate) fn frame(header: &Header, body: &[u8]) -> Vec<u8> {
     bytes.push(match header.kind {
         IndexKind::Flat => 0,
         IndexKind::Ivf => 1,
+        IndexKind::Hnsw => 2,
     });
     bytes.push(match header.metric {
         Metric::Dot => 0,
@@ -183,6 +187,7 @@ pub(crate) fn unframe(bytes: &Bytes) -> Result<(Header, Reader), IndexError> {
     let kind = match kind {
         0 => IndexKind::Flat,
         1 => IndexKind::Ivf,
+        2 => IndexKind::Hnsw,
         _ => return Err(IndexError::Damaged("unknown kind")),
     };
     let metric = match metric {

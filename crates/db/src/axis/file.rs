@@ -1,7 +1,7 @@
 //! The bytes of an index file, and its name.
 //!
 //! ```text
-//! "PXAXIS03" | header length: u32 | header: JSON | part 0 | part 1 | … | CRC-32 of all before: u32      little endian
+//! "PXAXIS04" | header length: u32 | header: JSON | part 0 | part 1 | … | CRC-32 of all before: u32      little endian
 //! ```
 //!
 //! A segment has one file for each type among its indexes. Every header lists the parts of all of them, so that a file that
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use proximadb_index::{IndexKind, VectorIndex};
 use serde::{Deserialize, Serialize};
 
-use crate::axis::SegmentIndexes;
+use crate::axis::{SegmentIndexes, rows};
 use crate::engine::manifest::SegmentMeta;
 use crate::engine::segment::SegmentId;
 use crate::error::{Error, Result};
@@ -21,20 +21,71 @@ use crate::root::IndexType;
 use crate::schema::CollectionDescription;
 use crate::sealed::crc32;
 
-const MAGIC: &[u8; 8] = b"PXAXIS03";
+const MAGIC: &[u8; 8] = b"PXAXIS04";
 
 /// What an index file says of itself.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
+    of: Identity,
+    /// The indexes of the segment, those of this file's type in the order of the file.
+    parts: Vec<Part>,
+}
+
+/// The segment that a file is derived from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Identity {
     collection: CollectionDescription,
     shard: String,
     segment: SegmentId,
-    /// Of the segment's file: an index of other rows is stale.
+    /// Of the segment's file: what is derived from other rows is stale.
     segment_crc32: u32,
     segment_rows: u64,
-    /// The indexes of the segment, those of this file's type in the order of the file.
-    parts: Vec<Part>,
+}
+
+impl Identity {
+    /// `directory` is `<collection id>/<shard>`.
+    pub fn new(directory: &str, segment: &SegmentMeta, collection: &CollectionDescription) -> Self {
+        Self {
+            collection: collection.clone(),
+            shard: directory.rsplit('/').next().unwrap_or_default().to_owned(),
+            segment: segment.id,
+            segment_crc32: segment.crc32,
+            segment_rows: segment.rows,
+        }
+    }
+
+    /// Whether it is what the file's path says, and what the segment is now, if that is known.
+    ///
+    /// # Errors
+    /// What it is instead.
+    pub fn check(&self, path: &str, segment: Option<&SegmentMeta>) -> Result<(), String> {
+        let (directory, _) = path.rsplit_once('/').ok_or("has no directory")?;
+        let (id, _) = parse_name(path).ok_or("is not named as an index file")?;
+        if self.segment != id {
+            return Err(format!("belongs to segment {}", self.segment));
+        }
+        let place = format!("{}/{}", self.collection.id, self.shard);
+        if place != directory {
+            return Err(format!("belongs to {place}"));
+        }
+        let stale = |meta: &SegmentMeta| (meta.crc32, meta.rows) != (self.segment_crc32, self.segment_rows);
+        if segment.is_some_and(stale) {
+            return Err("is stale: the segment has other rows".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The collection when the file was written.
+    pub fn description(&self) -> &CollectionDescription {
+        &self.collection
+    }
+
+    /// Rows of the segment.
+    pub fn rows(&self) -> u64 {
+        self.segment_rows
+    }
 }
 
 /// The index of one vector space.
@@ -59,6 +110,7 @@ pub(super) struct Content {
 pub fn type_of(kind: IndexKind) -> Option<IndexType> {
     match kind {
         IndexKind::Ivf => Some(IndexType::Ivf),
+        IndexKind::Hnsw => Some(IndexType::Hnsw),
         IndexKind::Flat => None,
     }
 }
@@ -80,13 +132,8 @@ pub fn parse_name(path: &str) -> Option<(SegmentId, IndexType)> {
     Some((segment.parse().ok()?, of))
 }
 
-/// The files of a segment by type. `directory` is `<collection id>/<shard>`.
-pub(super) fn encode(
-    directory: &str,
-    segment: &SegmentMeta,
-    collection: &CollectionDescription,
-    indexes: &SegmentIndexes,
-) -> Result<BTreeMap<IndexType, Bytes>> {
+/// The indexes of a segment as files, by type.
+pub(super) fn encode(of: Identity, indexes: &SegmentIndexes) -> Result<BTreeMap<IndexType, Bytes>> {
     let (mut parts, mut bodies) = (Vec::new(), BTreeMap::<IndexType, Vec<u8>>::new());
     for (space, index) in indexes.iter() {
         let Some(of) = type_of(index.kind()) else { continue };
@@ -98,14 +145,7 @@ pub(super) fn encode(
         });
         bodies.entry(of).or_default().extend(bytes);
     }
-    let header = Header {
-        collection: collection.clone(),
-        shard: directory.rsplit('/').next().unwrap_or_default().to_owned(),
-        segment: segment.id,
-        segment_crc32: segment.crc32,
-        segment_rows: segment.rows,
-        parts,
-    };
+    let header = Header { of, parts };
     let header = serde_json::to_vec(&header).map_err(|e| Error::Internal(format!("index header: {e}")))?;
     let file = |body: Vec<u8>| {
         let mut file = MAGIC.to_vec();
@@ -123,7 +163,10 @@ pub(super) fn encode(
 /// # Errors
 /// What is wrong with them.
 pub fn check(file: &Bytes, path: &str, segment: Option<&SegmentMeta>) -> Result<(), String> {
-    decode(file, path, segment).map(|_| ())
+    match parse_name(path) {
+        Some((_, IndexType::Idx)) => rows::check(file, path, segment),
+        _ => decode(file, path, segment).map(|_| ()),
+    }
 }
 
 /// Whether the checksum of an index file matches its bytes.
@@ -136,28 +179,18 @@ fn split_checksum(file: &[u8]) -> Option<(&[u8], u32)> {
     Some((body, u32::from_le_bytes(*stored)))
 }
 
+/// The indexes of a file whose checksum matches; they are parts of it.
 pub(super) fn decode(file: &Bytes, path: &str, segment: Option<&SegmentMeta>) -> Result<Content, String> {
     let (header, mut rest) = split(file)?;
-    let (directory, _) = path.rsplit_once('/').ok_or("has no directory")?;
-    let (id, of) = parse_name(path).ok_or("is not named as an index file")?;
-    if header.segment != id {
-        return Err(format!("belongs to segment {}", header.segment));
-    }
-    let place = format!("{}/{}", header.collection.id, header.shard);
-    if place != directory {
-        return Err(format!("belongs to {place}"));
-    }
-    let stale = |meta: &SegmentMeta| (meta.crc32, meta.rows) != (header.segment_crc32, header.segment_rows);
-    if segment.is_some_and(stale) {
-        return Err("is stale: the segment has other rows".to_owned());
-    }
+    header.of.check(path, segment)?;
+    let (_, of) = parse_name(path).ok_or("is not named as an index file")?;
     let mut indexes = BTreeMap::new();
     for part in header.parts.iter().filter(|part| part.of == of) {
         let length = usize::try_from(part.bytes).map_err(|e| e.to_string())?;
         let (bytes, after) = rest.split_at_checked(length).ok_or("cut in an index")?;
         // Shared with the file, not copied.
         let index = proximadb_index::decode(&file.slice_ref(bytes)).map_err(|e| e.to_string())?;
-        if type_of(index.kind()) != Some(of) || index.shape().0 as u64 != header.segment_rows {
+        if type_of(index.kind()) != Some(of) || index.shape().0 as u64 != header.of.rows() {
             return Err(format!(
                 "the index of space `{}` is of another type or of other rows",
                 part.space

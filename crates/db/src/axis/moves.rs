@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Axis;
-use super::places::{Copy, key_of};
+use super::places::{Copy, FileKey, key_of};
 use crate::error::{Error, Result};
 use crate::root::{Root, RootId};
 
@@ -25,16 +25,18 @@ impl Axis {
         let has = |copies: &BTreeMap<RootId, Copy>, root: &Root| copies.get(&root.id()).is_some_and(|copy| !copy.bad);
         loop {
             let mut files = places.files.iter();
-            let next = files.find(|(_, copies)| has(copies, from) && !has(copies, to));
+            let fits = |(_, of): &FileKey| super::homes::takes(to, *of);
+            let next = files.find(|(key, copies)| has(copies, from) && !has(copies, to) && fits(key));
             let Some((&key, _)) = next else {
                 places.homes.replace(from, to);
                 return Ok(None);
             };
-            let Some((bytes, _)) = self.read(&mut places, key, None).await else {
+            let Some(bytes) = self.read(&mut places, key, None).await else {
                 places.mark_bad(key, from.id());
                 continue;
             };
-            self.write(&mut places, key, std::slice::from_ref(to), &bytes).await?;
+            self.write(&mut places, key, std::slice::from_ref(to), std::slice::from_ref(&bytes))
+                .await?;
             if to.read(&self.path(key)).await? != bytes {
                 places.mark_bad(key, to.id());
                 let (url, path) = (to.url(), self.path(key));

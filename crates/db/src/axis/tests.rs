@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod rows;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -22,8 +24,10 @@ struct World {
     dir: TempDir,
     roots: Arc<Roots>,
     segment: SegmentMeta,
-    data: SegmentData,
+    data: Arc<SegmentData>,
     indexes: SegmentIndexes,
+    /// What is stored beside the indexes: nothing, or `data`.
+    rows: Arc<SegmentData>,
 }
 
 impl World {
@@ -54,8 +58,19 @@ impl World {
             dir,
             roots,
             segment,
-            data,
+            data: Arc::new(data),
             indexes,
+            rows: Arc::default(),
+        }
+    }
+
+    /// The same with rows instead of indexes.
+    async fn with_rows(count: usize) -> Self {
+        let world = Self::new(count).await;
+        Self {
+            rows: world.data.clone(),
+            indexes: SegmentIndexes::default(),
+            ..world
         }
     }
 
@@ -80,21 +95,29 @@ impl World {
     }
 
     async fn save(&self, axis: &Axis) {
-        axis.save(&self.segment, &description(DIM), &self.indexes, || true)
+        axis.save(&self.segment, &description(DIM), &self.indexes, &self.rows, || true)
             .await
             .unwrap();
     }
 
     async fn repair(&self, axis: &Axis) -> usize {
-        let attached = vec![(self.segment.clone(), self.indexes.clone())];
-        axis.repair(&description(DIM), || attached).await
+        let attached = self.attached(&self.segment);
+        axis.repair(&description(DIM), || vec![attached]).await.written
+    }
+
+    fn attached(&self, segment: &SegmentMeta) -> Attached {
+        Attached {
+            segment: segment.clone(),
+            indexes: self.indexes.clone(),
+            rows: self.rows.clone(),
+        }
     }
 
     fn path(&self, root: usize) -> PathBuf {
-        let id = description(DIM).id;
+        let (id, of) = (description(DIM).id, if self.rows.is_empty() { "ivf" } else { "idx" });
         self.dir
             .path()
-            .join(format!("index{root}/{id}/000/{}.ivf", self.segment.id))
+            .join(format!("index{root}/{id}/000/{}.{of}", self.segment.id))
     }
 
     /// The bytes of the file on each root, where there is one.
@@ -292,7 +315,7 @@ async fn i6_a_home_that_is_away_gets_its_copy_when_it_returns_and_loses_what_was
     axis.delete(world.segment.id).await;
     assert_eq!(world.holders(), [0]);
     world.back(0);
-    assert_eq!(axis.repair(&description(DIM), Vec::new).await, 0);
+    assert_eq!(axis.repair(&description(DIM), Vec::new).await, Repaired::default());
     assert!(world.holders().is_empty());
 }
 
@@ -302,14 +325,14 @@ async fn i7_with_no_root_at_all_saving_fails_and_nothing_else() {
     world.away(0);
     let axis = world.open(&[0]).await;
     let error = axis
-        .save(&world.segment, &description(DIM), &world.indexes, || true)
+        .save(&world.segment, &description(DIM), &world.indexes, &world.rows, || true)
         .await
         .unwrap_err();
     assert!(matches!(error, Error::RootUnavailable { .. }), "{error}");
     let mut nowhere = world.placement(&[0]);
     nowhere.roots = vec![RootId(uuid::Uuid::nil())];
     let axis = world.open_at(&nowhere).await;
-    axis.save(&world.segment, &description(DIM), &world.indexes, || true)
+    axis.save(&world.segment, &description(DIM), &world.indexes, &world.rows, || true)
         .await
         .unwrap_err();
     assert!(load(&axis, &world.segment).await.is_none());
@@ -319,7 +342,7 @@ async fn i7_with_no_root_at_all_saving_fails_and_nothing_else() {
 async fn a_segment_that_is_gone_or_a_closed_shard_gets_no_file() {
     let world = World::new(1).await;
     let axis = world.open(&[0]).await;
-    axis.save(&world.segment, &description(DIM), &world.indexes, || false)
+    axis.save(&world.segment, &description(DIM), &world.indexes, &world.rows, || false)
         .await
         .unwrap();
     axis.close().await;
@@ -387,7 +410,7 @@ async fn c6_without_affinity_the_files_of_segments_are_spread_and_found_again() 
             id: SegmentId::generate(),
             ..world.segment.clone()
         };
-        axis.save(&segment, &description(DIM), &world.indexes, || true)
+        axis.save(&segment, &description(DIM), &world.indexes, &world.rows, || true)
             .await
             .unwrap();
         segments.push(segment);
@@ -399,11 +422,8 @@ async fn c6_without_affinity_the_files_of_segments_are_spread_and_found_again() 
     for segment in &segments {
         world.assert_serves(load(&axis, segment).await);
     }
-    let attached: Vec<_> = segments
-        .into_iter()
-        .map(|segment| (segment, world.indexes.clone()))
-        .collect();
-    assert_eq!(axis.repair(&description(DIM), || attached).await, 0);
+    let attached: Vec<_> = segments.iter().map(|segment| world.attached(segment)).collect();
+    assert_eq!(axis.repair(&description(DIM), || attached).await, Repaired::default());
 }
 
 #[tokio::test]

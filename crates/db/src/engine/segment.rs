@@ -10,14 +10,15 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
+use bytes::Bytes;
 use fixedbitset::FixedBitSet;
 use proximadb_index::Rows;
 use proximadb_index::kmeans::Clusters;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub(crate) use builder::ColumnBuilder;
 pub use builder::SegmentBuilder;
+pub(crate) use builder::{ColumnBuilder, PayloadBuilder};
 
 use crate::error::{Error, Result};
 use crate::point::{NamedVectors, Payload, PointId, Seq};
@@ -71,25 +72,23 @@ impl VectorColumn {
 /// The payloads of all rows as JSON objects in one text.
 #[derive(Debug, Clone)]
 pub struct PayloadColumn {
-    text: String,
+    /// Owned, or a part of a mapped file.
+    text: Bytes,
     /// Where each row starts, and after the last one where it ends.
     offsets: Vec<usize>,
 }
 
 impl Default for PayloadColumn {
     fn default() -> Self {
-        Self {
-            text: String::new(),
-            offsets: vec![0],
-        }
+        PayloadBuilder::default().build()
     }
 }
 
 impl PayloadColumn {
-    /// Adds a row; `json` is an object.
-    pub fn push(&mut self, json: &str) {
-        self.text.push_str(json);
-        self.offsets.push(self.text.len());
+    /// Payloads in a text of somebody else's; `None` if the offsets do not fit it.
+    pub(crate) fn over(text: Bytes, offsets: Vec<usize>) -> Option<Self> {
+        let fit = offsets.first() == Some(&0) && offsets.last() == Some(&text.len()) && offsets.is_sorted();
+        fit.then_some(Self { text, offsets })
     }
 
     /// The JSON object of a row, `{}` if its payload is empty.
@@ -97,7 +96,8 @@ impl PayloadColumn {
     /// # Panics
     /// If there is no such row.
     pub fn raw(&self, row: usize) -> &str {
-        &self.text[self.offsets[row]..self.offsets[row + 1]]
+        // Text that is not UTF-8 comes from a damaged file; an empty one is refused by whoever reads the JSON.
+        std::str::from_utf8(&self.text[self.offsets[row]..self.offsets[row + 1]]).unwrap_or_default()
     }
 
     /// The payload of a row.
@@ -122,6 +122,16 @@ impl PayloadColumn {
     /// Bytes of the text of some rows.
     pub fn text_bytes(&self, rows: Range<usize>) -> usize {
         self.offsets[rows.end] - self.offsets[rows.start]
+    }
+
+    /// The text of all rows, shared.
+    pub(crate) fn text(&self) -> &Bytes {
+        &self.text
+    }
+
+    /// Where each row starts, and after the last one where it ends.
+    pub(crate) fn offsets(&self) -> &[usize] {
+        &self.offsets
     }
 }
 
@@ -150,6 +160,8 @@ pub struct SegmentData {
     pub clustering: Option<Clustering>,
     /// Deleted ids with the sequence number of the deletion: rows of older segments with a smaller one are dead.
     pub tombstones: Vec<(PointId, Seq)>,
+    /// Whether vectors and payloads lie in a mapped file instead of in memory.
+    pub mapped: bool,
 }
 
 impl SegmentData {
@@ -241,8 +253,7 @@ impl SegmentData {
     /// # Panics
     /// If `order` names a row that does not exist.
     pub fn reorder(&self, order: &[u32]) -> Self {
-        let mut payloads = PayloadColumn::default();
-        payloads.text.reserve(self.payloads.text.len());
+        let mut payloads = PayloadBuilder::default();
         order
             .iter()
             .for_each(|row| payloads.push(self.payloads.raw(*row as usize)));
@@ -254,9 +265,10 @@ impl SegmentData {
                 .iter()
                 .map(|(space, column)| (space.clone(), pick(column, order)))
                 .collect(),
-            payloads,
+            payloads: payloads.build(),
             clustering: None,
             tombstones: self.tombstones.clone(),
+            mapped: false,
         }
     }
 

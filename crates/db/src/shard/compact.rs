@@ -27,6 +27,7 @@ impl Shard {
     /// [`crate::Error::StorageFull`] or [`crate::Error::RootUnavailable`]; the old segments stay.
     pub async fn compact(self: &Arc<Self>) -> Result<()> {
         let _one_at_a_time = self.compacting.lock().await;
+        drop(self.unverified.read().await);
         self.delete_replaced().await?;
         if let Engine::Lsm(lsm) = &self.engine {
             lsm.read().await.compact().await?;
@@ -51,6 +52,7 @@ impl Shard {
     }
 
     async fn compact_by_policy(self: &Arc<Self>) -> Result<()> {
+        drop(self.unverified.read().await);
         self.delete_replaced().await?;
         if let Engine::Lsm(lsm) = &self.engine {
             lsm.read().await.maintain().await?;

@@ -14,7 +14,7 @@ use super::engine::{Engine, in_memory};
 use super::homes::{Homes, Located};
 use crate::engine::cluster::sort_by_cluster;
 use crate::engine::manifest::{Manifest, ManifestStore, SegmentMeta, version_of};
-use crate::engine::segment::SegmentData;
+use crate::engine::segment::{SegmentData, SegmentId};
 use crate::engine::viper::{Viper, WriteRequest, Written, cpu, segment_of};
 use crate::error::{Error, Result};
 use crate::root::{Root, RootId, StorageComponentType};
@@ -86,7 +86,15 @@ impl Found {
     }
 }
 
-/// The rows of segments, in their order; a few of each root are read at a time.
+/// Whether a listed file is that of a segment, of the size that its manifest says.
+pub(super) fn is_file_of(located: &Located, meta: &SegmentMeta) -> bool {
+    let root = located.root.id();
+    segment_of(&located.file.path) == Some(meta.id)
+        && located.file.size == meta.bytes
+        && (root == meta.root_id || meta.copy == Some(root))
+}
+
+/// The rows of segments, in their order: those that are mapped, and the others as they are read, a few of each root at a time.
 ///
 /// # Errors
 /// [`Error::Corruption`] naming the first file that is missing or damaged and has no good copy; errors of the roots.
@@ -95,8 +103,12 @@ pub(super) async fn read_segments(
     description: &CollectionDescription,
     shard: &str,
     metas: &[SegmentMeta],
+    mapped: BTreeMap<SegmentId, Arc<SegmentData>>,
 ) -> Result<Vec<(SegmentMeta, Arc<SegmentData>)>> {
     let read = async |at: usize, meta: &SegmentMeta| {
+        if let Some(data) = mapped.get(&meta.id) {
+            return Ok((at, (meta.clone(), data.clone())));
+        }
         let on = |id| Ok::<_, Error>(Viper::new(homes.root(id)?, description.id, shard));
         let first = async { on(meta.root_id)?.read_segment(meta).await }.await;
         let data = match (first, meta.copy) {

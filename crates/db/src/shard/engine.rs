@@ -4,6 +4,7 @@
 //! segments of rows with their liveness and indexes. An LSM's segments have no files of their own; they are cut from the
 //! tree anew at every opening, and merging them is work in memory only.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::RwLock as AsyncRwLock;
@@ -116,14 +117,26 @@ impl Flushed {
         })
     }
 
-    /// The segments with their rows; they can be asked for once.
+    /// The segments with their rows, which are read unless they are `mapped` and the segment's file is there; they can be asked
+    /// for once.
     ///
     /// # Errors
     /// [`Error::Corruption`] for damaged or missing files; errors of the roots.
-    pub(super) async fn segments(&mut self, homes: &Homes, description: &CollectionDescription) -> Result<Segments> {
+    pub(super) async fn segments(
+        &mut self,
+        homes: &Homes,
+        description: &CollectionDescription,
+        mut mapped: BTreeMap<SegmentId, Arc<SegmentData>>,
+    ) -> Result<Segments> {
         let Manifest { shard, segments, .. } = &self.manifest;
         match &mut self.rest {
-            Rest::Viper { .. } => data::read_segments(homes, description, shard, segments).await,
+            Rest::Viper { files, .. } => {
+                let lacks = |meta: &SegmentMeta| !files.iter().any(|located| data::is_file_of(located, meta));
+                segments.iter().filter(|meta| lacks(meta)).for_each(|meta| {
+                    mapped.remove(&meta.id);
+                });
+                data::read_segments(homes, description, shard, segments, mapped).await
+            }
             Rest::Lsm { segments, .. } => Ok(std::mem::take(segments)),
         }
     }

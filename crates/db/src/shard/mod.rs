@@ -18,6 +18,7 @@ mod compact;
 pub mod read;
 pub mod explain;
 mod relocate;
+mod indexes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Mutex as AsyncMutex, RwLock as AsyncRwLock};
 
-use crate::axis::{self, Axis, SegmentIndexes};
+use crate::axis::{Axis, SegmentIndexes};
 use crate::config::WalFormat;
 use crate::engine::manifest::SegmentMeta;
 use crate::engine::segment::SegmentId;
@@ -37,7 +38,7 @@ use crate::root::StorageComponentType;
 use crate::schema::CollectionDescription;
 use crate::wal::{MAX_OBJECT_BYTES, Spare, Wal, WalFile, WalOptions, WalStart, WalStats};
 
-use crate::state::{SegmentSource, SourceId, State};
+use crate::state::State;
 use budget::MemoryBudget;
 use commit::Ledger;
 use engine::{Engine, Flushed};
@@ -90,6 +91,9 @@ pub struct Shard {
     compacting: AsyncMutex<()>,
     relocating: AsyncMutex<()>,
     gate: AsyncRwLock<()>,
+    /// Held exclusively after the opening until mapped rows are verified. What copies rows waits for it, so that no damage
+    /// is copied with them.
+    unverified: Arc<AsyncRwLock<()>>,
     closed: AtomicBool,
     /// Flushes by trigger.
     pub flushes: FlushCounters,
@@ -133,6 +137,7 @@ impl Shard {
             compacting: AsyncMutex::default(),
             relocating: AsyncMutex::default(),
             gate: AsyncRwLock::default(),
+            unverified: Arc::default(),
             closed: AtomicBool::new(false),
             flushes: FlushCounters::default(),
             options,
@@ -180,6 +185,7 @@ impl Shard {
         self: &Arc<Self>,
         plan: impl FnOnce(&State) -> Result<Vec<Operation>> + Send,
     ) -> Result<Seq> {
+        drop(self.unverified.read().await);
         let _order = self.gate.write().await;
         let operations = plan(&self.state.read())?;
         self.log(operations).await
@@ -235,74 +241,10 @@ impl Shard {
     pub fn wal_stats(&self) -> WalStats {
         self.wal.stats()
     }
-
-    /// Attaches the indexes that were loaded, and builds those that are missing in the background.
-    async fn attach_indexes(self: &Arc<Self>, mut loaded: BTreeMap<SegmentId, SegmentIndexes>) {
-        let segments: Vec<_> = self.state.read().segments().cloned().collect();
-        let ids: Vec<SegmentId> = segments.iter().map(|segment| segment.meta.id).collect();
-        self.axis.keep_only(&ids).await;
-        let mut missing = Vec::new();
-        let schema = self.description().schema.clone();
-        for segment in segments
-            .into_iter()
-            .filter(|segment| axis::wants_index(&segment.data, &schema))
-        {
-            match loaded.remove(&segment.meta.id) {
-                Some(indexes) => self.state.write().set_indexes(segment.source, indexes),
-                None => missing.push(segment.source),
-            }
-        }
-        self.index_in_background(missing);
-        let shard = self.clone();
-        tokio::spawn(async move { shard.repair_indexes().await });
-    }
-
-    /// Brings back copies of index files that are missing or damaged, and deletes those of segments that are gone.
-    /// Cheap when nothing is missing: one listing of each index root. Returns the number of files written.
-    pub async fn repair_indexes(&self) -> usize {
-        let attached = || {
-            let state = self.state.read();
-            let segments = state.segments();
-            segments
-                .map(|segment| (segment.meta.clone(), segment.indexes.clone()))
-                .collect()
-        };
-        self.axis.repair(&self.description(), attached).await
-    }
-
-    /// Builds the indexes of these segments, one after the other, while they are searched exactly.
-    fn index_in_background(self: &Arc<Self>, sources: Vec<SourceId>) {
-        let schema = self.description().schema.clone();
-        let wanted =
-            |segment: &&SegmentSource| sources.contains(&segment.source) && axis::wants_index(&segment.data, &schema);
-        let segments: Vec<SegmentSource> = self.state.read().segments().filter(wanted).cloned().collect();
-        if !segments.is_empty() {
-            let shard = self.clone();
-            tokio::spawn(async move {
-                for segment in segments {
-                    shard.build_index(segment).await;
-                }
-            });
-        }
-    }
-
-    /// Builds, attaches and stores the index of a segment. A failure is logged: the segment is searched exactly.
-    async fn build_index(&self, segment: SegmentSource) {
-        let description = self.description();
-        let (data, of) = (segment.data.clone(), description.clone());
-        let Ok(indexes) = tokio::task::spawn_blocking(move || axis::build(&data, &of.schema)).await else {
-            tracing::error!(segment = %segment.meta.id, "index build panicked");
-            return;
-        };
-        self.state.write().set_indexes(segment.source, indexes.clone());
-        let wanted = || !self.is_closed() && self.state.read().segments().any(|other| other.source == segment.source);
-        if let Err(error) = self.axis.save(&segment.meta, &description, &indexes, wanted).await {
-            tracing::warn!(%error, segment = %segment.meta.id, "index is in memory only; it is built again after a restart");
-        }
-    }
 }
 
-/// Reads everything that counts at the same time: the rows of the segments, the log above them, the indexes.
+/// Reads everything that counts at the same time: the rows of the segments, the log above them, the indexes. Rows that an
+/// index root has ready to be used are mapped first, and the files of their segments are not read.
 ///
 /// # Errors
 /// [`Error::Corruption`] for damaged or missing files; errors of the roots. The log is closed then.
@@ -319,10 +261,13 @@ async fn read_content(
     let metas = flushed.manifest.segments.clone();
     let state = Arc::new(RwLock::new(State::load(schema.clone(), after, Vec::new())));
     let mut replayed = Vec::new();
-    let (segments, wal, indexes) = tokio::join!(
-        flushed.segments(&options.homes, description),
+    let content = async {
+        let rows = axis.load_rows(&metas).await;
+        tokio::join!(flushed.segments(&options.homes, description, rows), axis.load(&metas))
+    };
+    let ((segments, indexes), wal) = tokio::join!(
+        content,
         open_wal(description, directory, options, log, (after, &mut replayed), &state),
-        axis.load(&metas),
     );
     let (segments, wal) = match (segments, wal) {
         (Ok(segments), Ok(wal)) => (segments, wal),

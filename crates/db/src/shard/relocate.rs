@@ -212,6 +212,7 @@ impl Shard {
         switch().await?;
         self.axis.set_homes(homes.index()?).await;
         self.axis.clear(&from).await?;
+        self.work_on_files().await;
         from.delete_dir(&self.description().id.to_string()).await?;
         Ok(())
     }

@@ -355,3 +355,108 @@ async fn i7_without_its_index_files_or_its_index_root_a_shard_opens_answers_the_
     assert_eq!(shard.search(&query, metric).unwrap(), expected);
     shard.close().await;
 }
+
+/// What a user sees of all points: their values, and what searches find.
+fn everything(shard: &Shard) -> (Vec<crate::point::Point>, Vec<Vec<crate::search::ScoredPoint>>) {
+    let state = shard.state.read();
+    let points = state
+        .points_from(None)
+        .map(|(id, at)| state.point(id, at).unwrap())
+        .collect();
+    drop(state);
+    let query = |number: u64, exact| Query {
+        vector: vec![number as f32; DIM],
+        using: String::new(),
+        filter: None,
+        limit: 10,
+        offset: 0,
+        score_threshold: None,
+        exact,
+        hnsw_ef: None,
+        indexed_only: false,
+        select: Default::default(),
+    };
+    let search = |exact| {
+        let numbers = (0..300u64).step_by(37);
+        numbers.map(move |number| {
+            shard
+                .search(&query(number, exact), proximadb_index::Metric::Euclidean)
+                .unwrap()
+        })
+    };
+    (points, search(true).chain(search(false)).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i4_rows_are_used_from_their_file_and_come_back_when_it_is_lost_or_damaged() {
+    let fixture = Fixture::new().await;
+    let shard = fixture.open().await.unwrap();
+    shard.write(upserts(0..3_000)).await.unwrap();
+    shard.flush().await.unwrap();
+    let mapped = |shard: &Shard| shard.segments().iter().filter(|segment| segment.data.mapped).count();
+    eventually("mapped rows", async || mapped(&shard) == 1).await;
+    let expected = everything(&shard);
+    shard.close().await;
+    drop(shard);
+    let file = || {
+        let mut files = fixture.files(StorageComponentType::Index);
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "idx"));
+        assert_eq!(files.len(), 1);
+        files.remove(0)
+    };
+    let good = std::fs::read(file()).unwrap();
+    let segment = fixture.files(StorageComponentType::Viper).into_iter();
+    let segment = segment
+        .filter(|file| file.extension().is_some())
+        .collect::<Vec<_>>()
+        .remove(0);
+    let flipped = |at: usize| {
+        let mut damaged = good.clone();
+        damaged[at] ^= 16;
+        Some(damaged)
+    };
+    let damages = [
+        Some(good.clone()),
+        None,
+        Some(Vec::new()),
+        Some(good[..good.len() / 2].to_vec()),
+        flipped(20),
+        flipped(good.len() / 3),
+        flipped(good.len() - 1),
+    ];
+    for damage in damages {
+        std::fs::remove_file(file()).unwrap();
+        if let Some(bytes) = &damage {
+            std::fs::write(file_path(&fixture, &segment), bytes).unwrap();
+        }
+        let shard = fixture.open().await.unwrap();
+        // Damage of vectors and payloads is found a moment after the opening; nothing is copied from them before.
+        shard.compact().await.unwrap();
+        assert_eq!(everything(&shard), expected);
+        eventually("the file", async || {
+            std::fs::read(file_path(&fixture, &segment)).is_ok_and(|bytes| bytes == good) && mapped(&shard) == 1
+        })
+        .await;
+        assert_eq!(everything(&shard), expected);
+        shard.close().await;
+    }
+    // The segment stays the truth: it is not read, and has to be there all the same.
+    let parquet = std::fs::read(&segment).unwrap();
+    std::fs::remove_file(&segment).unwrap();
+    assert!(matches!(fixture.open().await, Err(Error::Corruption(_))));
+    std::fs::write(&segment, &parquet[..parquet.len() - 1]).unwrap();
+    assert!(matches!(fixture.open().await, Err(Error::Corruption(_))));
+    std::fs::write(&segment, &parquet).unwrap();
+    let shard = fixture.open().await.unwrap();
+    assert_eq!(everything(&shard), expected);
+    shard.close().await;
+}
+
+fn file_path(fixture: &Fixture, segment: &std::path::Path) -> std::path::PathBuf {
+    let name = segment.with_extension("idx").file_name().unwrap().to_owned();
+    let directory = fixture
+        .directory
+        .path()
+        .join(format!("index/{}/000", description(DIM).id));
+    directory.join(name)
+}

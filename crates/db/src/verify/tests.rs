@@ -78,7 +78,8 @@ impl Stopped {
         collection.upsert(points(2_110..2_120)).await.unwrap();
         collection.upsert(points(2_120..2_130)).await.unwrap();
         // The index is built in the background.
-        eventually("the index", async || !files_below(directory.path(), "ivf").is_empty()).await;
+        let is_there = |extension| !files_below(directory.path(), extension).is_empty();
+        eventually("the index", async || is_there("ivf") && is_there("idx")).await;
         drop(collection);
         database.close().await;
         Self { directory, config }
@@ -266,14 +267,18 @@ async fn a_sound_database_passes_with_the_numbers_of_the_disk_and_is_not_changed
         assert_eq!(totals.bytes, bytes, "{}", section.component);
     }
     let directories = |at: usize| verification.sections[at].totals().collection_directories;
-    assert_eq!((0..5).map(directories).collect::<Vec<_>>(), [1, 1, 0, 1, 2]);
+    assert_eq!(
+        (0..5).map(directories).collect::<Vec<_>>(),
+        [1, 1, 0, 2, 2],
+        "the types of index files have roots of their own"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flipped_byte_is_found_in_every_kind_of_file() {
     let stopped = Stopped::new().await;
     let mut checked = 0;
-    for extension in ["avro", "parquet", "ivf", "json"] {
+    for extension in ["avro", "parquet", "ivf", "idx", "json"] {
         for file in stopped.files(extension) {
             let original = std::fs::read(&file).unwrap();
             let places = [0, original.len() / 3, original.len() / 2];
@@ -286,14 +291,14 @@ async fn a_flipped_byte_is_found_in_every_kind_of_file() {
             }
         }
     }
-    assert!(checked >= 3 * (1 + 2 + 1 + 2 + 2), "{checked}");
+    assert!(checked >= 3 * (1 + 2 + 1 + 1 + 2 + 2), "{checked}");
     stopped.check(&stopped.verify().await, &[]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flipped_last_byte_is_found_except_in_the_newest_log_where_it_looks_like_a_torn_tail() {
     let stopped = Stopped::new().await;
-    for extension in ["parquet", "ivf", "json"] {
+    for extension in ["parquet", "ivf", "idx", "json"] {
         for file in stopped.files(extension) {
             let original = std::fs::read(&file).unwrap();
             flip(&file, original.len() - 1);
@@ -341,7 +346,12 @@ async fn what_a_record_or_a_manifest_names_must_be_there() {
         std::fs::rename(&home, &aside).unwrap();
         let verification = stopped.verify().await;
         let expected: &[_] = match component {
-            "viper" => &[(Missing, expected), (Missing, ".avro"), (Orphan, ".ivf")],
+            "viper" => &[
+                (Missing, expected),
+                (Missing, ".avro"),
+                (Orphan, ".ivf"),
+                (Orphan, ".idx"),
+            ],
             _ => &[(Missing, expected)],
         };
         stopped.check(&verification, expected);

@@ -12,7 +12,7 @@ use proximadb_db::root::StorageComponentType;
 use proximadb_db::schema::Schema;
 use proximadb_db::{Collection, Database, Quantization, Query, ScoredPoint, Selection};
 use proximadb_store::Op;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::patience::eventually;
@@ -32,7 +32,11 @@ async fn open(directory: &Path, settings: &[(&str, &str)]) -> Arc<Database> {
 }
 
 async fn create(database: &Arc<Database>, name: &str) -> Arc<Collection> {
-    let schema = json!({ "vectors": { "": { "size": DIM, "distance": "Euclid" } } });
+    create_with(database, name, json!({})).await
+}
+
+async fn create_with(database: &Arc<Database>, name: &str, settings: Value) -> Arc<Collection> {
+    let schema = json!({ "vectors": { "": { "size": DIM, "distance": "Euclid" } }, "settings": settings });
     let schema: Schema = serde_json::from_value(schema).unwrap();
     database.create_collection(name, schema).await.unwrap();
     database.collection(name).await.unwrap()
@@ -63,9 +67,12 @@ fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
 }
 
 async fn nearest(collection: &Collection, exact: bool) -> Vec<ScoredPoint> {
-    let vector = vec![0.5; DIM];
-    let query = Query {
-        vector,
+    collection.query(query(exact)).await.unwrap()
+}
+
+fn query(exact: bool) -> Query {
+    Query {
+        vector: vec![0.5; DIM],
         using: String::new(),
         filter: None,
         limit: 10,
@@ -76,8 +83,7 @@ async fn nearest(collection: &Collection, exact: bool) -> Vec<ScoredPoint> {
         indexed_only: false,
         quantization: Quantization::default(),
         select: Selection::default(),
-    };
-    collection.query(query).await.unwrap()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -209,6 +215,94 @@ async fn i7_a_lost_or_damaged_index_changes_no_answer_and_comes_back() {
         assert_eq!(collection.info().unwrap().indexed_vectors, 6000);
         database.close().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i1_a_collection_with_a_graph_finds_its_points_and_loads_the_graph_from_the_root_of_its_type() {
+    let directory = TempDir::new().unwrap();
+    let urls = [0, 1, 2].map(|root| format!("file://{}/index{root}", directory.path().display()));
+    let urls = serde_json::to_string(&urls).unwrap();
+    let settings = [
+        ("STORAGE__INDEX_CONFIG__INDEX_URLS", urls.as_str()),
+        ("STORAGE__INDEX_CONFIG__BACKUP_REPLICAS", "1"),
+    ];
+    let database = open(directory.path(), &settings).await;
+    let settings_of = |index: &str| json!({ "metadata": { "proximadb": { "index": index } }, "hnsw_config": { "m": 12, "ef_construct": 80 } });
+    let collection = create_with(&database, "graph", settings_of("hnsw")).await;
+    let lists = create_with(&database, "lists", settings_of("ivf")).await;
+    for collection in [&collection, &lists] {
+        for start in (0..5000).step_by(500) {
+            collection.upsert(points(start..start + 500)).await.unwrap();
+        }
+        collection.flush().await.unwrap();
+        collection.compact().await.unwrap();
+    }
+    let graphs = || files(directory.path(), "hnsw");
+    let root_of = |file: &Path| {
+        file.strip_prefix(directory.path())
+            .unwrap()
+            .iter()
+            .next()
+            .unwrap()
+            .to_owned()
+    };
+    eventually("the indexes", async || {
+        graphs().len() == 1 && files(directory.path(), "ivf").len() == 1
+    })
+    .await;
+    let [graph, lists] = [graphs(), files(directory.path(), "ivf")].map(|mut files| files.pop().unwrap());
+    assert_ne!(root_of(&graph), root_of(&lists), "each type has roots of its own");
+
+    let plan = collection.explain(Some(query(false))).await.unwrap();
+    let (segment, index) = (&plan.segments[0], &plan.segments[0].indexes[0]);
+    assert_eq!((index.kind, index.roots.len()), ("hnsw", 1));
+    assert!(
+        graph.ends_with(&index.file) && index.description.contains("12 neighbours"),
+        "{index:?}"
+    );
+    assert!(segment.reason.contains("\"hnsw\""), "{}", segment.reason);
+    let work = segment.work.unwrap();
+    assert!(
+        work.stats.codes > 0 && work.stats.codes < segment.rows && work.stats.exact < 500,
+        "{work:?}"
+    );
+    let exact = nearest(&collection, true).await;
+    let found = nearest(&collection, false).await;
+    assert!(exact.iter().filter(|hit| found.contains(hit)).count() >= 7);
+    let before = std::fs::metadata(&graph).unwrap().modified().unwrap();
+    database.close().await;
+    drop(database);
+
+    let database = open(directory.path(), &settings).await;
+    let collection = database.collection("graph").await.unwrap();
+    assert_eq!(
+        collection.info().unwrap().indexed_vectors,
+        5000,
+        "loaded when it was opened"
+    );
+    assert_eq!(nearest(&collection, false).await, found);
+    assert_eq!(
+        std::fs::metadata(&graph).unwrap().modified().unwrap(),
+        before,
+        "not written again"
+    );
+    database.close().await;
+    drop(database);
+
+    std::fs::write(&graph, "damage").unwrap();
+    let database = open(directory.path(), &settings).await;
+    let collection = database.collection("graph").await.unwrap();
+    assert_eq!(nearest(&collection, true).await, exact);
+    eventually("the graph", async || {
+        std::fs::metadata(&graph).is_ok_and(|file| file.len() > 1000)
+    })
+    .await;
+    assert_eq!(
+        nearest(&collection, false).await,
+        found,
+        "the same rows make the same graph"
+    );
+    database.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

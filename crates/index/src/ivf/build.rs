@@ -1,13 +1,11 @@
 //! Building an inverted file from clusters.
 
-use std::ops::Range;
-use std::thread;
-
 use super::{Factors, Ivf, List, Tuning};
 use crate::bit_codes::{BitCodes, Residual};
 use crate::byte_codes::ByteCodes;
 use crate::kmeans::Clusters;
 use crate::metric::Metric;
+use crate::parallel::in_parallel;
 use crate::rows::{RowSlice, Rows};
 use crate::simd;
 use crate::simd::codes::BLOCK_ROWS;
@@ -240,22 +238,4 @@ impl Encoder<'_> {
             radius: (spread / count).sqrt(),
         });
     }
-}
-
-/// Does the work of `0..count` on all cores, a range each; the results in order.
-pub(super) fn in_parallel<T: Send>(count: usize, work: impl Fn(Range<usize>) -> T + Sync) -> Vec<T> {
-    let cores = thread::available_parallelism().map_or(1, usize::from).min(count.max(1));
-    let range = |core: usize| core * count / cores..(core + 1) * count / cores;
-    let work = &work;
-    thread::scope(|scope| {
-        let threads: Vec<_> = (1..cores).map(|core| scope.spawn(move || work(range(core)))).collect();
-        let mut results = vec![work(range(0))];
-        // A panic of a part is one of the whole.
-        results.extend(
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))),
-        );
-        results
-    })
 }

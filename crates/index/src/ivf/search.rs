@@ -57,7 +57,7 @@ struct Prospect {
 }
 
 impl<'a> Search<'a> {
-    /// A search for the best `k` of the allowed rows; `k` is at least [`super::HITS_MIN`].
+    /// A search for the best `k` of the allowed rows; `k` is at least [`NEIGHBOURS`](crate::truth::NEIGHBOURS).
     pub fn new(index: &'a Ivf, query: Query, k: usize, effort: f32, allowed: Option<&'a FixedBitSet>) -> Self {
         let wide = allowed.is_some() || k >= MANY_HITS;
         let Tuning {
@@ -69,7 +69,7 @@ impl<'a> Search<'a> {
         Self {
             index,
             table: index.bits.table(&query),
-            reach: if wide { reach_wide } else { reach } * effort * index.tuning.unit(&query),
+            reach: if wide { reach_wide } else { reach } * effort * query.unit(index.tuning.length),
             slack: slack * effort.sqrt(),
             wide,
             k,
@@ -226,7 +226,7 @@ impl<'a> Search<'a> {
         for candidate in &self.candidates {
             self.index.bytes.prefetch(candidate.member);
         }
-        let margin = self.index.tuning.margin * self.index.tuning.unit(&self.query);
+        let margin = self.index.tuning.margin * self.query.unit(self.index.tuning.length);
         let mut best = TopK::new(Metric::Dot, k);
         let mut refined = Vec::with_capacity(self.candidates.len());
         let (mut ids, mut worths) = ([0; REFINED_AT_ONCE], [0.0; REFINED_AT_ONCE]);

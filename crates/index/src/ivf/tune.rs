@@ -5,31 +5,22 @@ use std::cell::RefCell;
 
 use fixedbitset::FixedBitSet;
 
-use super::build::in_parallel;
-use super::{HITS_MIN, Ivf, List, SPREAD, Tuning};
+use super::{Ivf, List, SPREAD, Tuning};
 use crate::kmeans::Clusters;
-use crate::metric::Metric;
+use crate::parallel::in_parallel;
 use crate::rows::{RowSlice, Rows};
-use crate::simd;
 use crate::simd::codes::{BLOCK_ROWS, Estimates, Terms, scan};
-use crate::space::{Query, Space, fits};
-use crate::topk::{Hit, TopK};
+use crate::space::{Query, fits};
+use crate::topk::Hit;
+use crate::truth::{COVERED_BYTES, MARGIN_MIN, NEIGHBOURS, SAMPLED_QUERIES, Truth, quantile, sample_filter, truth};
 use crate::vector_index::{SearchParams, VectorIndex};
 
-/// Rows that are taken as queries, at most one in `SAMPLE_STEP_MIN`.
-const SAMPLED_QUERIES: usize = 200;
+/// At most one row in so many is taken as a query.
 const SAMPLE_STEP_MIN: usize = 8;
-/// Neighbours that each should find, besides itself.
-const NEIGHBOURS: usize = HITS_MIN;
-/// One row in so many is allowed by the filter of the sampled searches.
-const FILTER_STEP: usize = 10;
 /// Share of the neighbours that a search finds with effort 1. Queries that are no rows find a little less.
 const TARGET: f64 = 0.99;
-/// Share of the neighbours whose estimates, and byte codes, may be less wrong than is allowed for.
+/// Share of the neighbours whose estimates may be less wrong than is allowed for.
 const COVERED: f64 = 0.995;
-const COVERED_BYTES: f64 = 0.999;
-/// Rounding of bytes that the sample may not have shown.
-const MARGIN_MIN: f32 = 1e-6;
 /// How often the reach is raised at most, and by how much.
 const WIDENINGS: usize = 6;
 const WIDENING: f32 = 1.15;
@@ -51,11 +42,9 @@ impl Ivf {
             .map(|row| rows.get(row))
             .filter(|row| fits(row))
             .collect();
-        let allowed: FixedBitSet = (0..assigned)
-            .filter(|row| scattered(*row).is_multiple_of(FILTER_STEP as u64))
-            .collect();
+        let allowed = sample_filter(assigned);
         let truths = in_parallel(sampled.len(), |range| {
-            truth(self.space.metric(), present, &sampled[range], &self.space, &allowed)
+            truth(present, &sampled[range], &self.space, &allowed)
         });
         let truths: Vec<Truth> = truths.into_iter().flatten().collect();
         let needs = in_parallel(sampled.len(), |range| {
@@ -84,7 +73,7 @@ impl Ivf {
         };
         let table = self.bits.table(&query);
         let estimates = RefCell::new(Estimates::new());
-        let unit = self.tuning.unit(&query).max(f32::MIN_POSITIVE);
+        let unit = query.unit(self.tuning.length).max(f32::MIN_POSITIVE);
         let prospects = self.all_prospects(&query);
         let best = self.best_prospect(prospects.iter().copied(), NEIGHBOURS + 1);
         // Under a filter the same rows are asked of a worse threshold, from the middle of which the reach counts.
@@ -221,92 +210,4 @@ struct Need {
     slack: f32,
     margin: f32,
     reach: f32,
-}
-
-/// The true neighbours of a sampled query.
-struct Truth {
-    hits: Vec<Hit>,
-    /// Those of the rows that a filter allows.
-    filtered: Vec<Hit>,
-    /// The worth of the last neighbour.
-    last: f32,
-    last_filtered: f32,
-}
-
-/// True neighbours of some queries, by comparison with every row.
-fn truth(metric: Metric, rows: RowSlice<'_>, queries: &[&[f32]], space: &Space, allowed: &FixedBitSet) -> Vec<Truth> {
-    /// Rows whose products with all queries are found at once: they stay in the second cache level.
-    const ROWS_AT_ONCE: usize = 256;
-    let dim = rows.dim();
-    let flat: Vec<f32> = queries.concat();
-    let mut tops: Vec<[TopK; 2]> = vec![
-        [
-            TopK::new(Metric::Dot, NEIGHBOURS + 1),
-            TopK::new(Metric::Dot, NEIGHBOURS + 1)
-        ];
-        queries.len()
-    ];
-    let mut products = vec![0.0; ROWS_AT_ONCE * queries.len()];
-    for (chunk, data) in rows.as_slice().chunks(ROWS_AT_ONCE * dim).enumerate() {
-        let first = chunk * ROWS_AT_ONCE;
-        let count = data.len() / dim;
-        simd::products(&flat, data, dim, &mut products);
-        let handicap = |row: &[f32]| {
-            if metric == Metric::Dot {
-                0.0
-            } else {
-                simd::dot(row, row) / 2.0
-            }
-        };
-        let handicaps: Vec<f32> = data.chunks_exact(dim).map(handicap).collect();
-        for (products, [all, filtered]) in products.chunks_exact(count).zip(&mut tops) {
-            for (at, (product, handicap)) in products.iter().zip(&handicaps).enumerate() {
-                let row = (first + at) as u32;
-                all.push(row, product - handicap);
-                if allowed.contains(row as usize) {
-                    filtered.push(row, product - handicap);
-                }
-            }
-        }
-    }
-    let truths = queries.iter().zip(tops).map(|(vector, [all, filtered])| {
-        let [last, last_filtered] = [&all, &filtered].map(|top| top.worst().unwrap_or(f32::MIN));
-        let (mut hits, mut filtered) = (all.into_sorted(), filtered.into_sorted());
-        // In these terms the worth differs by what is the same for all rows.
-        let shift = space.query(vector).map_or(0.0, |query| match metric {
-            Metric::Dot => space.worth(&query, 0.0),
-            Metric::Euclidean | Metric::Manhattan => (query.squared - simd::dot(vector, vector)) / 2.0,
-        });
-        if metric == Metric::Manhattan {
-            let exact = |allowed: Option<&FixedBitSet>| {
-                let mut top = TopK::new(metric, NEIGHBOURS + 1);
-                crate::scan::scan(metric, rows, 0..rows.len(), vector, allowed, &mut top);
-                top.into_sorted()
-            };
-            (hits, filtered) = (exact(None), exact(Some(allowed)));
-        }
-        Truth {
-            hits,
-            filtered,
-            last: last + shift,
-            last_filtered: last_filtered + shift,
-        }
-    });
-    truths.collect()
-}
-
-/// The value that this share of the values does not exceed; 0 of none.
-fn quantile(values: impl Iterator<Item = f32>, share: f64) -> f32 {
-    let mut values: Vec<f32> = values.filter(|value| value.is_finite()).collect();
-    values.sort_unstable_by(f32::total_cmp);
-    let at = (values.len() as f64 * share) as usize;
-    values
-        .get(at.min(values.len().saturating_sub(1)))
-        .copied()
-        .unwrap_or(0.0)
-}
-
-/// A number that looks random, the same for the same row.
-fn scattered(row: usize) -> u64 {
-    (row as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33
 }

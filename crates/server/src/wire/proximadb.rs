@@ -44,7 +44,7 @@ pub fn storage_engine(metadata: Option<&Map<String, Value>>) -> Result<Option<St
         .map(|index| serde_json::from_value::<IndexChoice>(index.clone()));
     index
         .transpose()
-        .map_err(|_| wrong("metadata.proximadb.index", "\"auto\", \"ivf\" or \"flat\""))?;
+        .map_err(|_| wrong("metadata.proximadb.index", "\"auto\", \"ivf\", \"hnsw\" or \"flat\""))?;
     let engine = asked
         .get("storage_engine")
         .map(|engine| serde_json::from_value(engine.clone()));

@@ -18,6 +18,7 @@ use super::{FileInfo, Filesystem};
 use crate::breaker;
 use crate::cache::{BLOCK_BYTES, Cache};
 use crate::error::StoreError;
+use crate::map::Stored;
 use crate::meter::Op;
 
 /// A request for more bytes is several: so one file comes over several connections.
@@ -82,6 +83,28 @@ impl Filesystem {
             // What has another size or content: whoever knows what it should be decides about it.
             _ => self.read(&file.path).await,
         }
+    }
+
+    /// The same without reading all of it where that is possible: on a disk it is mapped, and the first `needed` bytes are read.
+    ///
+    /// # Errors
+    /// As [`read_stored`](Self::read_stored).
+    pub async fn map_stored(
+        &self,
+        file: &FileInfo,
+        good: impl Fn(&[u8]) -> bool + Send,
+        needed: u64,
+    ) -> Result<Stored, StoreError> {
+        let Some(disk) = &self.inner.local else {
+            return self.read_stored(file, good).await.map(Stored::from);
+        };
+        let (location, needed) = (self.location(&file.path)?, needed.min(file.size));
+        let map = async {
+            let map = disk.map(&location, needed).await;
+            map.map_err(|error| self.error(&file.path, &error))
+        };
+        let map = self.within(&file.path, breaker::deadline(needed), map);
+        self.measured(Op::Read, map, |_| needed).await
     }
 
     /// The blocks of a file that the cache has.

@@ -24,14 +24,26 @@ impl Filesystem {
     /// # Errors
     /// Any failure of the root; the old or the new bytes are there.
     pub async fn write_atomic(&self, path: &str, bytes: Bytes) -> Result<(), StoreError> {
+        self.write_payload(path, bytes.into()).await
+    }
+
+    /// The same of a file in pieces that follow each other; a disk writes them without joining them first.
+    ///
+    /// # Errors
+    /// As [`write_atomic`](Self::write_atomic).
+    pub async fn write_pieces(&self, path: &str, pieces: &[Bytes]) -> Result<(), StoreError> {
+        self.write_payload(path, pieces.iter().cloned().collect()).await
+    }
+
+    async fn write_payload(&self, path: &str, payload: PutPayload) -> Result<(), StoreError> {
         let location = self.location(path)?;
-        let length = bytes.len() as u64;
+        let length = payload.content_length() as u64;
         let write = async {
-            if self.is_local() || bytes.len() <= WHOLE_BYTES {
-                let written = self.inner.store.put(&location, PutPayload::from_bytes(bytes)).await;
+            if self.is_local() || payload.content_length() <= WHOLE_BYTES {
+                let written = self.inner.store.put(&location, payload).await;
                 written.map(|_| ()).map_err(|error| self.error(path, &error))
             } else {
-                self.write_in_parts(&location, path, bytes).await
+                self.write_in_parts(&location, path, payload.into()).await
             }
         };
         self.measured(Op::Write, self.within(path, breaker::deadline(length), write), |()| {

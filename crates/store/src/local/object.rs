@@ -17,6 +17,7 @@ use object_store::{
 
 use super::multipart::LocalUpload;
 use super::{Disk, MAX_DEPTH, Meta};
+use crate::map::Stored;
 use crate::pool::Pool;
 
 /// Name of this store in errors.
@@ -80,6 +81,13 @@ impl LocalDisk {
             (began.elapsed(), outcome.map(|(bytes, ..)| bytes))
         };
         Ok(self.pool.run(move || locations.into_iter().map(read).collect()).await?)
+    }
+
+    /// The file as memory; its first `needed` bytes are read.
+    pub(crate) async fn map(&self, location: &Path, needed: u64) -> Result<Stored> {
+        let relative = location.to_string();
+        self.run(location, move |disk| crate::map::map(&disk.base.join(relative), needed))
+            .await
     }
 
     /// Removes the directory and all below it; returns the number of files. The parent is synced.

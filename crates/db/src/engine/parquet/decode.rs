@@ -11,7 +11,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::{HEAD_BYTES, MAGIC, PARQUET_MAGIC, Result, vector_column};
 use crate::engine::footer::{FormatError, SegmentFooter, decode_tombstones, key, required};
-use crate::engine::segment::{Clustering, ColumnBuilder, SegmentData};
+use crate::engine::segment::{Clustering, ColumnBuilder, PayloadBuilder, SegmentData};
 use crate::engine::typed;
 use crate::schema::Schema;
 use crate::sealed::crc32;
@@ -74,6 +74,7 @@ fn check(bytes: &[u8]) -> Result<()> {
 /// Columns while a file is read.
 struct Columns {
     data: SegmentData,
+    payloads: PayloadBuilder,
     /// Clusters of the rows that have one.
     clusters: Vec<u32>,
     vectors: BTreeMap<String, ColumnBuilder>,
@@ -87,6 +88,7 @@ impl Columns {
             .map(|(space, settings)| (space.clone(), ColumnBuilder::new(settings.size)));
         Self {
             data: SegmentData::default(),
+            payloads: PayloadBuilder::default(),
             clusters: Vec::new(),
             vectors: vectors.collect(),
         }
@@ -106,7 +108,7 @@ impl Columns {
         let payloads: &LargeStringArray = typed_column(batch, "payload")?;
         payloads
             .iter()
-            .for_each(|payload| self.data.payloads.push(payload.unwrap_or("{}")));
+            .for_each(|payload| self.payloads.push(payload.unwrap_or("{}")));
         let clusters: &UInt32Array = typed_column(batch, "cluster")?;
         for (row, cluster) in clusters.iter().enumerate() {
             match cluster {
@@ -138,6 +140,7 @@ impl Columns {
                 offsets,
             });
         }
+        self.data.payloads = self.payloads.build();
         self.data.vectors = self
             .vectors
             .into_iter()

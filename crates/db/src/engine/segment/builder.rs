@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fixedbitset::FixedBitSet;
 use proximadb_index::Rows;
 
-use crate::engine::segment::{SegmentData, VectorColumn};
+use crate::engine::segment::{PayloadColumn, SegmentData, VectorColumn};
 use crate::error::{Error, Result};
 use crate::point::{Point, PointId, Seq};
 use crate::schema::Schema;
@@ -14,6 +14,7 @@ use crate::schema::Schema;
 #[derive(Debug)]
 pub struct SegmentBuilder {
     data: SegmentData,
+    payloads: PayloadBuilder,
     columns: BTreeMap<String, ColumnBuilder>,
 }
 
@@ -25,6 +26,38 @@ pub(crate) struct ColumnBuilder {
     rows: usize,
     /// Rows without a vector.
     absent: Vec<usize>,
+}
+
+/// The payloads while rows are added.
+#[derive(Debug)]
+pub(crate) struct PayloadBuilder {
+    text: Vec<u8>,
+    offsets: Vec<usize>,
+}
+
+impl Default for PayloadBuilder {
+    fn default() -> Self {
+        Self {
+            text: Vec::new(),
+            offsets: vec![0],
+        }
+    }
+}
+
+impl PayloadBuilder {
+    /// Adds a row; `json` is an object.
+    pub(crate) fn push(&mut self, json: &str) {
+        self.text.extend_from_slice(json.as_bytes());
+        self.offsets.push(self.text.len());
+    }
+
+    /// All rows.
+    pub(crate) fn build(self) -> PayloadColumn {
+        PayloadColumn {
+            text: self.text.into(),
+            offsets: self.offsets,
+        }
+    }
 }
 
 impl ColumnBuilder {
@@ -84,6 +117,7 @@ impl SegmentBuilder {
             .collect();
         Self {
             data: SegmentData::default(),
+            payloads: PayloadBuilder::default(),
             columns,
         }
     }
@@ -130,6 +164,7 @@ impl SegmentBuilder {
     pub fn build(self) -> SegmentData {
         let mut data = self.data;
         data.tombstones.sort_unstable();
+        data.payloads = self.payloads.build();
         data.vectors = self
             .columns
             .into_iter()
@@ -159,7 +194,7 @@ impl SegmentBuilder {
             .for_each(|(space, column)| column.push(vector(space)));
         self.data.ids.push(id);
         self.data.seqs.push(seq);
-        self.data.payloads.push(payload);
+        self.payloads.push(payload);
         Ok(())
     }
 }

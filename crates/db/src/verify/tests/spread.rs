@@ -51,7 +51,8 @@ impl Stopped {
         if engine == StorageEngineKind::Viper {
             // The indexes are built in the background, with two copies each.
             let count = |extension| files_below(directory.path(), extension).len();
-            eventually("the indexes", async || count("ivf") >= 2 && count("ivf") % 2 == 0).await;
+            let are_there = || count("ivf") >= 2 && count("ivf") % 2 == 0 && count("idx") == count("ivf");
+            eventually("the indexes", async || are_there()).await;
         }
         database.close().await;
         Self { directory, config }
@@ -123,7 +124,12 @@ async fn f2_a_striped_collection_passes_and_every_flipped_byte_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_missing_on_one_of_several_roots_is_named() {
     let stopped = Stopped::spread(StorageEngineKind::Viper).await;
-    for (extension, kind) in [("bincode", Missing), ("parquet", Missing), ("ivf", Incomplete)] {
+    for (extension, kind) in [
+        ("bincode", Missing),
+        ("parquet", Missing),
+        ("ivf", Incomplete),
+        ("idx", Incomplete),
+    ] {
         for file in stopped.files(extension).into_iter().take(2) {
             let kept = std::fs::read(&file).unwrap();
             std::fs::remove_file(&file).unwrap();

@@ -1,0 +1,357 @@
+//! The rows of a segment as a file that is used where it lies (`.idx`): vectors and payloads are mapped instead of held in
+//! memory, and an opening reads neither them nor the Parquet file.
+//!
+//! ```text
+//! "PXROWS01" | header length: u32 | CRC-32 of the header: u32 | header: JSON | part 0 | part 1 | …      little endian
+//! ```
+//!
+//! Every part begins at a multiple of 64 bytes and has its own CRC-32 in the header. The small parts are verified and taken
+//! into memory when the file is loaded. Vectors and payloads are *bulk*: checked by [`check`], and after an opening by
+//! [`Axis::verify_rows`](super::Axis::verify_rows), which reads them through once.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fixedbitset::{Block, FixedBitSet};
+use proximadb_index::Rows;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::file::Identity;
+use crate::engine::footer::{decode_tombstones, encode_tombstones};
+use crate::engine::manifest::SegmentMeta;
+use crate::engine::segment::{Clustering, PayloadColumn, SegmentData, VectorColumn};
+use crate::error::{Error, Result};
+use crate::point::PointId;
+use crate::sealed::crc32;
+
+const MAGIC: &[u8; 8] = b"PXROWS01";
+const HEAD_BYTES: usize = 16;
+/// Floats are used where they are, and lines of a cache begin here.
+const ALIGNMENT: usize = 64;
+const ID_BYTES: usize = 17;
+/// About the bytes of a header.
+pub(super) const HEADER_BYTES: u64 = 16 << 10;
+/// Bytes of a row in the parts that are taken into memory: id, sequence number, offset of its payload.
+const ROW_BYTES: u64 = ID_BYTES as u64 + 16;
+const _: () = assert!(
+    cfg!(target_endian = "little"),
+    "numbers are used as they are in the file"
+);
+
+/// What a rows file says of itself.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    of: Identity,
+    parts: Vec<Part>,
+}
+
+/// A part, in the order of the file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Part {
+    content: Content,
+    bytes: u64,
+    crc32: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Content {
+    /// Rows × (0: u8, number: u64, 0: u64), or (1: u8, UUID).
+    Ids,
+    /// Rows × u64.
+    Seqs,
+    /// Where each cluster of this space begins, and where the last one ends: u32.
+    Clusters(String),
+    /// As in the footer of the segment.
+    Tombstones,
+    /// Rows of this space that have a vector, a bit each; without it all have one.
+    Present(String),
+    /// Where each payload begins, and where the last one ends: u64.
+    PayloadOffsets,
+    Payloads,
+    /// Rows × dimension × f32, zeros where there is no vector.
+    Vectors(String),
+}
+
+impl Content {
+    fn is_bulk(&self) -> bool {
+        matches!(self, Self::Payloads | Self::Vectors(_))
+    }
+}
+
+/// A range of a file with the checksum that it should have.
+pub(super) struct Checked {
+    pub range: Range<u64>,
+    pub crc32: u32,
+}
+
+/// The rows as a file, in pieces to be written one after the other. Vectors and payloads are shared, not copied.
+pub(super) fn encode(of: Identity, data: &SegmentData) -> Result<Vec<Bytes>> {
+    let mut contents = vec![
+        (Content::Ids, encode_ids(&data.ids)),
+        (Content::Seqs, numbers(data.seqs.iter().map(|seq| seq.to_le_bytes()))),
+        (Content::Tombstones, encode_tombstones(&data.tombstones).into()),
+    ];
+    if let Some(Clustering { space, offsets }) = &data.clustering {
+        let offsets = numbers(offsets.iter().map(|offset| offset.to_le_bytes()));
+        contents.push((Content::Clusters(space.clone()), offsets));
+    }
+    for (space, column) in &data.vectors {
+        if let Some(present) = &column.present {
+            let bits = numbers(present.as_slice().iter().map(|block| (*block as u64).to_le_bytes()));
+            contents.push((Content::Present(space.clone()), bits));
+        }
+    }
+    let offsets = numbers(data.payloads.offsets().iter().map(|at| (*at as u64).to_le_bytes()));
+    contents.push((Content::PayloadOffsets, offsets));
+    contents.push((Content::Payloads, data.payloads.text().clone()));
+    for (space, column) in &data.vectors {
+        let floats = Bytes::from_owner(FloatBytes(column.rows.clone()));
+        contents.push((Content::Vectors(space.clone()), floats));
+    }
+    let part = |(content, bytes): &(Content, Bytes)| Part {
+        content: content.clone(),
+        bytes: bytes.len() as u64,
+        crc32: crc32(bytes),
+    };
+    let header = Header {
+        of,
+        parts: contents.iter().map(part).collect(),
+    };
+    let header = serde_json::to_vec(&header).map_err(|e| Error::Internal(format!("rows header: {e}")))?;
+    let mut head = MAGIC.to_vec();
+    head.extend((header.len() as u32).to_le_bytes());
+    head.extend(crc32(&header).to_le_bytes());
+    head.extend(header);
+    let (mut pieces, mut end) = (vec![Bytes::from(head)], 0);
+    end += pieces[0].len();
+    for (_, bytes) in contents {
+        pieces.push(Bytes::from_static(&[0; ALIGNMENT]).slice(..padding(end)));
+        end += padding(end) + bytes.len();
+        pieces.push(bytes);
+    }
+    Ok(pieces)
+}
+
+/// Whether the bytes are what the path of a rows file says. Against the `segment`, if it is known, they may be stale.
+///
+/// # Errors
+/// What is wrong with them.
+pub(super) fn check(file: &Bytes, path: &str, segment: Option<&SegmentMeta>) -> Result<(), String> {
+    for part in bulk(file)? {
+        if crc32(&file[part.range.start as usize..part.range.end as usize]) != part.crc32 {
+            return Err("checksum does not match".to_owned());
+        }
+    }
+    decode(file, path, segment).map(|_| ())
+}
+
+/// About the bytes at the beginning of a segment's file that [`decode`] reads.
+pub(super) fn needed(segment: &SegmentMeta) -> u64 {
+    HEADER_BYTES + segment.rows * ROW_BYTES
+}
+
+/// The parts that [`decode`] does not verify.
+pub(super) fn bulk(file: &Bytes) -> Result<Vec<Checked>, String> {
+    let (_, parts) = split(file)?;
+    let bulk = parts.into_iter().filter(|(part, _)| part.content.is_bulk());
+    let checked = bulk.map(|(part, range)| Checked {
+        range: range.start as u64..range.end as u64,
+        crc32: part.crc32,
+    });
+    Ok(checked.collect())
+}
+
+/// The rows of a file; vectors and payloads are parts of it, and not verified.
+pub(super) fn decode(file: &Bytes, path: &str, segment: Option<&SegmentMeta>) -> Result<SegmentData, String> {
+    let (of, parts) = split(file)?;
+    of.check(path, segment)?;
+    let rows = usize::try_from(of.rows()).map_err(|error| error.to_string())?;
+    let mut contents = BTreeMap::new();
+    for (part, range) in parts {
+        let bytes = file.slice(range);
+        if !part.content.is_bulk() && crc32(&bytes) != part.crc32 {
+            return Err("checksum does not match".to_owned());
+        }
+        contents.insert(part.content, bytes);
+    }
+    let mut take = |content: &Content| contents.remove(content).ok_or_else(|| format!("has no {content:?}"));
+    let ids = decode_ids(&take(&Content::Ids)?)?;
+    let seqs: Vec<u64> = chunks(&take(&Content::Seqs)?)?
+        .into_iter()
+        .map(u64::from_le_bytes)
+        .collect();
+    let text = take(&Content::Tombstones)?;
+    let text = std::str::from_utf8(&text).map_err(|error| error.to_string())?;
+    let tombstones = decode_tombstones(text).map_err(|error| error.to_string())?;
+    let offsets = chunks(&take(&Content::PayloadOffsets)?)?.into_iter();
+    let offsets: Result<Vec<usize>, _> = offsets.map(|at| usize::try_from(u64::from_le_bytes(at))).collect();
+    let offsets = offsets.map_err(|error| error.to_string())?;
+    let payloads = PayloadColumn::over(take(&Content::Payloads)?, offsets).ok_or("payloads do not fit")?;
+    let mut vectors = BTreeMap::new();
+    for (space, settings) in &of.description().schema.vectors {
+        let floats = take(&Content::Vectors(space.clone()))?;
+        let present = take(&Content::Present(space.clone())).ok();
+        let column = VectorColumn {
+            rows: decode_vectors(floats, settings.size, rows).ok_or("vectors do not fit the rows")?,
+            present: present.map(|bits| decode_bits(&bits, rows)).transpose()?,
+        };
+        vectors.insert(space.clone(), column);
+    }
+    let clustering = match contents.pop_first() {
+        Some((Content::Clusters(space), offsets)) if vectors.contains_key(&space) => {
+            Some(decode_clustering(space, &offsets, rows)?)
+        }
+        None => None,
+        Some((content, _)) => return Err(format!("has {content:?} too much")),
+    };
+    if !contents.is_empty() || [ids.len(), seqs.len(), payloads.len()] != [rows; 3] {
+        return Err("holds other rows than its header says".to_owned());
+    }
+    Ok(SegmentData {
+        ids,
+        seqs,
+        vectors,
+        payloads,
+        clustering,
+        tombstones,
+        mapped: true,
+    })
+}
+
+/// Parts, and where they are in the file.
+type Parts = Vec<(Part, Range<usize>)>;
+
+/// Takes a file apart whose header is whole.
+fn split(file: &[u8]) -> Result<(Identity, Parts), String> {
+    let rest = file.strip_prefix(MAGIC).ok_or("not a rows file of a known version")?;
+    let cut = "cut in its header";
+    let (length, rest) = rest.split_first_chunk::<4>().ok_or(cut)?;
+    let (checksum, rest) = rest.split_first_chunk::<4>().ok_or(cut)?;
+    let header = rest.get(..u32::from_le_bytes(*length) as usize).ok_or(cut)?;
+    if crc32(header) != u32::from_le_bytes(*checksum) {
+        return Err("checksum of its header does not match".to_owned());
+    }
+    let mut end = HEAD_BYTES + header.len();
+    let header: Header = serde_json::from_slice(header).map_err(|error| error.to_string())?;
+    let mut parts = Vec::with_capacity(header.parts.len());
+    for part in header.parts {
+        let start = end + padding(end);
+        let length = usize::try_from(part.bytes).map_err(|error| error.to_string())?;
+        let padded = file
+            .get(end..start)
+            .is_some_and(|zeros| zeros.iter().all(|byte| *byte == 0));
+        end = start
+            .checked_add(length)
+            .filter(|end| *end <= file.len())
+            .ok_or("cut in a part")?;
+        if !padded {
+            return Err("bytes between its parts".to_owned());
+        }
+        parts.push((part, start..end));
+    }
+    if end != file.len() {
+        return Err("holds more than its header says".to_owned());
+    }
+    Ok((header.of, parts))
+}
+
+/// Zeros after `end` up to where a part may begin.
+fn padding(end: usize) -> usize {
+    end.next_multiple_of(ALIGNMENT) - end
+}
+
+fn numbers<const N: usize>(each: impl Iterator<Item = [u8; N]>) -> Bytes {
+    each.flatten().collect::<Vec<u8>>().into()
+}
+
+fn chunks<const N: usize>(bytes: &Bytes) -> Result<Vec<[u8; N]>, String> {
+    match bytes.as_chunks() {
+        (chunks, []) => Ok(chunks.to_vec()),
+        _ => Err("half a number".to_owned()),
+    }
+}
+
+fn encode_ids(ids: &[PointId]) -> Bytes {
+    let mut bytes = Vec::with_capacity(ids.len() * ID_BYTES);
+    for id in ids {
+        match id {
+            PointId::Num(number) => {
+                bytes.push(0);
+                bytes.extend(u128::from(*number).to_le_bytes());
+            }
+            PointId::Uuid(uuid) => {
+                bytes.push(1);
+                bytes.extend(uuid.as_bytes());
+            }
+        }
+    }
+    bytes.into()
+}
+
+fn decode_ids(bytes: &Bytes) -> Result<Vec<PointId>, String> {
+    let (chunks, []) = bytes.as_chunks::<ID_BYTES>() else {
+        return Err("half an id".to_owned());
+    };
+    let id = |[kind, id @ ..]: &[u8; ID_BYTES]| match kind {
+        0 => u64::try_from(u128::from_le_bytes(*id)).ok().map(PointId::Num),
+        1 => Some(PointId::Uuid(Uuid::from_bytes(*id))),
+        _ => None,
+    };
+    let ids: Option<Vec<PointId>> = chunks.iter().map(id).collect();
+    ids.ok_or_else(|| "an id of an unknown kind".to_owned())
+}
+
+fn decode_bits(bytes: &Bytes, rows: usize) -> Result<FixedBitSet, String> {
+    let blocks = chunks(bytes)?
+        .into_iter()
+        .map(|block| u64::from_le_bytes(block) as Block);
+    if blocks.len() != rows.div_ceil(64) {
+        return Err("bits of other rows".to_owned());
+    }
+    Ok(FixedBitSet::with_capacity_and_blocks(rows, blocks))
+}
+
+fn decode_clustering(space: String, bytes: &Bytes, rows: usize) -> Result<Clustering, String> {
+    let offsets: Vec<u32> = chunks(bytes)?.into_iter().map(u32::from_le_bytes).collect();
+    let ends = |offsets: &[u32]| Some((*offsets.first()?, *offsets.last()?));
+    match ends(&offsets) {
+        Some((0, last)) if last as usize <= rows && offsets.is_sorted() => Ok(Clustering { space, offsets }),
+        _ => Err("clusters do not fit the rows".to_owned()),
+    }
+}
+
+/// Floats as the bytes of a file.
+struct FloatBytes(Rows);
+
+impl AsRef<[u8]> for FloatBytes {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(self.0.as_slice())
+    }
+}
+
+/// Bytes of a file as floats.
+struct ByteFloats(Bytes);
+
+impl AsRef<[f32]> for ByteFloats {
+    fn as_ref(&self) -> &[f32] {
+        bytemuck::cast_slice(&self.0)
+    }
+}
+
+/// Shared with the file; copied if it begins at an odd place in memory, which no mapped one does.
+fn decode_vectors(bytes: Bytes, dim: usize, rows: usize) -> Option<Rows> {
+    let is_whole = rows.checked_mul(dim)?.checked_mul(size_of::<f32>())? == bytes.len();
+    if !is_whole || dim == 0 || rows >= u32::MAX as usize {
+        return None;
+    }
+    match bytemuck::try_cast_slice::<u8, f32>(&bytes) {
+        Ok(_) => Some(Rows::new(dim, Arc::new(ByteFloats(bytes)))),
+        Err(_) => Some(Rows::from_vec(dim, bytemuck::allocation::pod_collect_to_vec(&bytes))),
+    }
+}

@@ -1,0 +1,169 @@
+//! The index files of the shard in use: indexes built, attached and repaired; rows mapped, verified, and brought back from the
+//! segments where their file is lost.
+//!
+//! The files are written by [`Axis`]. Wherever one is stored on a disk the shard works on it, not on what it was made from: so
+//! memory is free again as soon as a segment is indexed, and what runs is what was saved.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::slice;
+use std::sync::Arc;
+
+use super::Shard;
+use super::data;
+use super::engine::Engine;
+use crate::axis::{self, Attached, SegmentIndexes};
+use crate::engine::manifest::SegmentMeta;
+use crate::engine::segment::SegmentId;
+use crate::error::Result;
+use crate::state::{SegmentSource, SourceId};
+
+impl Shard {
+    /// Attaches the indexes that were loaded, and builds those that are missing in the background. Rows that were mapped are
+    /// verified there.
+    pub(super) async fn attach_indexes(self: &Arc<Self>, mut loaded: BTreeMap<SegmentId, SegmentIndexes>) {
+        let segments = self.segments();
+        let ids: Vec<SegmentId> = segments.iter().map(|segment| segment.meta.id).collect();
+        self.axis.keep_only(&ids).await;
+        self.verify_in_background(&segments).await;
+        let mut missing = Vec::new();
+        let schema = self.description().schema.clone();
+        for segment in segments
+            .into_iter()
+            .filter(|segment| axis::wants_index(&segment.data, &schema))
+        {
+            match loaded.remove(&segment.meta.id) {
+                Some(indexes) => self.state.write().set_indexes(segment.source, indexes),
+                None => missing.push(segment.source),
+            }
+        }
+        self.index_in_background(missing);
+        let shard = self.clone();
+        tokio::spawn(async move { shard.repair_indexes().await });
+    }
+
+    /// Brings back copies of index files that are missing or damaged, and deletes those of segments that are gone.
+    /// Cheap when nothing is missing: one listing of each index root. Returns the number of files written.
+    pub async fn repair_indexes(&self) -> usize {
+        let attached = |segment: SegmentSource| Attached {
+            segment: segment.meta,
+            indexes: segment.indexes,
+            rows: segment.data,
+        };
+        let attached = || self.segments().into_iter().map(attached).collect();
+        let repaired = self.axis.repair(&self.description(), attached).await;
+        if repaired.written > 0 || repaired.misplaced_rows {
+            self.work_on_files().await;
+        }
+        repaired.written
+    }
+
+    /// Builds the indexes of these segments and stores their files, one after the other, while they are searched exactly.
+    pub(super) fn index_in_background(self: &Arc<Self>, sources: Vec<SourceId>) {
+        let schema = self.description().schema.clone();
+        let wanted = |segment: &SegmentSource| {
+            sources.contains(&segment.source)
+                && (axis::wants_index(&segment.data, &schema) || axis::wants_rows(&segment.data))
+        };
+        let segments: Vec<SegmentSource> = self.segments().into_iter().filter(wanted).collect();
+        if !segments.is_empty() {
+            let shard = self.clone();
+            tokio::spawn(async move {
+                drop(shard.unverified.read().await);
+                for segment in segments {
+                    shard.index(segment.source).await;
+                }
+            });
+        }
+    }
+
+    /// Builds, attaches and stores the index of a segment, and its rows. A failure is logged: the segment is searched exactly.
+    async fn index(&self, source: SourceId) {
+        let present = || self.segments().into_iter().find(|segment| segment.source == source);
+        let Some(segment) = present() else { return };
+        let description = self.description();
+        let (data, of) = (segment.data.clone(), description.clone());
+        let Ok(indexes) = tokio::task::spawn_blocking(move || axis::build(&data, &of.schema)).await else {
+            tracing::error!(segment = %segment.meta.id, "index build panicked");
+            return;
+        };
+        self.state.write().set_indexes(source, indexes.clone());
+        let wanted = || !self.is_closed() && present().is_some();
+        let saved = self
+            .axis
+            .save(&segment.meta, &description, &indexes, &segment.data, wanted);
+        if let Err(error) = saved.await {
+            tracing::warn!(%error, segment = %segment.meta.id, "index is in memory only; it is built again after a restart");
+        }
+        self.attach_files(slice::from_ref(&segment)).await;
+    }
+
+    /// Works on the files of segments as far as they are there. Returns the segments whose rows are mapped.
+    async fn attach_files(&self, segments: &[SegmentSource]) -> BTreeSet<SegmentId> {
+        let metas: Vec<SegmentMeta> = segments.iter().map(|segment| segment.meta.clone()).collect();
+        let (mut indexes, mut rows) = (self.axis.load(&metas).await, self.axis.load_rows(&metas).await);
+        let mapped = rows.keys().copied().collect();
+        for segment in segments {
+            let (indexes, rows) = (indexes.remove(&segment.meta.id), rows.remove(&segment.meta.id));
+            let mut state = self.state.write();
+            if let Some(indexes) = indexes {
+                state.set_indexes(segment.source, indexes);
+            }
+            if let Some(rows) = rows {
+                state.set_rows(segment.source, rows);
+            }
+        }
+        mapped
+    }
+
+    /// Works on the files that are there now: after a repair or a move they are others than before, and what was mapped then may
+    /// be the last that is left of a deleted file.
+    pub(super) async fn work_on_files(&self) {
+        let segments = self.segments();
+        let mapped = self.attach_files(&segments).await;
+        for segment in segments {
+            if segment.data.mapped && !mapped.contains(&segment.meta.id) {
+                self.restore_or_warn(&segment).await;
+            }
+        }
+    }
+
+    /// Reads mapped rows through once, and brings those back from their segments that are damaged.
+    async fn verify_in_background(self: &Arc<Self>, segments: &[SegmentSource]) {
+        let mapped: Vec<SegmentSource> = segments.iter().filter(|segment| segment.data.mapped).cloned().collect();
+        if mapped.is_empty() {
+            return;
+        }
+        let (shard, unverified) = (self.clone(), self.unverified.clone().write_owned().await);
+        tokio::spawn(async move {
+            for segment in mapped {
+                if !shard.axis.verify_rows(segment.meta.id, || !shard.is_closed()).await {
+                    shard.restore_or_warn(&segment).await;
+                }
+            }
+            drop(unverified);
+        });
+    }
+
+    async fn restore_or_warn(&self, segment: &SegmentSource) {
+        if let Err(error) = self.restore_rows(segment).await {
+            tracing::error!(%error, segment = %segment.meta.id, "the rows of a segment cannot be brought back from its file");
+        }
+    }
+
+    /// Reads the rows of a segment again, and stores them as a file. Those of an LSM are not read again: their files are made
+    /// anew at every opening.
+    async fn restore_rows(&self, segment: &SegmentSource) -> Result<()> {
+        let Engine::Viper = self.engine else { return Ok(()) };
+        let description = self.description();
+        let metas = slice::from_ref(&segment.meta);
+        let read = data::read_segments(&self.options.homes, &description, &self.number, metas, BTreeMap::new());
+        for (meta, data) in read.await? {
+            self.state.write().set_rows(segment.source, data.clone());
+            let wanted = || !self.is_closed() && self.segments().iter().any(|other| other.source == segment.source);
+            let nothing = SegmentIndexes::default();
+            self.axis.save(&meta, &description, &nothing, &data, wanted).await?;
+        }
+        self.attach_files(slice::from_ref(segment)).await;
+        Ok(())
+    }
+}
