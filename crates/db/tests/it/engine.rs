@@ -53,6 +53,22 @@ fn points(ids: std::ops::Range<u64>) -> Vec<Point> {
     .collect()
 }
 
+/// Points in clumps, as real ones are.
+fn clumped(ids: std::ops::Range<u64>) -> Vec<Point> {
+    let scattered = |number: u64| {
+        let mixed = (number ^ (number >> 7)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mixed = (mixed ^ (mixed >> 31)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed >> 40) as f32 / (1 << 24) as f32
+    };
+    let value = |id: u64, at: u64| scattered(id % 50 * 1_000 + at) + 0.3 * scattered(1_000_000 + id * 1_000 + at);
+    ids.map(|id| Point {
+        id: PointId::Num(id),
+        vectors: NamedVectors::single((0..DIM as u64).map(|at| value(id, at)).collect()),
+        payload: Payload::new(),
+    })
+    .collect()
+}
+
 fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).into_iter().flatten().map(Result::unwrap) {
@@ -226,13 +242,20 @@ async fn i1_a_collection_with_a_graph_finds_its_points_and_loads_the_graph_from_
         ("STORAGE__INDEX_CONFIG__INDEX_URLS", urls.as_str()),
         ("STORAGE__INDEX_CONFIG__BACKUP_REPLICAS", "1"),
     ];
+    let stranger = clumped(5000..5001).remove(0);
+    let near = stranger.vectors.get("").unwrap().to_vec();
+    let query = |exact| Query {
+        vector: near.clone(),
+        ..query(exact)
+    };
+    let nearest = async |collection: &Collection, exact| collection.query(query(exact)).await.unwrap();
     let database = open(directory.path(), &settings).await;
     let settings_of = |index: &str| json!({ "metadata": { "proximadb": { "index": index } }, "hnsw_config": { "m": 12, "ef_construct": 80 } });
     let collection = create_with(&database, "graph", settings_of("hnsw")).await;
     let lists = create_with(&database, "lists", settings_of("ivf")).await;
     for collection in [&collection, &lists] {
         for start in (0..5000).step_by(500) {
-            collection.upsert(points(start..start + 500)).await.unwrap();
+            collection.upsert(clumped(start..start + 500)).await.unwrap();
         }
         collection.flush().await.unwrap();
         collection.compact().await.unwrap();
@@ -268,7 +291,7 @@ async fn i1_a_collection_with_a_graph_finds_its_points_and_loads_the_graph_from_
     );
     let exact = nearest(&collection, true).await;
     let found = nearest(&collection, false).await;
-    assert!(exact.iter().filter(|hit| found.contains(hit)).count() >= 7);
+    assert!(exact.iter().filter(|hit| found.contains(hit)).count() >= 8);
     let before = std::fs::metadata(&graph).unwrap().modified().unwrap();
     database.close().await;
     drop(database);
