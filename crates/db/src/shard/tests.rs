@@ -374,6 +374,7 @@ fn everything(shard: &Shard) -> (Vec<crate::point::Point>, Vec<Vec<crate::search
         exact,
         hnsw_ef: None,
         indexed_only: false,
+        quantization: Quantization::default(),
         select: Default::default(),
     };
     let search = |exact| {
