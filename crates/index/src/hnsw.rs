@@ -34,7 +34,7 @@ use crate::vector_index::{IndexKind, SearchParams, SearchStats, VectorIndex};
 /// Rows for each wanted hit up to which comparing the codes of all is cheaper.
 const ROWS_PER_HIT: usize = 4;
 /// Codes that are compared one after the other in the time in which a walk comes to one.
-const SCANNED_PER_WALKED: f32 = 2.0;
+const SCANNED_PER_WALKED: f32 = 5.0;
 /// Further rows in sight for each wanted hit above the number that was measured.
 const EF_PER_HIT: f32 = 2.0;
 /// A row that is so many times as long as half of the rows is an outlier, but at most one row in so many.
@@ -254,7 +254,8 @@ impl VectorIndex for Hnsw {
         let candidates = allowed.map_or(rows.len(), |set| set.count_ones(..));
         let ef = self.ef(k, params.effort, allowed.is_some());
         let walked = self.tuning.looked * ef as f32 / self.tuning.ef;
-        let few = candidates <= k.saturating_mul(ROWS_PER_HIT) || candidates as f32 <= walked * SCANNED_PER_WALKED;
+        let cheaper = allowed.is_some() && candidates as f32 <= walked * SCANNED_PER_WALKED;
+        let few = cheaper || candidates <= k.saturating_mul(ROWS_PER_HIT);
         let mut found = if few {
             Vec::new()
         } else {

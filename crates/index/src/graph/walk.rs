@@ -162,7 +162,7 @@ impl Walker {
         }
     }
 
-    /// The allowed nodes next to a node, or next to those of its neighbours that are not allowed, up to as many as a list holds.
+    /// The allowed nodes next to a node, or next to those of its neighbours that are not allowed, until there are as many as a new node gets.
     fn gather(&mut self, lists: Lists<'_>, node: u32, allowed: &FixedBitSet) {
         self.barred.clear();
         for neighbour in lists.of(node) {
@@ -173,7 +173,7 @@ impl Walker {
             }
         }
         for barred in &self.barred {
-            if self.fresh.len() >= lists.size {
+            if self.fresh.len() >= lists.size / 2 {
                 return;
             }
             if self.seen.insert(*barred) {

@@ -17,7 +17,7 @@ const TARGET: f64 = 0.99;
 const EF_MIN: f32 = 16.0;
 const EF_GROWTH: f32 = 1.2;
 /// A filter that has to do with the vectors asks for more than the one of the sample, which is random.
-const FILTER_RESERVE: f32 = 1.5;
+const FILTER_RESERVE: f32 = 1.2;
 
 impl Hnsw {
     /// Sets what lets `TARGET` of the true neighbours of sampled queries be found.
