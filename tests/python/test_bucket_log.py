@@ -138,6 +138,7 @@ def test_f13_a_larger_flush_size_means_fewer_puts(tmp_path, stores):
         place = store.place()
         server = LogServer(tmp_path / f"{kib}", [f"{place}/wal"], [(store, None)], keys)
         server.urls["viper"] = [f"{place}/viper"]
+        server.write_config()
         server.start()
         try:
             server.ok("PUT", "/collections/c", {"vectors": {"size": 256, "distance": "Euclid"}})
