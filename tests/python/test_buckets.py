@@ -29,7 +29,7 @@ def test_b2_b3_b4_b5_kill_9_loses_nothing_and_brings_nothing_back(servers, kinds
     kill_again_and_again(server, ROUNDS, longest=1.5)
 
 
-def test_b5_every_url_of_a_mixed_list_holds_a_collection_and_without_records_the_same_homes_are_found(servers):
+def test_b5_c14_every_url_of_a_mixed_list_holds_a_collection_and_without_records_the_same_homes_are_found(servers):
     keys = {component: {"distribution_strategy": "RoundRobin"} for component in SECTIONS}
     keys["index"]["index_type_affinity"] = False  # Else the two types of indexes share out the four roots.
     server = servers(roots=4, kinds=MIXED, keys=keys).start()

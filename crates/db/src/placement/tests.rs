@@ -355,7 +355,7 @@ fn five(roots: usize) -> Vec<StorageAssignmentConfig> {
 }
 
 #[test]
-fn d3_five_components_are_assigned_in_one_step() {
+fn d1_d3_five_components_are_assigned_in_one_step() {
     let service = AssignmentService::new();
     let result = service.assign_storage_url(collection(0), &five(3), 77).unwrap();
     assert!(result.newly_assigned());

@@ -254,7 +254,7 @@ async fn a_flush_that_is_ahead_of_the_log_goes_on_in_a_new_file() {
 }
 
 #[tokio::test]
-async fn one_huge_call_is_one_block() {
+async fn f3_one_huge_call_is_one_block() {
     let place = Place::with(WalOptions {
         segment_bytes: 4_000,
         max_batch_bytes: 1_000,
