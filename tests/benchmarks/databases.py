@@ -60,7 +60,7 @@ class ProximaDB:
                 time.sleep(0.002)
 
     def send(self, method, path, body=None):
-        body = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+        body = None if body is None else orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
         self.connection.request(method, f"/collections/bench{path}", body, {"Content-Type": "application/json"})
         answer = self.connection.getresponse()
         result = orjson.loads(answer.read())
