@@ -146,6 +146,23 @@ pub struct Candidate {
 }
 
 impl Query {
+    /// The `limit` points nearest to a vector of the default space: ids and scores, at the settings that a search has by default.
+    pub fn nearest(vector: Vec<f32>, limit: usize) -> Self {
+        Self {
+            vector,
+            using: String::new(),
+            filter: None,
+            limit,
+            offset: 0,
+            score_threshold: None,
+            exact: false,
+            hnsw_ef: None,
+            indexed_only: false,
+            quantization: Quantization::default(),
+            select: Selection::default(),
+        }
+    }
+
     fn params(&self) -> SearchParams {
         let oversampled = self.wanted() as f64 * self.quantization.oversampling;
         SearchParams {

@@ -4,7 +4,7 @@ use fixedbitset::FixedBitSet;
 
 use crate::metric::Metric;
 use crate::rows::Rows;
-use crate::scan::scan;
+use crate::scan::{scan, scan_ids};
 use crate::topk::{Hit, TopK};
 use crate::vector_index::{Header, IndexError, IndexKind, Reader, SearchParams, SearchStats, VectorIndex, frame};
 
@@ -87,5 +87,23 @@ pub(crate) fn scan_all(
     let mut top = TopK::new(metric, k);
     scan(metric, rows, 0..rows.len(), query, allowed, &mut top);
     stats.exact += allowed.map_or(rows.len(), |set| set.count_ones(..).min(rows.len()));
+    top.into_sorted()
+}
+
+/// The best `k` of these rows, by comparison with each.
+pub(crate) fn scan_chosen(
+    metric: Metric,
+    rows: &Rows,
+    query: &[f32],
+    k: usize,
+    chosen: &[u32],
+    stats: &mut SearchStats,
+) -> Vec<Hit> {
+    stats.exact += chosen.len();
+    for row in chosen {
+        rows.as_row_slice().prefetch(*row);
+    }
+    let mut top = TopK::new(metric, k);
+    scan_ids(metric, rows.as_row_slice(), chosen, query, None, &mut top);
     top.into_sorted()
 }

@@ -19,16 +19,15 @@ mod tune;
 use fixedbitset::FixedBitSet;
 
 use crate::byte_codes::ByteCodes;
-use crate::flat::scan_all;
+use crate::flat::{scan_all, scan_chosen};
 use crate::graph::Graph;
 use crate::metric::Metric;
 use crate::parallel::in_parallel;
 use crate::rows::{RowSlice, Rows};
-use crate::scan::scan_ids;
 use crate::simd;
 use crate::space::{Query, Space, fits};
 use crate::topk::{Hit, TopK};
-use crate::truth::NEIGHBOURS;
+use crate::truth::{NEIGHBOURS, quantile};
 use crate::vector_index::{IndexKind, SearchParams, SearchStats, VectorIndex};
 
 /// Rows for each wanted hit up to which comparing the codes of all is cheaper.
@@ -193,14 +192,7 @@ impl Hnsw {
 /// Rows that are not in the graph although they are present, sorted.
 fn outliers(rows: RowSlice<'_>, present: &[u32]) -> Vec<u32> {
     let square = |row: &u32| simd::dot(rows.get(*row as usize), rows.get(*row as usize));
-    let mut squares: Vec<f32> = present.iter().map(square).filter(|square| square.is_finite()).collect();
-    let middle = squares.len() / 2;
-    let median = if squares.is_empty() {
-        0.0
-    } else {
-        *squares.select_nth_unstable_by(middle, f32::total_cmp).1
-    };
-    let long = median * OUTLIER_LENGTHS * OUTLIER_LENGTHS;
+    let long = quantile(present.iter().map(square), 0.5) * OUTLIER_LENGTHS * OUTLIER_LENGTHS;
     let (fit, mut outliers): (Vec<u32>, Vec<u32>) = present.iter().partition(|row| fits(rows.get(**row as usize)));
     let mut longest: Vec<(f32, u32)> = fit.iter().map(|row| (square(row), *row)).collect();
     longest.retain(|(square, _)| long > 0.0 && *square > long);
@@ -271,13 +263,7 @@ impl VectorIndex for Hnsw {
         let mut exact = self.near(&placed, k, found);
         let is_allowed = |row: &&u32| allowed.is_none_or(|set| set.contains(**row as usize));
         exact.extend(self.outliers.iter().filter(is_allowed));
-        stats.exact += exact.len();
-        for row in &exact {
-            rows.as_row_slice().prefetch(*row);
-        }
-        let mut top = TopK::new(metric, params.k);
-        scan_ids(metric, rows.as_row_slice(), &exact, query, None, &mut top);
-        top.into_sorted()
+        scan_chosen(metric, rows, query, params.k, &exact, stats)
     }
 
     fn encode(&self) -> Vec<u8> {

@@ -30,12 +30,11 @@ use fixedbitset::{Block, FixedBitSet};
 
 use crate::bit_codes::BitCodes;
 use crate::byte_codes::ByteCodes;
-use crate::flat::scan_all;
+use crate::flat::{scan_all, scan_chosen};
 use crate::rows::Rows;
-use crate::scan::scan_ids;
 use crate::simd::codes::BLOCK_ROWS;
 use crate::space::Space;
-use crate::topk::{Hit, TopK};
+use crate::topk::Hit;
 use crate::truth::NEIGHBOURS;
 use crate::vector_index::{IndexKind, SearchParams, SearchStats, VectorIndex};
 
@@ -237,13 +236,7 @@ impl VectorIndex for Ivf {
         exact.iter_mut().for_each(|member| *member = self.row(*member));
         let is_allowed = |row: &&u32| allowed.is_none_or(|set| set.contains(**row as usize));
         exact.extend(self.outliers.iter().filter(is_allowed));
-        stats.exact += exact.len();
-        for row in &exact {
-            rows.as_row_slice().prefetch(*row);
-        }
-        let mut top = TopK::new(metric, params.k);
-        scan_ids(metric, rows.as_row_slice(), &exact, query, None, &mut top);
-        top.into_sorted()
+        scan_chosen(metric, rows, query, params.k, &exact, stats)
     }
 
     fn encode(&self) -> Vec<u8> {

@@ -98,15 +98,14 @@ pub(crate) fn truth(rows: RowSlice<'_>, queries: &[&[f32]], space: &Space, allow
     truths.collect()
 }
 
-/// The value that this share of the values does not exceed; 0 of none.
+/// The value that this share of the finite values does not exceed; 0 of none.
 pub(crate) fn quantile(values: impl Iterator<Item = f32>, share: f64) -> f32 {
     let mut values: Vec<f32> = values.filter(|value| value.is_finite()).collect();
-    values.sort_unstable_by(f32::total_cmp);
-    let at = (values.len() as f64 * share) as usize;
-    values
-        .get(at.min(values.len().saturating_sub(1)))
-        .copied()
-        .unwrap_or(0.0)
+    let Some(last) = values.len().checked_sub(1) else {
+        return 0.0;
+    };
+    let at = ((values.len() as f64 * share) as usize).min(last);
+    *values.select_nth_unstable_by(at, f32::total_cmp).1
 }
 
 /// A number that looks random, the same for the same row.

@@ -78,8 +78,8 @@ impl Shard {
 
     /// Builds, attaches and stores the index of a segment, and its rows. A failure is logged: the segment is searched exactly.
     async fn index(&self, source: SourceId) {
-        let present = || self.segments().into_iter().find(|segment| segment.source == source);
-        let Some(segment) = present() else { return };
+        let segment = self.segments().into_iter().find(|segment| segment.source == source);
+        let Some(segment) = segment else { return };
         let description = self.description();
         let (data, of) = (segment.data.clone(), description.clone());
         let Ok(indexes) = tokio::task::spawn_blocking(move || axis::build(&data, &of.schema)).await else {
@@ -87,7 +87,7 @@ impl Shard {
             return;
         };
         self.state.write().set_indexes(source, indexes.clone());
-        let wanted = || !self.is_closed() && present().is_some();
+        let wanted = || self.wants_files_of(source);
         let saved = self
             .axis
             .save(&segment.meta, &description, &indexes, &segment.data, wanted);
@@ -95,6 +95,11 @@ impl Shard {
             tracing::warn!(%error, segment = %segment.meta.id, "index is in memory only; it is built again after a restart");
         }
         self.attach_files(slice::from_ref(&segment)).await;
+    }
+
+    /// Whether a file that is made of a segment is still of use when its turn comes to be written.
+    fn wants_files_of(&self, source: SourceId) -> bool {
+        !self.is_closed() && self.state.read().segments().any(|segment| segment.source == source)
     }
 
     /// Works on the files of segments as far as they are there. Returns the segments whose rows are mapped.
@@ -159,7 +164,7 @@ impl Shard {
         let read = data::read_segments(&self.options.homes, &description, &self.number, metas, BTreeMap::new());
         for (meta, data) in read.await? {
             self.state.write().set_rows(segment.source, data.clone());
-            let wanted = || !self.is_closed() && self.segments().iter().any(|other| other.source == segment.source);
+            let wanted = || self.wants_files_of(segment.source);
             let nothing = SegmentIndexes::default();
             self.axis.save(&meta, &description, &nothing, &data, wanted).await?;
         }

@@ -12,7 +12,7 @@ use crate::engine::samples::{description, point};
 use crate::engine::viper::WriteRequest;
 use crate::patience::eventually;
 use crate::root::{RootConfig, RootState, Roots, StorageComponentType};
-use crate::search::{Quantization, Query};
+use crate::search::Query;
 use crate::state::Location;
 
 const DIM: usize = 4;
@@ -319,19 +319,7 @@ async fn i7_without_its_index_files_or_its_index_root_a_shard_opens_answers_the_
     let shard = fixture.open().await.unwrap();
     shard.write(upserts(0..3000)).await.unwrap();
     shard.flush().await.unwrap();
-    let query = Query {
-        vector: vec![105.0, 103.0, 101.0, 109.0],
-        using: String::new(),
-        limit: 10,
-        filter: None,
-        offset: 0,
-        score_threshold: None,
-        exact: false,
-        hnsw_ef: None,
-        indexed_only: false,
-        quantization: Quantization::default(),
-        select: Default::default(),
-    };
+    let query = Query::nearest(vec![105.0, 103.0, 101.0, 109.0], 10);
     let metric = proximadb_index::Metric::Euclidean;
     let expected = shard.search(&query, metric).unwrap();
     let stored = || fixture.index_files();
@@ -365,17 +353,8 @@ fn everything(shard: &Shard) -> (Vec<crate::point::Point>, Vec<Vec<crate::search
         .collect();
     drop(state);
     let query = |number: u64, exact| Query {
-        vector: vec![number as f32; DIM],
-        using: String::new(),
-        filter: None,
-        limit: 10,
-        offset: 0,
-        score_threshold: None,
         exact,
-        hnsw_ef: None,
-        indexed_only: false,
-        quantization: Quantization::default(),
-        select: Default::default(),
+        ..Query::nearest(vec![number as f32; DIM], 10)
     };
     let search = |exact| {
         let numbers = (0..300u64).step_by(37);

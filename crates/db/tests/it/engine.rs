@@ -10,7 +10,7 @@ use proximadb_db::config::Config;
 use proximadb_db::point::{NamedVectors, Payload, Point, PointId};
 use proximadb_db::root::StorageComponentType;
 use proximadb_db::schema::Schema;
-use proximadb_db::{Collection, Database, Quantization, Query, ScoredPoint, Selection};
+use proximadb_db::{Collection, Database, Query, ScoredPoint};
 use proximadb_store::Op;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -88,17 +88,8 @@ async fn nearest(collection: &Collection, exact: bool) -> Vec<ScoredPoint> {
 
 fn query(exact: bool) -> Query {
     Query {
-        vector: vec![0.5; DIM],
-        using: String::new(),
-        filter: None,
-        limit: 10,
-        offset: 0,
-        score_threshold: None,
         exact,
-        hnsw_ef: None,
-        indexed_only: false,
-        quantization: Quantization::default(),
-        select: Selection::default(),
+        ..Query::nearest(vec![0.5; DIM], 10)
     }
 }
 

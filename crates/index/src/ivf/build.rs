@@ -10,6 +10,7 @@ use crate::rows::{RowSlice, Rows};
 use crate::simd;
 use crate::simd::codes::BLOCK_ROWS;
 use crate::space::{Space, fits};
+use crate::truth::quantile;
 
 /// A row further from the mean than so many times the list's radius is an outlier …
 const OUTLIER_RADII: f32 = 3.0;
@@ -90,7 +91,7 @@ fn measure(rows: RowSlice<'_>, order: &[u32], offsets: &[u32]) -> (Vec<Group>, V
     let squares: Vec<f32> = (0..rows.len())
         .map(|row| simd::dot(rows.get(row), rows.get(row)))
         .collect();
-    let long = median(&squares) * OUTLIER_LENGTHS * OUTLIER_LENGTHS;
+    let long = quantile(squares.iter().copied(), 0.5) * OUTLIER_LENGTHS * OUTLIER_LENGTHS;
     let mut far: Vec<(f32, u32)> = Vec::new();
     let mut unfit = Vec::new();
     for bounds in offsets.windows(2) {
@@ -143,15 +144,6 @@ fn measure(rows: RowSlice<'_>, order: &[u32], offsets: &[u32]) -> (Vec<Group>, V
 /// How many times `limit` a value is; never, if there is no limit.
 fn times(value: f32, limit: f32) -> f32 {
     if limit > 0.0 { value / limit } else { 0.0 }
-}
-
-fn median(values: &[f32]) -> f32 {
-    let mut finite: Vec<f32> = values.iter().copied().filter(|value| value.is_finite()).collect();
-    if finite.is_empty() {
-        return 0.0;
-    }
-    let middle = finite.len() / 2;
-    *finite.select_nth_unstable_by(middle, f32::total_cmp).1
 }
 
 /// The mean of some rows without others (sorted), and how many there are.

@@ -4,40 +4,12 @@ use std::sync::LazyLock;
 
 use fixedbitset::FixedBitSet;
 use proptest::prelude::*;
-use proximadb_index::{Hit, Hnsw, HnswParams, Metric, Rows, SearchParams, SearchStats, VectorIndex, recall_at_k};
+use proximadb_index::{Hnsw, HnswParams, Metric, Rows, SearchParams, SearchStats, VectorIndex};
 
-use crate::{METRICS, Numbers, clumped, exact, rows_and_queries};
+use crate::{METRICS, Numbers, clumped, exact, recall, rows_and_queries, rows_of, with_outliers};
 
 fn build(metric: Metric, rows: &Rows) -> Hnsw {
     Hnsw::build(metric, rows, None, HnswParams::default())
-}
-
-fn rows_of(hits: &[Hit]) -> Vec<u32> {
-    hits.iter().map(|hit| hit.row).collect()
-}
-
-/// Mean recall of searches for the best `k`.
-fn recall(
-    metric: Metric,
-    rows: &Rows,
-    index: &Hnsw,
-    queries: &Rows,
-    params: &SearchParams,
-    allowed: Option<&FixedBitSet>,
-) -> f64 {
-    let one = |query: usize| {
-        let query = queries.get(query);
-        let hits = index.search(rows, query, params, allowed);
-        assert!(
-            hits.iter()
-                .all(|hit| allowed.is_none_or(|set| set.contains(hit.row as usize)))
-        );
-        recall_at_k(
-            &rows_of(&hits),
-            &rows_of(&exact(metric, rows, query, params.k, allowed)),
-        )
-    };
-    (0..queries.len()).map(one).sum::<f64>() / queries.len() as f64
 }
 
 struct World {
@@ -148,20 +120,7 @@ fn i1_hnsw_finds_what_it_promises_in_any_number_of_dimensions_and_unit() {
 #[test]
 fn i1_hnsw_finds_outliers_and_they_spoil_nothing() {
     let (rows, queries) = rows_and_queries(3000, 50, 32, 60);
-    let mut data = rows.as_slice().to_vec();
-    for (at, scale) in [
-        (100, 1e3),
-        (900, -1e6),
-        (2000, 50.0),
-        (2500, f32::NAN),
-        (2501, f32::INFINITY),
-        (2502, 1e30),
-    ] {
-        data[at * 32..(at + 1) * 32]
-            .iter_mut()
-            .for_each(|value| *value *= scale);
-    }
-    let rows = Rows::from_vec(32, data);
+    let rows = with_outliers(&rows);
     for metric in METRICS {
         let index = build(metric, &rows);
         let recall = recall(metric, &rows, &index, &queries, &SearchParams::new(10), None);

@@ -6,7 +6,7 @@ mod hnsw;
 mod search;
 
 use fixedbitset::FixedBitSet;
-use proximadb_index::{Hit, Ivf, Metric, Rows, kmeans};
+use proximadb_index::{Hit, Ivf, Metric, Rows, SearchParams, VectorIndex, kmeans, recall_at_k};
 
 const METRICS: [Metric; 3] = [Metric::Dot, Metric::Euclidean, Metric::Manhattan];
 
@@ -89,4 +89,50 @@ fn exact(metric: Metric, rows: &Rows, query: &[f32], k: usize, allowed: Option<&
     hits.sort_by(|a, b| order(a, b).then(a.row.cmp(&b.row)));
     hits.truncate(k);
     hits
+}
+
+/// The same rows with some far from all others, and some that are no numbers. There are at least 2,503 rows.
+fn with_outliers(rows: &Rows) -> Rows {
+    let (dim, mut data) = (rows.dim(), rows.as_slice().to_vec());
+    for (at, scale) in [
+        (100, 1e3),
+        (900, -1e6),
+        (2000, 50.0),
+        (2500, f32::NAN),
+        (2501, f32::INFINITY),
+        (2502, 1e30),
+    ] {
+        data[at * dim..(at + 1) * dim]
+            .iter_mut()
+            .for_each(|value| *value *= scale);
+    }
+    Rows::from_vec(dim, data)
+}
+
+fn rows_of(hits: &[Hit]) -> Vec<u32> {
+    hits.iter().map(|hit| hit.row).collect()
+}
+
+/// Mean recall of searches for the best `k`.
+fn recall(
+    metric: Metric,
+    rows: &Rows,
+    index: &dyn VectorIndex,
+    queries: &Rows,
+    params: &SearchParams,
+    allowed: Option<&FixedBitSet>,
+) -> f64 {
+    let one = |query: usize| {
+        let query = queries.get(query);
+        let hits = index.search(rows, query, params, allowed);
+        assert!(
+            hits.iter()
+                .all(|hit| allowed.is_none_or(|set| set.contains(hit.row as usize)))
+        );
+        recall_at_k(
+            &rows_of(&hits),
+            &rows_of(&exact(metric, rows, query, params.k, allowed)),
+        )
+    };
+    (0..queries.len()).map(one).sum::<f64>() / queries.len() as f64
 }

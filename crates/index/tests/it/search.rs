@@ -2,13 +2,11 @@
 
 use fixedbitset::FixedBitSet;
 use proptest::prelude::*;
-use proximadb_index::{Flat, Hit, Rows, SearchParams, SearchStats, VectorIndex, kmeans, recall_at_k};
+use proximadb_index::{Flat, Rows, SearchParams, SearchStats, VectorIndex, kmeans};
 
-use crate::{METRICS, Numbers, build_both, build_sorted, clumped, exact, rows_and_queries};
-
-fn rows_of(hits: &[Hit]) -> Vec<u32> {
-    hits.iter().map(|hit| hit.row).collect()
-}
+use crate::{
+    METRICS, Numbers, build_both, build_sorted, clumped, exact, recall, rows_and_queries, rows_of, with_outliers,
+};
 
 /// Mean recall at default effort, with queries that are no rows.
 fn check_recall(selectivity: f32, k: usize, clumps: usize) {
@@ -20,12 +18,7 @@ fn check_recall(selectivity: f32, k: usize, clumps: usize) {
             .collect();
         let allowed = (selectivity < 1.0).then_some(&set);
         for (rows, index) in build_both(metric, &rows, kmeans::cluster_count(rows.len())) {
-            let recall = |query: usize| {
-                let query = queries.get(query);
-                let found = index.search(&rows, query, &SearchParams::new(k), allowed);
-                recall_at_k(&rows_of(&found), &rows_of(&exact(metric, &rows, query, k, allowed)))
-            };
-            let mean = (0..queries.len()).map(recall).sum::<f64>() / queries.len() as f64;
+            let mean = recall(metric, &rows, &index, &queries, &SearchParams::new(k), allowed);
             assert!(mean >= 0.95, "{metric:?} selectivity {selectivity} k {k}: {mean}");
         }
     }
@@ -59,14 +52,7 @@ fn recall_of(dim: usize, effort: f32, selectivity: Option<usize>) -> [f64; 3] {
             effort,
             ..SearchParams::new(10)
         };
-        let one = |query: &[f32]| {
-            let truth = exact(metric, &rows, query, 10, allowed);
-            recall_at_k(
-                &rows_of(&index.search(&rows, query, &params, allowed)),
-                &rows_of(&truth),
-            )
-        };
-        (0..queries.len()).map(|query| one(queries.get(query))).sum::<f64>() / queries.len() as f64
+        recall(metric, &rows, &index, &queries, &params, allowed)
     })
 }
 
@@ -89,14 +75,7 @@ fn the_unit_and_the_origin_of_the_data_do_not_matter() {
         let (rows, queries) = (moved(&rows), moved(&queries));
         for metric in METRICS {
             let (rows, index) = build_sorted(metric, &rows, kmeans::cluster_count(rows.len()));
-            let one = |query: &[f32]| {
-                let truth = exact(metric, &rows, query, 10, None);
-                recall_at_k(
-                    &rows_of(&index.search(&rows, query, &SearchParams::new(10), None)),
-                    &rows_of(&truth),
-                )
-            };
-            let mean = queries.as_slice().chunks_exact(48).map(one).sum::<f64>() / 60.0;
+            let mean = recall(metric, &rows, &index, &queries, &SearchParams::new(10), None);
             assert!(mean >= 0.95, "{metric:?} × {scale} + {shift}: {mean}");
             let mut stats = SearchStats::default();
             index.search_counted(&rows, queries.get(0), &SearchParams::new(10), None, &mut stats);
@@ -151,30 +130,10 @@ fn a_search_looks_at_a_part_of_the_rows_and_says_so() {
 #[test]
 fn outliers_are_found_and_spoil_nothing() {
     let (rows, queries) = rows_and_queries(4000, 50, 32, 60);
-    let mut data = rows.as_slice().to_vec();
-    for (at, scale) in [
-        (100, 1e3),
-        (900, -1e6),
-        (2000, 50.0),
-        (3000, f32::NAN),
-        (3001, f32::INFINITY),
-        (3002, 1e30),
-    ] {
-        data[at * 32..(at + 1) * 32]
-            .iter_mut()
-            .for_each(|value| *value *= scale);
-    }
-    let rows = Rows::from_vec(32, data);
+    let rows = with_outliers(&rows);
     for metric in METRICS {
         for (rows, index) in build_both(metric, &rows, kmeans::cluster_count(rows.len())) {
-            let recall = |query: &[f32]| {
-                let truth = exact(metric, &rows, query, 10, None);
-                recall_at_k(
-                    &rows_of(&index.search(&rows, query, &SearchParams::new(10), None)),
-                    &rows_of(&truth),
-                )
-            };
-            let mean = queries.as_slice().chunks_exact(32).map(recall).sum::<f64>() / 50.0;
+            let mean = recall(metric, &rows, &index, &queries, &SearchParams::new(10), None);
             assert!(mean >= 0.95, "{metric:?}: {mean}");
             // From so far away all rows are at about one distance, so it only matters that there are as many hits as asked for.
             let far: Vec<f32> = queries.get(1).iter().map(|value| value * 2e6).collect();
@@ -192,13 +151,8 @@ fn rows_that_are_not_allowed_are_never_found_whatever_their_number() {
         .collect();
     for metric in METRICS {
         for (rows, index) in build_both(metric, &rows, kmeans::cluster_count(rows.len())) {
-            let mut found = 0.0;
-            for query in queries.as_slice().chunks_exact(32) {
-                let hits = index.search(&rows, query, &SearchParams::new(10), Some(&set));
-                assert!(hits.iter().all(|hit| set.contains(hit.row as usize)));
-                found += recall_at_k(&rows_of(&hits), &rows_of(&exact(metric, &rows, query, 10, Some(&set))));
-            }
-            assert!(found >= 9.5, "{metric:?}: {found}");
+            let mean = recall(metric, &rows, &index, &queries, &SearchParams::new(10), Some(&set));
+            assert!(mean >= 0.95, "{metric:?}: {mean}");
         }
     }
 }

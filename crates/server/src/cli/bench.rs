@@ -153,14 +153,12 @@ fn import(
         collection.flush().await?;
         collection.compact().await?;
         until_indexed(&collection).await?;
-        Ok((collection.info()?, collection.explain(None).await?))
+        collection.info()
     };
-    let (info, explanation) = runtime
+    let info = runtime
         .block_on(index)
         .map_err(|error: proximadb_db::Error| error.to_string())?;
     let seconds = began.elapsed().as_secs_f64();
-    let indexes = explanation.segments.iter().flat_map(|segment| &segment.indexes);
-    let index_bytes: usize = indexes.map(|index| index.memory_bytes).sum();
     let per_vector = |bytes: u64| bytes.checked_div(info.points).unwrap_or(0);
     Ok(json!({
         "points": info.points,
@@ -170,7 +168,7 @@ fn import(
         "cpu_s": rounded(load::cpu_seconds() - cpu),
         "segments": info.segments,
         "indexed": info.indexed_vectors,
-        "index_bytes_per_vector": per_vector(index_bytes as u64),
+        "index_bytes_per_vector": per_vector(info.index_memory_bytes),
         "disk_bytes_per_vector": per_vector(bytes_below(directory)?),
         "resident_bytes": load::resident_bytes(),
     }))

@@ -20,8 +20,6 @@ const POINTS: u64 = 20_000;
 const QUERIES: usize = 1_000;
 /// Centres of the data.
 const GROUPS: usize = 200;
-/// Segments with fewer rows have no index.
-const INDEXED_ROWS: usize = 2_048;
 /// How much worse than a fresh build.
 const WORSE_MAX: f64 = 0.01;
 /// At the settings that a search has by default.
@@ -80,12 +78,7 @@ async fn settle(collection: &Collection, queries: &[Vec<f32>]) {
         loop {
             look.tick().await;
             let plan = collection.explain(Some(query(&queries[0], false))).await.unwrap();
-            let done = |rows: usize, indexes: usize| rows < INDEXED_ROWS || indexes > 0;
-            if plan
-                .segments
-                .iter()
-                .all(|segment| done(segment.rows, segment.indexes.len()))
-            {
+            if plan.segments.iter().all(|segment| !segment.waits_for_index) {
                 return;
             }
         }

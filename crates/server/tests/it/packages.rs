@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proximadb::cli::formats::{self, Columns, FilePoint};
 use proximadb_db::config::Config;
 use proximadb_db::point::{NamedVectors, Point};
-use proximadb_db::{Collection, Database, Quantization, Query, Selection};
+use proximadb_db::{Collection, Database, Query};
 use serde_json::json;
 
 /// The product's own sample.
@@ -59,17 +59,8 @@ pub async fn open(directory: &Path, dimensions: usize, settings: &[(&str, &str)]
 
 pub fn query(vector: &[f32], exact: bool) -> Query {
     Query {
-        vector: vector.to_vec(),
-        using: String::new(),
-        filter: None,
-        limit: LIMIT,
-        offset: 0,
-        score_threshold: None,
         exact,
-        hnsw_ef: None,
-        indexed_only: false,
-        quantization: Quantization::default(),
-        select: Selection::default(),
+        ..Query::nearest(vector.to_vec(), LIMIT)
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
 use proximadb_db::point::PointId;
-use proximadb_db::{Collection, Quantization, Query, Selection};
+use proximadb_db::{Collection, Query};
 use serde_json::{Value, json};
 
 use super::super::formats::Columns;
@@ -38,17 +38,9 @@ impl Way {
 /// A query of some effort (`hnsw_ef`); of none: by comparison with every point.
 pub fn query(vector: &[f32], hnsw_ef: Option<usize>) -> Query {
     Query {
-        vector: vector.to_vec(),
-        using: String::new(),
-        filter: None,
-        limit: LIMIT,
-        offset: 0,
-        score_threshold: None,
         exact: hnsw_ef.is_none(),
         hnsw_ef,
-        indexed_only: false,
-        quantization: Quantization::default(),
-        select: Selection::default(),
+        ..Query::nearest(vector.to_vec(), LIMIT)
     }
 }
 
