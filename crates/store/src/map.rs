@@ -28,11 +28,6 @@ impl Stored {
         &self.bytes
     }
 
-    /// Whether the bytes are the file itself, not a copy in memory.
-    pub fn is_mapped(&self) -> bool {
-        self.map.is_some()
-    }
-
     /// Takes the pages that were touched out of the process's memory: they come back, one by one, when they are touched again.
     /// For after a file was read through once to verify it.
     pub fn release_pages(&self) {
@@ -124,7 +119,7 @@ mod tests {
         let content: Vec<u8> = (0..100_000u32).map(|at| at as u8).collect();
         fs.write_atomic("a/b", content.clone().into()).await.unwrap();
         let mapped = fs.map_stored(&info("a/b"), |_| true, u64::MAX).await.unwrap();
-        assert!(mapped.is_mapped());
+        assert!(mapped.map.is_some());
         let part = mapped.bytes().slice(70_000..70_010);
         assert_eq!(part.as_ptr(), mapped.bytes()[70_000..].as_ptr(), "shared, not copied");
         fs.write_atomic("a/b", Bytes::from_static(b"other")).await.unwrap();

@@ -36,9 +36,9 @@ use crate::memtable::memory_bytes;
 use crate::point::{Operation, Seq};
 use crate::root::StorageComponentType;
 use crate::schema::CollectionDescription;
+use crate::state::State;
 use crate::wal::{MAX_OBJECT_BYTES, Spare, Wal, WalFile, WalOptions, WalStart, WalStats};
 
-use crate::state::State;
 use budget::MemoryBudget;
 use commit::Ledger;
 use engine::{Engine, Flushed};

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use proximadb_db::filter::Filter;
 use proximadb_db::point::{NamedVectors, Payload, Point, PointId};
@@ -13,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 
-use crate::packages::{self, BATCH, LIMIT, query};
+use crate::packages::{self, BATCH, LIMIT, query, until_indexed};
 
 const DIMENSIONS: usize = 64;
 const POINTS: u64 = 20_000;
@@ -71,21 +70,6 @@ async fn ids(collection: &Collection, query: Query) -> Vec<PointId> {
     found.into_iter().map(|hit| hit.id).collect()
 }
 
-/// Waits until every segment that is large enough has its index.
-async fn settle(collection: &Collection, queries: &[Vec<f32>]) {
-    let settled = async {
-        let mut look = tokio::time::interval(Duration::from_millis(20));
-        loop {
-            look.tick().await;
-            let plan = collection.explain(Some(query(&queries[0], false))).await.unwrap();
-            if plan.segments.iter().all(|segment| !segment.waits_for_index) {
-                return;
-            }
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(300), settled).await.unwrap();
-}
-
 /// Recall@10 of what a filter leaves.
 async fn recall(collection: &Collection, queries: &[Vec<f32>], filter: Option<&Filter>) -> f64 {
     let (mut found, mut wanted) = (0, 0);
@@ -139,7 +123,7 @@ async fn i2_recall_after_deletions_and_updates_under_searches_is_that_of_a_fresh
     ended.store(true, Ordering::Relaxed);
     searches.await.unwrap();
     collection.flush().await.unwrap();
-    settle(&collection, &queries).await;
+    until_indexed(&collection).await;
     let worn = recall(&collection, &queries, None).await;
     assert_eq!(collection.info().unwrap().points, model.len() as u64);
     database.close().await;
@@ -147,7 +131,7 @@ async fn i2_recall_after_deletions_and_updates_under_searches_is_that_of_a_fresh
     let (database, collection) = packages::open(&directory.path().join("b"), DIMENSIONS, &settings).await;
     insert(&collection, model.into_iter()).await;
     collection.flush().await.unwrap();
-    settle(&collection, &queries).await;
+    until_indexed(&collection).await;
     let fresh = recall(&collection, &queries, None).await;
     database.close().await;
     println!("recall@{LIMIT}: {worn:.4}, of a fresh build {fresh:.4}");
@@ -180,7 +164,7 @@ async fn i2_recall_under_filters_of_any_selectivity() {
         collection.upsert(batch.to_vec()).await.unwrap();
     }
     collection.flush().await.unwrap();
-    settle(&collection, &queries).await;
+    until_indexed(&collection).await;
     // By chance, and so that whole neighbourhoods are allowed or not.
     for (field, below) in [
         ("any", 500),

@@ -64,11 +64,15 @@ pub fn query(vector: &[f32], exact: bool) -> Query {
     }
 }
 
-/// Waits until an index covers every vector.
+/// Waits until every segment that is large enough for an index has one.
 pub async fn until_indexed(collection: &Collection) {
+    let waits = async || {
+        let plan = collection.explain(None).await.unwrap();
+        plan.segments.iter().any(|segment| segment.waits_for_index)
+    };
     let indexed = async {
         let mut look = tokio::time::interval(std::time::Duration::from_millis(10));
-        while collection.info().unwrap().indexed_vectors < collection.info().unwrap().points {
+        while waits().await {
             look.tick().await;
         }
     };
