@@ -2,8 +2,8 @@
 
     cargo build --release --workspace; target/python/bin/python tests/benchmarks/bucket_wal.py
 
-All roots but the WAL root are directories, so that every request that the proxy sees is one of the log's. Two loads: one
-point a call (latency), and 100 points a call (throughput). The bandwidth of the server is measured in the same run through
+All roots but the WAL root are directories, so that every request that the proxy sees is one of the log's. Three loads: one
+point a call (latency), and 100 and 200 points a call (throughput). The bandwidth of the server is measured in the same run through
 the same proxy: plain puts of objects of the same size, with the same number of requests under way. Prints a table and, as the
 last line, JSON.
 """
@@ -28,21 +28,24 @@ from conftest import REPOSITORY, send  # noqa: E402
 
 conftest.BINARY = pathlib.Path(os.environ.get("PROXIMADB_BINARY", REPOSITORY / "target" / "release" / "proximadb"))
 LATENCY_MS = 50
+LOADS = (1, 100, 200)
 WRITERS, DIM, SECONDS = 64, 384, 15
 
 
-def vector(generator):
-    return [generator.randrange(1000) / 1000 for _ in range(DIM)]
+def bodies_of(writers, per_call):
+    """Per writer the bodies that it sends again and again, made before the clock starts: making JSON is not what is measured."""
+    generator = random.Random(7)
+    vectors = [json.dumps([generator.randrange(1000) / 1000 for _ in range(DIM)]) for _ in range(500)]
+
+    def body(first):
+        points = (f'{{"id":{first + at},"vector":{generator.choice(vectors)}}}' for at in range(per_call))
+        return f'{{"points":[{",".join(points)}]}}'.encode()
+
+    return [[body((writer * 4 + n) * per_call) for n in range(4)] for writer in range(writers)]
 
 
-def write(port, number, per_call, until, latencies):
+def write(port, bodies, per_call, until, latencies):
     """One writer: calls one after the other; returns the points that were acknowledged."""
-    generator = random.Random(number)
-    # The same few bodies again and again: making JSON is not what is measured.
-    bodies = []
-    for n in range(4):
-        points = [{"id": number * 10_000 + n * per_call + at, "vector": vector(generator)} for at in range(per_call)]
-        bodies.append(json.dumps({"points": points}))
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
     written, call = 0, 0
     while time.monotonic() < until:
@@ -56,12 +59,12 @@ def write(port, number, per_call, until, latencies):
 
 def load(server, proxy, store_bytes, per_call, writers=WRITERS):
     """Acknowledged calls: latencies, points and bytes a second, requests a second, sizes of the objects."""
-    latencies = []
+    latencies, bodies = [], bodies_of(writers, per_call)
     proxy.set({"action": "latency", "ms": LATENCY_MS})
     before = store_bytes()
     began = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(writers) as pool:
-        points = sum(pool.map(lambda n: write(server.port, n, per_call, began + SECONDS, latencies), range(writers)))
+        points = sum(pool.map(lambda own: write(server.port, own, per_call, began + SECONDS, latencies), bodies))
     seconds = time.monotonic() - began
     puts, written = (now - then for now, then in zip(store_bytes(), before))
     latencies.sort()
@@ -119,7 +122,7 @@ def main():
     try:
         with tempfile.TemporaryDirectory() as directory:
             # Nothing is flushed meanwhile: the log is what is measured.
-            keys = {"wal": {"memory_flush_size_bytes": 512 << 20}}
+            keys = {"wal": {"memory_flush_size_bytes": 4 << 30, "global_flush_threshold": 8 << 30}}
             server = LogServer(pathlib.Path(directory) / "db", [f"{store.place()}/wal"], [(store, proxy.endpoint)], keys)
             server.start()
             try:
@@ -130,26 +133,23 @@ def main():
                     names = ("proximadb_root_operations_total", "proximadb_root_moved_bytes_total")
                     return tuple(server.metric(name, **labels) for name in names)
 
-                result["one_point"] = load(server, proxy, store_bytes, 1)
-                result["hundred_points"] = load(server, proxy, store_bytes, 100)
+                result["loads"] = {per_call: load(server, proxy, store_bytes, per_call) for per_call in LOADS}
                 idle = store_bytes()[0]
                 time.sleep(5)
                 result["requests_while_idle"] = store_bytes()[0] - idle
             finally:
                 server.stop()
             proxy.set({"action": "latency", "ms": LATENCY_MS})
-            load_ = result["hundred_points"]
-            # Requests under way on average: rate times duration; at least the one that a closed loop always has.
-            in_flight = max(1, round(load_["requests_a_second"] * load_["p50_ms"] / 1000))
-            result["raw_mb_a_second"] = round(raw(store, proxy, load_["object_bytes"], min(in_flight, 8)), 2)
-            result["raw_in_flight"] = min(in_flight, 8)
-            result["throughput_ratio"] = round(load_["mb_a_second"] / result["raw_mb_a_second"], 2)
+            for measured in result["loads"].values():
+                # Requests under way on average: rate times duration; at least the one that a closed loop always has.
+                in_flight = max(1, min(8, round(measured["requests_a_second"] * measured["p50_ms"] / 1000)))
+                bandwidth = raw(store, proxy, measured["object_bytes"], in_flight)
+                measured |= {"in_flight": in_flight, "raw_mb_a_second": round(bandwidth, 1), "ratio": round(measured["mb_a_second"] / bandwidth, 2)}
     finally:
         proxy.close()
         store.close()
-    for name in ("one_point", "hundred_points"):
-        print(f"{name}: {result[name]}")
-    print(f"raw: {result['raw_mb_a_second']} MB/s with {result['raw_in_flight']} under way, ratio {result['throughput_ratio']}")
+    for per_call, measured in result["loads"].items():
+        print(f"{per_call} points a call: {measured}")
     print(json.dumps(result))
 
 

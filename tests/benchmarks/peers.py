@@ -4,7 +4,7 @@
     cargo build --release -p proximadb-index --example measure
     python tests/benchmarks/peers.py target/release/examples/measure packages-40k.parquet packages-queries.parquet
 
-Vectors are the `vector` column, unit length, compared by inner product. Speed is queries a second of one thread by its CPU time, queries one at a
+Vectors are the `vector` column of a Parquet file, or a .npy file as `datasets.py` makes (with `--metric l2` for pixels and clusters). Speed is queries a second of one thread by its CPU time, queries one at a
 time, so that other load on the machine changes it little (caches and memory are still shared: compare within a run). Each library is swept
 over its own search setting; the table has the speed at recall@10 0.95 and 0.99, on the line between the two nearest settings.
 """
@@ -24,10 +24,13 @@ from usearch.index import Index
 
 K = 10
 TARGETS = (0.95, 0.99)
+FAISS_METRIC = {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
 EFS = (10, 15, 20, 30, 40, 60, 80, 120, 200)
 
 
 def vectors(path):
+    if path.endswith(".npy"):
+        return np.load(path)
     column = pq.read_table(path, columns=["vector"])["vector"].combine_chunks()
     return np.ascontiguousarray(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float32).reshape(len(column), -1)
 
@@ -60,12 +63,23 @@ def timed(build):
     return index, time.process_time() - start
 
 
-def ours(binary, kind, base, queries):
+def nearest(metric, base, queries):
+    """Row numbers of the K nearest of each query, exactly."""
+    lengths = (base**2).sum(axis=1) if metric == "l2" else None
+    found = []
+    for few in np.array_split(queries, max(1, len(queries) // 100)):
+        products = few @ base.T
+        distances = -products if lengths is None else lengths - 2 * products
+        found.append(np.argpartition(distances, K, axis=1)[:, :K])
+    return np.concatenate(found)
+
+
+def ours(binary, kind, metric, base, queries):
     with tempfile.TemporaryDirectory() as directory:
         files = [pathlib.Path(directory, name) for name in ("base.f32", "queries.f32")]
         base.tofile(files[0])
         queries.tofile(files[1])
-        output = subprocess.run([binary, kind, "dot", str(base.shape[1]), *files], check=True, capture_output=True, text=True).stdout
+        output = subprocess.run([binary, kind, {"ip": "dot", "l2": "euclidean"}[metric], str(base.shape[1]), *files], check=True, capture_output=True, text=True).stdout
     first, *lines = [json.loads(line) for line in output.splitlines()]
     curve = [(line["recall"], line["qps"]) for line in lines]
     # The rows of a segment are sorted by k-means whatever its index; only lists need that.
@@ -73,8 +87,8 @@ def ours(binary, kind, base, queries):
     return curve, sorting + first["build_cpu_s"], first["bytes_per_vector"] + base.shape[1] * 4
 
 
-def hnswlib_peer(base, queries, truth):
-    index = hnswlib.Index("ip", base.shape[1])
+def hnswlib_peer(metric, base, queries, truth):
+    index = hnswlib.Index(metric, base.shape[1])
     index.init_index(len(base), M=16, ef_construction=128)
     index.set_num_threads(1)
     _, seconds = timed(lambda: index.add_items(base))
@@ -86,8 +100,8 @@ def hnswlib_peer(base, queries, truth):
     return sweep(EFS, search, queries, truth), seconds, index.index_file_size() / len(base)
 
 
-def usearch_peer(base, queries, truth):
-    index = Index(ndim=base.shape[1], metric="ip", dtype="bf16", connectivity=16, expansion_add=128)
+def usearch_peer(metric, base, queries, truth):
+    index = Index(ndim=base.shape[1], metric={"ip": "ip", "l2": "l2sq"}[metric], dtype="bf16", connectivity=16, expansion_add=128)
     _, seconds = timed(lambda: index.add(np.arange(len(base)), base, threads=1))
 
     def search(ef, query):
@@ -97,8 +111,8 @@ def usearch_peer(base, queries, truth):
     return sweep(EFS, search, queries, truth), seconds, index.memory_usage / len(base)
 
 
-def faiss_hnsw(base, queries, truth):
-    index = faiss.IndexHNSWFlat(base.shape[1], 16, faiss.METRIC_INNER_PRODUCT)
+def faiss_hnsw(metric, base, queries, truth):
+    index = faiss.IndexHNSWFlat(base.shape[1], 16, FAISS_METRIC[metric])
     index.hnsw.efConstruction = 128
     _, seconds = timed(lambda: index.add(base))
 
@@ -109,10 +123,10 @@ def faiss_hnsw(base, queries, truth):
     return sweep(EFS, search, queries, truth), seconds, base.shape[1] * 4 + 270
 
 
-def faiss_ivf_pq(base, queries, truth):
+def faiss_ivf_pq(metric, base, queries, truth):
     lists = int(2 * len(base) ** 0.5)
     dim = base.shape[1]
-    index = faiss.index_factory(dim, f"IVF{lists},PQ{dim // 2}x4fs,RFlat", faiss.METRIC_INNER_PRODUCT)
+    index = faiss.index_factory(dim, f"IVF{lists},PQ{dim // 2}x4fs,RFlat", FAISS_METRIC[metric])
 
     def build():
         index.train(base)
@@ -137,19 +151,21 @@ def main():
     parser.add_argument("measure")
     parser.add_argument("base")
     parser.add_argument("queries")
+    parser.add_argument("--metric", choices=["ip", "l2"], default="ip")
     arguments = parser.parse_args()
+    metric = arguments.metric
     base, queries = vectors(arguments.base), vectors(arguments.queries)
-    truth = np.argpartition(-(queries @ base.T), K, axis=1)[:, :K]
+    truth = nearest(metric, base, queries)
     faiss.omp_set_num_threads(1)
     peers = {
-        "ProximaDB AXIS IVF": lambda: ours(arguments.measure, "ivf", base, queries),
-        "ProximaDB AXIS HNSW": lambda: ours(arguments.measure, "hnsw", base, queries),
-        "hnswlib": lambda: hnswlib_peer(base, queries, truth),
-        "usearch bf16": lambda: usearch_peer(base, queries, truth),
-        "faiss HNSW16": lambda: faiss_hnsw(base, queries, truth),
-        "faiss IVF-PQ fast-scan, refined": lambda: faiss_ivf_pq(base, queries, truth),
+        "ProximaDB AXIS IVF": lambda: ours(arguments.measure, "ivf", metric, base, queries),
+        "ProximaDB AXIS HNSW": lambda: ours(arguments.measure, "hnsw", metric, base, queries),
+        "hnswlib": lambda: hnswlib_peer(metric, base, queries, truth),
+        "usearch bf16": lambda: usearch_peer(metric, base, queries, truth),
+        "faiss HNSW16": lambda: faiss_hnsw(metric, base, queries, truth),
+        "faiss IVF-PQ fast-scan, refined": lambda: faiss_ivf_pq(metric, base, queries, truth),
     }
-    print(f"{len(base):,} × {base.shape[1]}, {len(queries)} queries, load {open('/proc/loadavg').read().split()[0]}")
+    print(f"{len(base):,} × {base.shape[1]}, {metric}, {len(queries)} queries, load {open('/proc/loadavg').read().split()[0]}")
     print("| index | build CPU s | QPS @ 0.95 | QPS @ 0.99 | bytes a vector |\n| --- | --- | --- | --- | --- |")
     for name, run in peers.items():
         curve, seconds, size = run()

@@ -237,6 +237,39 @@ def metered(server, counted):
     assert "file://" not in "".join(lines), "a disk bills nothing"
 
 
+def test_a18_tables_on_a_bucket_come_from_the_cache_of_the_lsm_component(tmp_path, own_store, faults, packages):
+    store = own_store("s3")
+    proxy = faults(store)
+    server = OnBucket(tmp_path / "db", store, proxy.endpoint)
+
+    def restarted():
+        """The answer of a search after a restart, and how many requests read tables."""
+        server.stop()
+        proxy.forget()
+        server.start()
+        return search(server, packages), sum(request["method"] == "GET" for request in proxy.log() if request["path"].endswith(".sst"))
+
+    try:
+        server.start()
+        dimensions = len(packages[0]["vector"])
+        body = {"vectors": {"size": dimensions, "distance": "Cosine"}, "metadata": {"proximadb": {"storage_engine": "lsm"}}}
+        server.ok("PUT", "/collections/c", body)
+        points = [{"id": at + 1, "vector": p["vector"], "payload": {"name": p["payload"]["name"]}} for at, p in enumerate(packages[:1000])]
+        server.ok("PUT", "/collections/c/points?wait=true", {"points": points})
+        server.ok("POST", "/collections/c/flush")
+        expected = search(server, packages)
+        cold, warm = restarted(), restarted()
+        assert cold[0] == warm[0] == expected
+        assert cold[1] > 0 and warm[1] == 0, (cold[1], warm[1])
+        assert server.ok("GET", "/storage/stats")["caches"]["lsm"]["hits"] > 0
+        server.config.write_text(server.config.read_text().replace("[storage.lsm_config]", "[storage.lsm_config]\ncache_size_mb = 0"))
+        without = restarted()
+        assert without[0] == expected and without[1] > 0
+        assert "lsm" not in server.ok("GET", "/storage/stats")["caches"]
+    finally:
+        server.stop()
+
+
 def damage(path):
     """Flips a byte in every fourth page that holds anything."""
     with open(path, "r+b") as file:

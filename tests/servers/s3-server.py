@@ -10,6 +10,7 @@ CompleteMultipartUpload, versioning, multipart, multi-object delete), but its ow
 Here one lock makes each request atomic (the body has arrived before the lock is
 taken), and AWS Signature Version 4 (header and presigned form) and the payload
 hash are checked, so a wrong secret or a damaged body is refused as S3 refuses it.
+With --r2 it answers where R2 differs (see `r2_refusal`).
 State is in memory (bodies over 16 MiB in temporary files) and lost at exit.
 """
 import argparse
@@ -30,6 +31,7 @@ ap.add_argument("--access-key", default="test")
 ap.add_argument("--secret-key", default="testtest")
 ap.add_argument("--region", default="us-east-1")
 ap.add_argument("--no-auth", action="store_true", help="accept any or no signature")
+ap.add_argument("--r2", action="store_true", help="answer as Cloudflare R2")
 ap.add_argument("--threads", type=int, default=16)
 args = ap.parse_args()
 listener = socket.socket()
@@ -134,7 +136,7 @@ def check_signature(env, h):
         return "400 Bad Request", "AuthorizationHeaderMalformed", "The authorization header is malformed"
     if key_id != args.access_key:
         return "403 Forbidden", "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records."
-    if region != args.region:  # as S3 answers; moto would accept any
+    if region not in ((args.region, "auto", "us-east-1", "") if args.r2 else (args.region,)):  # as S3 answers; moto would accept any
         return ("400 Bad Request", "AuthorizationHeaderMalformed",
                 f"The authorization header is malformed; the region '{region}' is wrong; expecting '{args.region}'")
     enc = lambda s: quote(s, safe="-_.~")  # noqa: E731
@@ -160,6 +162,35 @@ def check_signature(env, h):
     return None
 
 
+# https://developers.cloudflare.com/r2/api/s3/api/: what no table there lists as implemented.
+R2_UNKNOWN_QUERIES = {"acl", "analytics", "inventory", "logging", "object-lock", "policy", "replication", "tagging", "versioning", "versions", "website"}
+R2_UNKNOWN_HEADERS = ("x-amz-object-lock-", "x-amz-tagging", "x-amz-website-redirect-location", "x-amz-grant-")
+r2_written = {}  # path: time of the last write
+
+
+def r2_refusal(env, h):
+    """What R2 refuses and S3 does not: None, or (status, code, message). R2 allows one write a second to one name, and parts of an
+    upload must be equally long but for the last one, which is told when the upload is completed."""
+    query = {name for name, _ in parse_qsl(env.get("QUERY_STRING", ""), keep_blank_values=True)}
+    names = [name for name in h if name.startswith(R2_UNKNOWN_HEADERS)] + sorted(query & R2_UNKNOWN_QUERIES)
+    if h.get("x-amz-content-sha256", "").startswith("STREAMING-"):
+        names.append(h["x-amz-content-sha256"])
+    if names:
+        return "501 Not Implemented", "NotImplemented", f"{names[0]} not implemented"
+    path, method = env["PATH_INFO"], env["REQUEST_METHOD"]
+    if method == "PUT" and "uploadId" not in query:
+        if time.monotonic() - r2_written.get(path, -1) < 1:
+            return "429 Too Many Requests", "TooManyRequests", "Reduce your concurrent request rate for the same object."
+        r2_written[path] = time.monotonic()
+    if method == "POST" and "uploadId" in query:
+        bucket, key = path.lstrip("/").split("/", 1)
+        upload = backend.get_bucket(bucket).multiparts.get(dict(parse_qsl(env["QUERY_STRING"]))["uploadId"])
+        sizes = [part.size for _, part in sorted(upload.parts.items())] if upload else []
+        if len(set(sizes[:-1])) > 1 or (sizes and sizes[-1] > sizes[0]):
+            return "400 Bad Request", "InvalidPart", "All non-trailing parts must have the same length."
+    return None
+
+
 moto_app = create_backend_app("s3")
 
 
@@ -176,6 +207,8 @@ def app(env, start_response):
     if not args.no_auth and (bad := check_signature(env, headers_of(env))):
         return error(start_response, *bad)
     with LOCK:
+        if args.r2 and (refusal := r2_refusal(env, headers_of(env))):
+            return error(start_response, *refusal)
         return [b"".join(moto_app(env, start_response))]
 
 

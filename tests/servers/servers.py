@@ -2,7 +2,7 @@
 """Object-store servers for the tests, on loopback: installs what they need (pinned, once) and runs one of them.
 
     servers.py install                              everything, and nothing is started
-    servers.py s3     [--bucket B]… [--access-key K] [--secret-key S] [--region R]       moto behind s3-server.py
+    servers.py s3     [--bucket B]… [--access-key K] [--secret-key S] [--region R] [--r2]       moto behind s3-server.py
     servers.py azure  [--bucket B]… [--account A]                                        Azurite
     servers.py gcs    [--bucket B]… [--token T] [--mutation-interval MS] [--versioning]  gcs-server.mjs
     servers.py faults --target HOST:PORT            fault-proxy.mjs, a proxy that misbehaves on request
@@ -115,7 +115,7 @@ def start(command, log, environment=None):
 
 def s3(args, folder):
     command = [install_s3(), HERE / "s3-server.py", "--port", 0, "--access-key", args.access_key, "--secret-key", args.secret_key,
-               "--region", args.region, *(part for bucket in args.bucket for part in ("--bucket", bucket))]
+               "--region", args.region, *(["--r2"] if args.r2 else []), *(part for bucket in args.bucket for part in ("--bucket", bucket))]
     process, port = start(command, folder / "log", {"TMPDIR": str(folder), "PYTHONNOUSERSITE": "1"})
     endpoint = f"http://127.0.0.1:{port}"
     return process, {
@@ -170,6 +170,7 @@ def main():
     parser.add_argument("--access-key", default="test-key-id")
     parser.add_argument("--secret-key", default="test-secret-of-s3")
     parser.add_argument("--region", default="us-east-1")
+    parser.add_argument("--r2", action="store_true", help="the S3 server answers as Cloudflare R2")
     parser.add_argument("--account", default=AZURE_ACCOUNT)
     parser.add_argument("--token", default="test-token-of-gcs")
     parser.add_argument("--mutation-interval", default="0")

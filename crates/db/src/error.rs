@@ -39,6 +39,9 @@ pub enum Error {
     /// Too much work is waiting: retry later. HTTP 429.
     #[error("{0}")]
     Overloaded(String),
+    /// A search did not end in the time that its caller gave it: nothing is wrong with the data. HTTP 408.
+    #[error("{0}")]
+    Timeout(String),
     /// Bytes on a root are damaged: restore or repair; never skipped silently. HTTP 500.
     #[error("corruption: {0}")]
     Corruption(String),

@@ -1,8 +1,10 @@
 //! What a search asks, what it answers, and how one source of rows is searched. Plain functions from values to values.
 
+use std::time::Instant;
+
 use proximadb_index::{Flat, Hit, Metric, RowSlice, SearchParams, SearchStats, TopK, VectorIndex, scan};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::payload::JsonPath;
 use crate::point::{NamedVectors, Payload, PointId, Seq};
@@ -121,6 +123,8 @@ pub struct Query {
     pub indexed_only: bool,
     /// How far to trust the codes of an index.
     pub quantization: Quantization,
+    /// When the search is given up; looked at between two segments.
+    pub deadline: Option<Instant>,
     /// What the answer carries.
     pub select: Selection,
 }
@@ -159,8 +163,21 @@ impl Query {
             hnsw_ef: None,
             indexed_only: false,
             quantization: Quantization::default(),
+            deadline: None,
             select: Selection::default(),
         }
+    }
+
+    /// Whether there is time left.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] if not.
+    fn in_time(&self) -> Result<()> {
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            let reason = "the search did not end within its timeout; ask for less, or give it more time";
+            return Err(Error::Timeout(reason.to_owned()));
+        }
+        Ok(())
     }
 
     fn params(&self) -> SearchParams {
@@ -229,8 +246,9 @@ pub fn search_memtable(memtable: &MemSource, metric: Metric, query: &Query) -> F
 /// The best live rows of a segment: through its index if it has one, else by comparison with every row.
 ///
 /// # Errors
-/// [`Error::Corruption`](crate::Error::Corruption) for a damaged payload, if there is a filter.
+/// [`Error::Corruption`] for a damaged payload, if there is a filter; [`Error::Timeout`] after the deadline.
 pub fn search_segment(segment: &SegmentSource, metric: Metric, query: &Query) -> Result<Found> {
+    query.in_time()?;
     let Some(column) = segment.data.vectors.get(&query.using) else {
         return Ok(Found::default());
     };

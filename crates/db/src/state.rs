@@ -253,6 +253,16 @@ impl State {
         self.locations.get(&id).copied()
     }
 
+    /// Where a point is that was seen at a place: mostly still there, which is told without looking for it.
+    pub fn locate_again(&self, id: PointId, seen: Location) -> Option<Location> {
+        let live = match (self.memtable(seen.source), self.segments.get(&seen.source)) {
+            (Some(memtable), _) => memtable.live.contains(seen.row as usize),
+            (None, Some(segment)) => segment.live.contains(seen.row as usize),
+            (None, None) => false,
+        };
+        if live { Some(seen) } else { self.locate(id) }
+    }
+
     /// Number of points.
     pub fn points(&self) -> usize {
         self.locations.len()

@@ -113,6 +113,7 @@ impl From<Error> for Failure {
                 StatusCode::INSUFFICIENT_STORAGE,
                 format!("Insufficient storage: {error}"),
             ),
+            Error::Timeout(reason) => Self::timeout(reason),
             Error::Overloaded(reason) => {
                 let text = format!("Rate limiting exceeded: {reason}");
                 Self {

@@ -153,7 +153,7 @@ impl Cache {
     }
 
     /// The bytes under a key, as they were inserted.
-    pub(crate) async fn get(&self, key: &str) -> Option<Bytes> {
+    pub async fn get(&self, key: &str) -> Option<Bytes> {
         let found = self.find(key).await;
         match &found {
             Some(bytes) => {
@@ -193,7 +193,7 @@ impl Cache {
     }
 
     /// Keeps bytes that never change under this key. They are copied: the key's bytes may be a part of much more.
-    pub(crate) fn insert(&self, key: String, bytes: &Bytes) {
+    pub fn insert(&self, key: String, bytes: &Bytes) {
         let inner = &self.inner;
         let entry = inner.tiers.memory().insert(key, Bytes::copy_from_slice(bytes));
         let Some(queue) = &inner.queue else { return };

@@ -229,7 +229,7 @@ pub(super) const KEYS: &[Key] = &[
         SIZE_BYTES,
         Default::Integer(536_870_912),
         "database",
-        "Bytes of unflushed points over all collections at which the largest are flushed, whatever their own size",
+        "Bytes of unflushed points over all collections at which the largest are flushed, whatever their own size; from three quarters of it on beside the writes, beyond it before them",
     ),
     urls(
         "storage.viper_config.data_urls",

@@ -18,6 +18,7 @@
 //! largest of an id wins. Committing the same again changes nothing, so it is how an unknown outcome is settled. Nothing
 //! in the files names the root: a closed tree is moved by copying its directory.
 
+mod blocks;
 mod checked;
 mod codec;
 mod fault;
@@ -41,6 +42,7 @@ use tokio::sync::Mutex;
 pub use load::LsmContents;
 pub use tree::Verified;
 
+use self::blocks::Blocks;
 use self::codec::Marker;
 use self::compaction::Extent;
 use self::fault::database_error;
@@ -131,7 +133,7 @@ impl Lsm {
     /// # Errors
     /// [`Error::Corruption`] when files are damaged; errors of the root.
     pub async fn flushed_seq(&self) -> Result<Option<Seq>> {
-        let tree = Tree::open(&self.root, &self.directory, self.files.clone()).await?;
+        let tree = self.tree().await?;
         let marker = tree.marker().await;
         tree.close().await;
         Ok(marker?.map(|marker| marker.flushed_seq))
@@ -226,10 +228,17 @@ impl Lsm {
         collected.map_err(|error| self.error(&error))
     }
 
+    /// A reader that takes what the cache has.
+    async fn tree(&self) -> Result<Tree<'_>> {
+        let blocks = Blocks::of(&self.root, &self.directory);
+        Tree::open(&self.root, &self.directory, self.files.clone(), blocks).await
+    }
+
     async fn open_writer(&self) -> Result<Db> {
         self.root.available()?;
         let builder = Db::builder(self.directory.clone(), Arc::new(self.files.clone()))
             .with_settings(settings::writer())
+            .with_sst_block_size(settings::BLOCK_SIZE)
             .with_db_cache_disabled()
             .with_wal_writer(Box::new(NoWal));
         builder.build().await.map_err(|error| self.error(&error))

@@ -1,6 +1,6 @@
 //! The memory that all memtables of the process may hold together (`global_flush_threshold`), and push-back before it is exceeded.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -14,10 +14,16 @@ const ATTEMPTS_MAX: usize = 200;
 /// Pause between two looks when nothing can be flushed because all bytes belong to writes under way.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// From so many quarters of the limit on the largest memtable is flushed beside the writes, so that they seldom have to
+/// wait for a flush.
+const EARLY_QUARTERS: u64 = 3;
+
 /// Memory of all memtables, in bytes.
 pub struct MemoryBudget {
     limit: u64,
     used: AtomicU64,
+    /// Whether a flush is under way that nobody waits for.
+    flushing_early: AtomicBool,
     shards: Mutex<Vec<Weak<Shard>>>,
 }
 
@@ -33,6 +39,7 @@ impl MemoryBudget {
         Arc::new(Self {
             limit,
             used: AtomicU64::new(0),
+            flushing_early: AtomicBool::new(false),
             shards: Mutex::default(),
         })
     }
@@ -63,6 +70,7 @@ impl MemoryBudget {
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
                 .is_ok()
             {
+                self.flush_early();
                 return Ok(Reservation { budget: self, bytes });
             }
             match self.largest(&failed) {
@@ -82,6 +90,23 @@ impl MemoryBudget {
             ))
         };
         Err(failed.pop().map_or_else(overloaded, |(_, error)| error))
+    }
+
+    /// Starts a flush of the largest memtable in the background if memory is getting short and none is under way.
+    fn flush_early(&self) {
+        if self.used() <= self.limit / 4 * EARLY_QUARTERS || self.flushing_early.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let done = |budget: &Self| budget.flushing_early.store(false, Ordering::Relaxed);
+        let Some(shard) = self.largest(&[]) else {
+            return done(self);
+        };
+        tokio::spawn(async move {
+            if let Err(error) = shard.flush_for_memory().await {
+                tracing::error!(%error, collection = %shard.description().id, "flush failed; the data stays in the log");
+            }
+            done(&shard.options.budget);
+        });
     }
 
     /// Counts bytes that are in a memtable now.

@@ -72,7 +72,9 @@ impl Shard {
         // A point found above may have moved to another segment or changed since; it is answered as it is now. One that is
         // gone leaves its place to the next.
         let state = self.state.read();
-        let located = best.into_iter().filter_map(|hit| Some((hit, state.locate(hit.id)?)));
+        let located = best
+            .into_iter()
+            .filter_map(|hit| Some((hit, state.locate_again(hit.id, hit.location)?)));
         let located = located.skip(query.offset).take(query.limit);
         let fetch = |(hit, location): (Candidate, Location)| {
             let Record { id, payload, vectors } = record(&state, hit.id, location, &query.select)?;

@@ -5,12 +5,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use proximadb_db::config::Config;
 use proximadb_db::point::{NamedVectors, Payload, Point, PointId};
 use proximadb_db::root::StorageComponentType;
 use proximadb_db::schema::Schema;
-use proximadb_db::{Collection, Database, Query, ScoredPoint};
+use proximadb_db::{Collection, Database, Error, Query, ScoredPoint};
 use proximadb_store::Op;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -91,6 +92,26 @@ fn query(exact: bool) -> Query {
         exact,
         ..Query::nearest(vec![0.5; DIM], 10)
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_whose_time_is_over_ends_and_the_next_one_is_answered() {
+    let directory = TempDir::new().unwrap();
+    let database = open(directory.path(), &[]).await;
+    let collection = create(&database, "c").await;
+    collection.upsert(clumped(0..50)).await.unwrap();
+    collection.flush().await.unwrap();
+    let late = Query {
+        deadline: Some(Instant::now()),
+        ..query(true)
+    };
+    assert!(matches!(collection.query(late).await, Err(Error::Timeout(_))));
+    let in_time = Query {
+        deadline: Some(Instant::now() + Duration::from_secs(3600)),
+        ..query(true)
+    };
+    assert_eq!(collection.query(in_time).await.unwrap().len(), 10);
+    database.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,6 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use proximadb_db::config::Secret;
 
-use super::extract::discard;
 use super::{AppState, Settings};
 use crate::failure::Failure;
 
@@ -33,10 +32,7 @@ pub async fn check(State(app): State<AppState>, request: Request, next: Next) ->
         .map_or("", MatchedPath::as_str);
     match allow(&app.settings, request.headers(), request.method(), route) {
         Ok(()) => next.run(request).await,
-        Err(refusal) => {
-            discard(request.into_body()).await;
-            refusal.into_response()
-        }
+        Err(refusal) => refusal.into_response(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What handlers take from a request. Rejections are the API's JSON errors, not axum's plain text.
 
-use std::time::Duration;
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -21,11 +22,6 @@ const PARSE_INLINE_BYTES: usize = 64 * 1024;
 
 /// Longest time for a body to arrive: what is read counts against the memory for all bodies.
 const MAX_READ: Duration = Duration::from_secs(300);
-
-/// Most bytes that `discard` reads from a client that may have no right to send anything.
-const MAX_DISCARD_BYTES: usize = 1 << 20;
-/// Longest time that `discard` reads.
-const MAX_DISCARD: Duration = Duration::from_secs(5);
 
 /// How much of an oversized body is read and thrown away, in multiples of the limit. Clients that send everything
 /// before they read see the 413 only if somebody takes their bytes.
@@ -74,23 +70,6 @@ async fn read(body: Body, limit: usize) -> Result<Bytes, Failure> {
     }
 }
 
-/// Reads and throws away the body of a request that is refused without looking at it. hyper closes a connection
-/// with an unread body, and a client that keeps connections open would fail its next request on it.
-pub async fn discard(body: Body) {
-    let mut seen = 0;
-    let mut chunks = body.into_data_stream();
-    let reading = async {
-        while let Some(Ok(chunk)) = chunks.next().await {
-            seen += chunk.len();
-            if seen > MAX_DISCARD_BYTES {
-                break;
-            }
-        }
-    };
-    // Whoever is slower than this loses the connection; nothing else is lost.
-    let _ = tokio::time::timeout(MAX_DISCARD, reading).await;
-}
-
 /// Segments of the path, percent-decoded.
 pub struct Path<T>(pub T);
 
@@ -115,6 +94,24 @@ impl<T: DeserializeOwned> FromRequestParts<AppState> for Query<T> {
         query
             .map(|query| Self(query.0))
             .map_err(|error: QueryRejection| Failure::parameters(error.body_text()))
+    }
+}
+
+/// `?timeout` of a search, in seconds: when it is given up.
+pub struct Deadline(pub Option<Instant>);
+
+#[derive(Deserialize)]
+struct Timeout {
+    timeout: Option<NonZeroU32>,
+}
+
+impl FromRequestParts<AppState> for Deadline {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Failure> {
+        let Query(Timeout { timeout }) = Query::from_request_parts(parts, app).await?;
+        let seconds = timeout.map(|seconds| Duration::from_secs(u64::from(seconds.get())));
+        Ok(Self(seconds.map(|seconds| Instant::now() + seconds)))
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::StatusCode;
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use proximadb_db::config::{Secret, ServerConfig};
@@ -18,8 +18,6 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::cors::CorsLayer;
 use tower_http::decompression::RequestDecompressionLayer;
-
-use extract::discard;
 
 use crate::failure::Failure;
 use crate::metrics::Requests;
@@ -38,6 +36,7 @@ mod service;
 pub(crate) mod storage;
 #[cfg(test)]
 mod tests;
+mod unread;
 mod updates;
 
 /// The API version that clients compare with theirs: same major, minor within one.
@@ -148,6 +147,7 @@ pub fn router(app: AppState) -> Router {
         from_fn_with_state(app.clone(), envelope::finish),
         from_fn_with_state(app.clone(), place),
         CatchPanicLayer::custom(panicked),
+        from_fn(unread::discard),
         from_fn_with_state(app.clone(), auth::check),
         from_fn_with_state(app.clone(), admission::admit),
         RequestDecompressionLayer::new().gzip(true),
@@ -167,13 +167,11 @@ async fn place(State(app): State<AppState>, request: Request, next: Next) -> Res
 }
 
 /// 404 without a body, as Qdrant answers.
-async fn unknown_path(request: Request) -> StatusCode {
-    discard(request.into_body()).await;
+async fn unknown_path() -> StatusCode {
     StatusCode::NOT_FOUND
 }
 
-async fn wrong_method(request: Request) -> StatusCode {
-    discard(request.into_body()).await;
+async fn wrong_method() -> StatusCode {
     StatusCode::METHOD_NOT_ALLOWED
 }
 

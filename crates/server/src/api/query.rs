@@ -1,5 +1,7 @@
 //! Search: `points/query`, and the older `points/search` that pinned clients still send.
 
+use std::time::Instant;
+
 use axum::Router;
 use axum::extract::State;
 use axum::routing::post;
@@ -11,7 +13,7 @@ use serde::Serialize;
 
 use super::AppState;
 use super::envelope::Answer;
-use super::extract::{Json, Path};
+use super::extract::{Deadline, Json, Path};
 use crate::failure::Failure;
 use crate::wire::explain::ExplanationOut;
 use crate::wire::points::ScoredOut;
@@ -40,9 +42,10 @@ pub fn router() -> Router<AppState> {
 async fn query(
     State(app): State<AppState>,
     Path(name): Path<String>,
+    Deadline(deadline): Deadline,
     Json(body): Json<QueryRequest>,
 ) -> Result<Answer, Failure> {
-    let mut found = run(&app, &name, [body]).await?;
+    let mut found = run(&app, &name, deadline, [body]).await?;
     let points = found.pop().unwrap_or_default();
     let count = points.len();
     Answer::of_points(Points { points }, count).await
@@ -51,9 +54,10 @@ async fn query(
 async fn query_batch(
     State(app): State<AppState>,
     Path(name): Path<String>,
+    Deadline(deadline): Deadline,
     Json(body): Json<QueryBatch>,
 ) -> Result<Answer, Failure> {
-    let found = run(&app, &name, body.searches).await?;
+    let found = run(&app, &name, deadline, body.searches).await?;
     let count = found.iter().map(Vec::len).sum();
     Answer::of_points(
         found.into_iter().map(|points| Points { points }).collect::<Vec<_>>(),
@@ -65,9 +69,10 @@ async fn query_batch(
 async fn search(
     State(app): State<AppState>,
     Path(name): Path<String>,
+    Deadline(deadline): Deadline,
     Json(body): Json<SearchRequest>,
 ) -> Result<Answer, Failure> {
-    let mut found = run(&app, &name, [body.into()]).await?;
+    let mut found = run(&app, &name, deadline, [body.into()]).await?;
     let points = found.pop().unwrap_or_default();
     let count = points.len();
     Answer::of_points(points, count).await
@@ -76,9 +81,10 @@ async fn search(
 async fn search_batch(
     State(app): State<AppState>,
     Path(name): Path<String>,
+    Deadline(deadline): Deadline,
     Json(body): Json<SearchBatch>,
 ) -> Result<Answer, Failure> {
-    let found = run(&app, &name, body.searches.into_iter().map(QueryRequest::from)).await?;
+    let found = run(&app, &name, deadline, body.searches.into_iter().map(QueryRequest::from)).await?;
     let count = found.iter().map(Vec::len).sum();
     Answer::of_points(found, count).await
 }
@@ -121,13 +127,15 @@ struct Points {
 async fn run(
     app: &AppState,
     collection: &str,
+    deadline: Option<Instant>,
     requests: impl IntoIterator<Item = QueryRequest>,
 ) -> Result<Vec<Vec<ScoredOut>>, Failure> {
     let collection = app.collection(collection).await?;
-    let queries: Vec<_> = requests
+    let mut queries: Vec<_> = requests
         .into_iter()
         .map(QueryRequest::split)
         .collect::<Result<_, _>>()?;
+    queries.iter_mut().for_each(|(_, query)| query.deadline = deadline);
     let numbers = queries.iter().map(|(_, query)| collection.numbers_of(query));
     let quick = numbers.fold(0, usize::saturating_add) <= QUICK_NUMBERS;
     let find_all = async move {

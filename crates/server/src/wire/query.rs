@@ -160,6 +160,7 @@ impl QueryRequest {
             hnsw_ef: params.hnsw_ef,
             indexed_only: params.indexed_only.unwrap_or(false),
             quantization: params.quantization.unwrap_or_default().checked()?,
+            deadline: None,
             select: selection(self.with_payload, self.with_vector, false),
         };
         Ok((self.query, query))

@@ -146,22 +146,26 @@ impl Filesystem {
         })
     }
 
-    /// Whether the bytes of a replaced file can still be read.
+    /// Whether the bytes of a deleted file can still be read.
     async fn keeps_versions(&self, path: &str) -> Result<bool, StoreError> {
         if self.is_local() {
             return Ok(false);
         }
         let location = self.location(path)?;
         let look = async {
-            let put = |text: &'static [u8]| self.inner.store.put(&location, PutPayload::from_static(text));
-            let old = put(b"old").await.map_err(|error| self.error(path, &error))?;
-            put(b"new").await.map_err(|error| self.error(path, &error))?;
-            let Some(version) = old.version else { return Ok(false) };
+            let text = PutPayload::from_static(b"old");
+            let put = self.inner.store.put(&location, text).await;
+            let Some(version) = put.map_err(|error| self.error(path, &error))?.version else {
+                return Ok(false);
+            };
+            // Not a second version of the same name: some services take one write of it a second.
+            let deleted = self.inner.store.delete(&location).await;
+            deleted.map_err(|error| self.error(path, &error))?;
             let options = GetOptions {
                 version: Some(version),
                 ..GetOptions::default()
             };
-            // A service without versions refuses the request, or shows the new bytes.
+            // A service without versions refuses the request, or finds nothing.
             match self.inner.store.get_opts(&location, options).await {
                 Ok(found) => Ok(found.bytes().await.is_ok_and(|bytes| bytes == "old")),
                 Err(_) => Ok(false),

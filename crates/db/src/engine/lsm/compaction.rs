@@ -17,7 +17,7 @@ use slatedb::config::{
 use tokio::sync::watch;
 
 use super::files::Files;
-use super::settings::{NO_FILTER, RETRIES};
+use super::settings::{BLOCK_SIZE, NO_FILTER, RETRIES};
 
 /// The compactor looks after its work this often, only while one runs.
 const STEP: Duration = Duration::from_millis(50);
@@ -50,6 +50,7 @@ pub(super) async fn run(path: String, files: Files, extent: Extent) -> Result<bo
     };
     let compactor = CompactorBuilder::new(path, Arc::new(files))
         .with_options(options())
+        .with_sst_block_size(BLOCK_SIZE)
         .with_scheduler_supplier(Arc::new(supplier))
         .build();
     let outcome = tokio::select! {

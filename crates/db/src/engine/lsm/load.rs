@@ -31,7 +31,7 @@ impl Lsm {
     /// [`Error::Corruption`](crate::error::Error::Corruption) when files are damaged; errors of the root.
     pub async fn load(&self, max_bytes: usize) -> Result<LsmContents> {
         let _compacting = self.compacting.lock().await;
-        let tree = Tree::open(&self.root, &self.directory, self.files.clone()).await?;
+        let tree = self.tree().await?;
         let contents = contents(&tree, max_bytes).await;
         tree.close().await;
         contents

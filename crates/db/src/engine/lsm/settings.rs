@@ -7,16 +7,20 @@
 //! | manifest poll | a year | nobody else writes; the writer re-reads the manifest when it commits and after a compaction |
 //! | compactor, garbage collector | none running | run by `maintain`, so that an idle tree makes no request |
 //! | tables before a flush waits | unlimited | a failing compaction must not stop writes |
-//! | Bloom filters, block cache | none | rows are held in memory by the shard; nothing reads single keys |
+//! | Bloom filters | none | rows are held in memory by the shard; nothing reads single keys |
+//! | block cache | on buckets, for readers of all rows | see `blocks`; whoever verifies reads what is stored |
+//! | blocks | 64 KiB | nothing reads single rows, and of a bucket a block is cached by itself |
 //! | retries of SlateDB | one | the root's own are enough |
 
 use std::time::Duration;
 
-use slatedb::Settings;
 use slatedb::config::DbReaderOptions;
+use slatedb::{Settings, SstBlockSize};
 
 /// Tables with fewer keys get no Bloom filter: none gets one.
 pub(super) const NO_FILTER: u32 = u32::MAX;
+/// Of the tables.
+pub(super) const BLOCK_SIZE: SstBlockSize = SstBlockSize::Block64Kib;
 /// Retries of a request beyond the root's own: only bodies that break off are repeated.
 pub(super) const RETRIES: Option<u32> = Some(1);
 /// Longer than a process lives, and short enough for the arithmetic of clocks.

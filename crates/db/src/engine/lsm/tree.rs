@@ -8,6 +8,7 @@ use std::sync::Arc;
 use slatedb::config::ScanOptions;
 use slatedb::{DbIterator, DbReader, DbReaderMode, KeyValue};
 
+use super::blocks::Blocks;
 use super::codec::{self, Marker, StoredPoint};
 use super::fault::database_error;
 use super::files::Files;
@@ -41,7 +42,7 @@ impl Lsm {
     /// [`Error::Corruption`] when there is no tree, or files are damaged; errors of the root.
     pub async fn describe(root: &Arc<Root>, collection: CollectionId, shard: &str) -> Result<CollectionDescription> {
         let directory = format!("{collection}/{shard}");
-        let tree = Tree::open(root, &directory, uncounted(root, collection)).await?;
+        let tree = Tree::open(root, &directory, uncounted(root, collection), None).await?;
         let marker = tree.required_marker().await;
         tree.close().await;
         Ok(marker?.description)
@@ -53,7 +54,7 @@ impl Lsm {
     /// [`Error::Corruption`] for anything damaged or missing; errors of the root.
     pub async fn verify(root: &Arc<Root>, collection: CollectionId, shard: &str) -> Result<Verified> {
         let directory = format!("{collection}/{shard}");
-        let tree = Tree::open(root, &directory, uncounted(root, collection)).await?;
+        let tree = Tree::open(root, &directory, uncounted(root, collection), None).await?;
         let verified = tree.verify().await;
         tree.close().await;
         verified
@@ -70,22 +71,28 @@ pub(super) struct Tree<'a> {
     root: &'a Root,
     directory: &'a str,
     reader: DbReader,
+    keeps_blocks: bool,
 }
 
 impl<'a> Tree<'a> {
-    pub(super) async fn open(root: &'a Root, directory: &'a str, files: Files) -> Result<Self> {
+    /// Opens a reader. What it reads of tables comes from `blocks` and goes there, or else nothing is kept.
+    pub(super) async fn open(root: &'a Root, directory: &'a str, files: Files, blocks: Option<Blocks>) -> Result<Self> {
         root.available()?;
-        let reader = DbReader::builder(directory.to_owned(), Arc::new(files))
+        let builder = DbReader::builder(directory.to_owned(), Arc::new(files))
             .with_reader_mode(DbReaderMode::FollowLatest)
-            .with_options(settings::reader())
-            .with_db_cache_disabled()
-            .build()
-            .await
-            .map_err(|error| database_error(root, directory, &error))?;
+            .with_options(settings::reader());
+        let keeps_blocks = blocks.is_some();
+        let builder = match blocks {
+            // The keys say which tree is meant, so it needs no number.
+            Some(blocks) => builder.with_db_cache(Arc::new(blocks), 0),
+            None => builder.with_db_cache_disabled(),
+        };
+        let reader = builder.build().await;
         Ok(Self {
             root,
             directory,
-            reader,
+            reader: reader.map_err(|error| database_error(root, directory, &error))?,
+            keeps_blocks,
         })
     }
 
@@ -122,7 +129,7 @@ impl<'a> Tree<'a> {
     pub(super) async fn scan(&self, keys: Range<[u8; 1]>) -> Result<DbIterator> {
         let options = ScanOptions {
             read_ahead_bytes: READ_AHEAD,
-            cache_blocks: false,
+            cache_blocks: self.keeps_blocks,
             ..Default::default()
         };
         let scan = self.reader.scan_with_options(keys, &options).await;

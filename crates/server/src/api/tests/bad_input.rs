@@ -92,6 +92,14 @@ fn a_body_that_does_not_fit_changes_nothing() {
         400,
         "Deserialize error in query parameters",
     );
+    for path in ["query?timeout=0", "search/batch?timeout=soon"] {
+        check(
+            &server,
+            ("POST", &format!("/collections/c/points/{path}"), "{}"),
+            400,
+            "Deserialize error in query parameters",
+        );
+    }
     assert_eq!(
         server.ok("POST", "/collections/c/points/count", &json!({})),
         json!({"count": 3})

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -214,6 +215,31 @@ fn a_refusal_without_reading_the_body_keeps_the_connection() {
     let answers = server.raw(text.as_bytes());
     let statuses: Vec<&str> = answers.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
     assert_eq!(statuses, ["401", "403", "404", "405", "400", "200"], "{answers}");
+}
+
+/// Some clients send `null` with a request that needs no body, in a packet of its own after the head.
+#[test]
+fn a_body_that_nobody_asked_for_keeps_the_connection() {
+    let server = with_points();
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    for (method, path) in [
+        ("GET", "/collections/c"),
+        ("POST", "/collections/c/flush"),
+        ("DELETE", "/collections/nothing"),
+    ] {
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        // The answer may be ready long before the body comes.
+        std::thread::sleep(Duration::from_millis(100));
+        stream.write_all(b"null").unwrap();
+    }
+    stream
+        .write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).unwrap();
+    let statuses: Vec<&str> = answers.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
+    assert_eq!(statuses, ["200", "200", "200", "200"], "{answers}");
 }
 
 #[test]

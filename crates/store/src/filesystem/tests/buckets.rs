@@ -38,6 +38,18 @@ async fn b2_an_s3_bucket_keeps_every_promise() {
 }
 
 #[tokio::test]
+async fn b2_n3_a_bucket_of_r2_keeps_every_promise() {
+    let (bucket, _server) = own_server(Kind::S3, &["--r2", "--region", "auto"]);
+    let fs = open(&bucket);
+    creates(&fs).await;
+    reads_many(&fs).await;
+    refuses_paths_outside(&fs).await;
+    let large = Bytes::from((0..20 << 20).map(|at: u32| (at >> 10) as u8).collect::<Vec<u8>>());
+    fs.write_atomic("large", large.clone()).await.unwrap();
+    assert_eq!(fs.read("large").await.unwrap(), large);
+}
+
+#[tokio::test]
 async fn b3_an_azure_container_keeps_every_promise() {
     conformance(&open(&bucket(Kind::Azure))).await;
 }
