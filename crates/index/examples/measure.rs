@@ -1,5 +1,6 @@
 //! Measures an index on raw little-endian f32 files, one thread:
-//! `measure <ivf | hnsw> <dot | euclidean | manhattan> <dim> <rows.f32> <queries.f32> [<selectivity of a random filter>]`.
+//! `measure <ivf | hnsw> <dot | euclidean | manhattan> <dim> <rows.f32> <queries.f32> [<selectivity of a filter> [clumped]]`.
+//! A filter allows rows at random; a clumped one whole clusters of k-means, so that most queries lie where nothing is allowed.
 //! Prints one JSON object a line: the build, then queries a second and recall@10 for each effort.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -51,9 +52,18 @@ fn main() {
         index.describe(),
     );
 
+    let scattered = |number: usize| (number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let allowed: Option<FixedBitSet> = selectivity.map(|share| {
-        let chosen = |row: &usize| (*row as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) as f64 / (u64::MAX as f64) < share;
-        (0..rows.len()).filter(chosen).collect()
+        if arguments.get(6).is_none_or(|text| text != "clumped") {
+            let chosen = |row: &usize| scattered(*row) as f64 / (u64::MAX as f64) < share;
+            return (0..rows.len()).filter(chosen).collect();
+        }
+        let mut lists: Vec<usize> = (0..clusters.centroids.len()).collect();
+        lists.sort_unstable_by_key(|list| scattered(*list));
+        let offsets = clusters.offsets();
+        let members = |list: usize| offsets[list] as usize..offsets[list + 1] as usize;
+        let count = (share * rows.len() as f64).ceil() as usize;
+        lists.into_iter().flat_map(members).take(count).collect()
     });
     let exact = SearchParams {
         exact: true,

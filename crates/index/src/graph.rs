@@ -29,8 +29,7 @@ pub(crate) const NODES_MAX: usize = 1 << 31;
 /// Neighbours on the upper levels, the least and the most.
 pub(crate) const M_RANGE: std::ops::RangeInclusive<usize> = 4..=128;
 /// Allowed nodes, spread over all, that a walk under a filter starts from as well: the allowed ones may lie far from where it would begin.
-const STARTS: usize = 128;
-
+const STARTS: usize = 32;
 thread_local! {
     static WALKER: RefCell<Walker> = RefCell::default();
 }
@@ -50,30 +49,37 @@ pub(crate) struct Graph {
 }
 
 impl Graph {
-    /// The best `room` nodes, about, of the allowed ones, the best first, with their worths.
+    /// The node that the upper levels lead to, if there is any.
+    pub fn approach(&self, codes: &ByteCodes, query: &Query, stats: &mut SearchStats) -> Option<u32> {
+        if self.linked == 0 {
+            return None;
+        }
+        // Not borrowed meanwhile, whatever else this thread does.
+        let mut walker = WALKER.take();
+        let place = self.descend(&mut walker, 0, score(codes, query), stats);
+        WALKER.set(walker);
+        Some(self.tall[place as usize])
+    }
+
+    /// The best `room` nodes, about, of the allowed ones, the best first, with their worths, by a walk that begins at a node.
     pub fn search(
         &self,
         codes: &ByteCodes,
         query: &Query,
+        first: u32,
         room: usize,
         allowed: Option<&FixedBitSet>,
         stats: &mut SearchStats,
     ) -> Vec<(u32, f32)> {
-        if self.linked == 0 || room == 0 {
+        if room == 0 {
             return Vec::new();
         }
-        // Not borrowed meanwhile, whatever else this thread does.
-        let mut walker = WALKER.take();
-        let score = |nodes: &[u32], worths: &mut [f32]| {
-            nodes.iter().for_each(|node| codes.prefetch(*node));
-            codes.worths(query, nodes, worths);
-        };
-        let place = self.descend(&mut walker, 0, score, stats);
-        let mut starts = vec![self.tall[place as usize]];
+        let mut starts = vec![first];
         if let Some(allowed) = allowed {
             starts.extend(spread(allowed, self.nodes));
         }
-        walker.walk(self.lists(0), &starts, room, allowed, score, stats);
+        let mut walker = WALKER.take();
+        walker.walk(self.lists(0), &starts, room, allowed, score(codes, query), stats);
         let is_allowed = |(node, _): &(u32, f32)| allowed.is_none_or(|set| set.contains(*node as usize));
         let found = walker.found().filter(is_allowed).collect();
         WALKER.set(walker);
@@ -160,6 +166,13 @@ impl Graph {
             tall,
             levels,
         })
+    }
+}
+
+fn score(codes: &ByteCodes, query: &Query) -> impl Fn(&[u32], &mut [f32]) {
+    |nodes, worths| {
+        nodes.iter().for_each(|node| codes.prefetch(*node));
+        codes.worths(query, nodes, worths);
     }
 }
 

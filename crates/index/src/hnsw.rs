@@ -8,7 +8,8 @@
 //!
 //! **How far to look** is how many rows a walk keeps in sight (`ef`); how many are enough is measured when the index is built
 //! (`hnsw/tune.rs`). **With a filter** only allowed rows are scored, and those that are not allowed are walked through; so the rows
-//! that have been deleted cost nothing but the way. If so few are allowed that it is cheaper, the codes of all of them are compared.
+//! that have been deleted cost nothing but the way. The rows in sight grow with the selectivity of the filter, and once more where nothing near
+//! the query is allowed. If so few are allowed that it is cheaper, the codes of all of them are compared.
 //!
 //! **Outliers**, rows far longer than the others, are not in the graph: they would make the codes coarse. They are scored in every
 //! search.
@@ -24,6 +25,7 @@ use crate::graph::Graph;
 use crate::metric::Metric;
 use crate::parallel::in_parallel;
 use crate::rows::{RowSlice, Rows};
+use crate::scan::for_each_allowed;
 use crate::simd;
 use crate::space::{Query, Space, fits};
 use crate::topk::{Hit, TopK};
@@ -34,6 +36,8 @@ use crate::vector_index::{IndexKind, SearchParams, SearchStats, VectorIndex};
 const ROWS_PER_HIT: usize = 4;
 /// Codes that are compared one after the other in the time in which a walk comes to one.
 const SCANNED_PER_WALKED: f32 = 5.0;
+/// So many times as many rows in sight where no row near the query is allowed: the best ones lie far away, on all sides of it.
+const EF_FAR: usize = 4;
 /// Further rows in sight for each wanted hit above the number that was measured.
 const EF_PER_HIT: f32 = 2.0;
 /// A row that is so many times as long as half of the rows is an outlier, but at most one row in so many.
@@ -131,48 +135,35 @@ impl Hnsw {
     }
 
     /// Rows in sight of a walk for `k` hits.
-    fn ef(&self, k: usize, effort: f32, filtered: bool) -> usize {
-        let enough = if filtered {
-            self.tuning.ef_filtered
-        } else {
-            self.tuning.ef
-        };
+    fn ef(&self, k: usize, effort: f32, share: f32) -> usize {
+        let Tuning { ef, ef_filtered, .. } = self.tuning;
+        // What was measured for one row in ten; between that and all rows it grows by the same factor with each halving.
+        let enough = ef * (ef_filtered / ef).powf((-share.log10()).clamp(0.0, 1.0));
         let enough = enough + EF_PER_HIT * (k - NEIGHBOURS) as f32;
         // An effort is a distance: the rows within it are a power of it.
         ((enough * effort.powi(4)) as usize).clamp(k, self.bytes.len().max(k))
     }
 
-    /// Rows that are near, and their worths, by a walk through the graph.
-    fn walk(
-        &self,
-        query: &Query,
-        ef: usize,
-        allowed: Option<&FixedBitSet>,
-        stats: &mut SearchStats,
-    ) -> Vec<(u32, f32)> {
-        self.graph.search(&self.bytes, query, ef, allowed, stats)
-    }
-
     /// All allowed rows and their worths.
     fn scan(&self, query: &Query, allowed: Option<&FixedBitSet>, stats: &mut SearchStats) -> Vec<(u32, f32)> {
-        let count = self.bytes.len() as u32;
-        let ids: Vec<u32> = match allowed {
-            None => (0..count).collect(),
-            Some(set) => set
-                .ones()
-                .map(|row| row as u32)
-                .take_while(|row| *row < count)
-                .collect(),
+        let mut found = Vec::new();
+        let (mut ids, mut worths) = (Vec::with_capacity(BATCH), [0.0; BATCH]);
+        let mut compare = |ids: &mut Vec<u32>| {
+            stats.codes += ids.len();
+            self.bytes.worths(query, ids, &mut worths);
+            // What is not in the graph is worth nothing.
+            let all = ids.drain(..).zip(worths);
+            found.extend(all.filter(|(_, worth)| *worth > f32::MIN));
         };
-        stats.codes += ids.len();
-        let mut worths = vec![0.0; ids.len()];
-        for (ids, worths) in ids.chunks(BATCH).zip(worths.chunks_mut(BATCH)) {
-            ids.iter().for_each(|row| self.bytes.prefetch(*row));
-            self.bytes.worths(query, ids, worths);
-        }
-        // What is not in the graph is worth nothing.
-        let all = ids.into_iter().zip(worths);
-        all.filter(|(_, worth)| *worth > f32::MIN).collect()
+        for_each_allowed(0..self.bytes.len(), allowed, |row| {
+            self.bytes.prefetch(row);
+            ids.push(row);
+            if ids.len() == BATCH {
+                compare(&mut ids);
+            }
+        });
+        compare(&mut ids);
+        found
     }
 
     /// Of rows with worths those that may be among the best `k`: all for Manhattan, of which worths say little.
@@ -244,15 +235,23 @@ impl VectorIndex for Hnsw {
         };
         let k = params.k.max(NEIGHBOURS);
         let candidates = allowed.map_or(rows.len(), |set| set.count_ones(..));
-        let ef = self.ef(k, params.effort, allowed.is_some());
-        let walked = self.tuning.looked * ef as f32 / self.tuning.ef;
-        let cheaper = allowed.is_some() && candidates as f32 <= walked * SCANNED_PER_WALKED;
-        let few = cheaper || candidates <= k.saturating_mul(ROWS_PER_HIT);
-        let mut found = if few {
-            Vec::new()
-        } else {
-            self.walk(&placed, ef, allowed, stats)
+        let is_scan_cheaper = |ef: usize| {
+            let walked = self.tuning.looked * ef as f32 / self.tuning.ef;
+            allowed.is_some() && candidates as f32 <= walked * SCANNED_PER_WALKED
         };
+        let mut ef = self.ef(k, params.effort, candidates as f32 / rows.len().max(1) as f32);
+        let mut found = Vec::new();
+        if candidates > k.saturating_mul(ROWS_PER_HIT) && !is_scan_cheaper(ef) {
+            let first = self.graph.approach(&self.bytes, &placed, stats);
+            let is_far =
+                |first: u32, set: &FixedBitSet| !self.graph.neighbours(first).any(|row| set.contains(row as usize));
+            if first.zip(allowed).is_some_and(|(first, set)| is_far(first, set)) {
+                ef *= EF_FAR;
+            }
+            if let Some(first) = first.filter(|_| !is_scan_cheaper(ef)) {
+                found = self.graph.search(&self.bytes, &placed, first, ef, allowed, stats);
+            }
+        }
         // A walk may end in a part of the graph that has no way to the others.
         if found.len() < k.min(candidates) {
             if metric == Metric::Manhattan {

@@ -35,12 +35,7 @@ pub fn scan<'a>(
     let rows = rows.into();
     let range = range.start..range.end.min(rows.len());
     let mut batch = Batch::new(metric, rows, query, top);
-    match allowed {
-        None => range.for_each(|row| batch.add(row as u32)),
-        Some(set) => for_each_bit(set.as_slice(), range.start..range.end.min(set.len()), |row| {
-            batch.add(row as u32)
-        }),
-    }
+    for_each_allowed(range, allowed, |row| batch.add(row));
     batch.score();
 }
 
@@ -60,6 +55,17 @@ pub(crate) fn scan_ids(
         }
     }
     batch.score();
+}
+
+/// Calls `visit` for every row of `range` that is `allowed`, in order.
+pub(crate) fn for_each_allowed(range: Range<usize>, allowed: Option<&FixedBitSet>, mut visit: impl FnMut(u32)) {
+    match allowed {
+        None => range.for_each(|row| visit(row as u32)),
+        Some(set) => {
+            let range = range.start..range.end.min(set.len());
+            for_each_bit(set.as_slice(), range, |row| visit(row as u32));
+        }
+    }
 }
 
 /// Calls `visit` for every bit that is set within `range`, in order.

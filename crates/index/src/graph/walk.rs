@@ -6,6 +6,9 @@ use crate::simd::codes;
 use crate::topk::{rank, score_of};
 use crate::vector_index::SearchStats;
 
+/// Lists that are on their way from memory while one is read.
+const AHEAD: usize = 6;
+
 /// Lists of neighbours, all with room for as many. A number that is no node ends a list: [`Lists::NONE`], or whatever damaged bytes
 /// hold, so that a walk never leaves the graph.
 #[derive(Debug, Clone, Copy)]
@@ -119,6 +122,8 @@ pub(super) struct Walker {
     worths: Vec<f32>,
     /// Neighbours that are not allowed.
     barred: Vec<u32>,
+    /// The allowed nodes next to one of these.
+    beyond: Vec<u32>,
 }
 
 impl Walker {
@@ -162,24 +167,43 @@ impl Walker {
         }
     }
 
-    /// The allowed nodes next to a node, or next to those of its neighbours that are not allowed, until there are as many as a new node gets.
+    /// The allowed nodes that are new, of those next to a node and, until as many have been met as a list holds, of those next to its
+    /// neighbours that are not allowed. New or not, all that were met count: so where all is allowed nothing further is looked at.
     fn gather(&mut self, lists: Lists<'_>, node: u32, allowed: &FixedBitSet) {
         self.barred.clear();
+        self.beyond.resize(lists.size, 0);
+        let mut met = 0;
         for neighbour in lists.of(node) {
             if !allowed.contains(neighbour as usize) {
                 self.barred.push(neighbour);
-            } else if self.seen.insert(neighbour) {
+                continue;
+            }
+            met += 1;
+            if self.seen.insert(neighbour) {
                 self.fresh.push(neighbour);
             }
         }
-        for barred in &self.barred {
-            if self.fresh.len() >= lists.size / 2 {
+        self.barred
+            .iter()
+            .take(AHEAD)
+            .for_each(|barred| lists.prefetch(*barred));
+        for (at, barred) in self.barred.iter().enumerate() {
+            if met >= lists.size {
                 return;
             }
+            if let Some(later) = self.barred.get(at + AHEAD) {
+                lists.prefetch(*later);
+            }
             if self.seen.insert(*barred) {
-                let beyond = lists.of(*barred);
-                let is_new = |node: &u32| allowed.contains(*node as usize) && self.seen.insert(*node);
-                self.fresh.extend(beyond.filter(is_new));
+                // Without a branch that would be guessed wrong again and again.
+                let mut count = 0;
+                for node in lists.of(*barred) {
+                    self.beyond[count] = node;
+                    count += usize::from(allowed.contains(node as usize));
+                }
+                met += count;
+                let is_new = |node: &&u32| self.seen.insert(**node);
+                self.fresh.extend(self.beyond[..count].iter().filter(is_new));
             }
         }
     }

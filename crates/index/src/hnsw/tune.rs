@@ -11,13 +11,12 @@ use crate::topk::Hit;
 use crate::truth::{COVERED_BYTES, MARGIN_MIN, NEIGHBOURS, SAMPLED_QUERIES, Truth, quantile, sample_filter, truth};
 use crate::vector_index::SearchStats;
 
-/// Share of the neighbours that a search finds with effort 1.
+/// Share of the neighbours that a search finds with effort 1, without a filter and with one.
 const TARGET: f64 = 0.99;
+const TARGET_FILTERED: f64 = 0.97;
 /// The first number that is tried, and by how much it grows.
 const EF_MIN: f32 = 16.0;
 const EF_GROWTH: f32 = 1.2;
-/// A filter that has to do with the vectors asks for more than the one of the sample, which is random.
-const FILTER_RESERVE: f32 = 1.2;
 
 impl Hnsw {
     /// Sets what lets `TARGET` of the true neighbours of sampled queries be found.
@@ -57,22 +56,28 @@ impl Hnsw {
             (truth.last - worth[0]) / query.unit(self.tuning.length).max(f32::MIN_POSITIVE)
         });
         self.tuning.margin = quantile(errors, COVERED_BYTES).max(0.0) + MARGIN_MIN;
-        let (ef, looked) = self.enough(&pairs, None, EF_MIN);
-        let (ef_filtered, _) = self.enough(&pairs, Some(&filter), ef);
+        let (ef, looked) = self.enough(&pairs, None, TARGET, EF_MIN);
+        let (ef_filtered, _) = self.enough(&pairs, Some(&filter), TARGET_FILTERED, ef);
         self.tuning = Tuning {
             ef,
-            ef_filtered: ef_filtered * FILTER_RESERVE,
+            ef_filtered,
             looked,
             ..self.tuning
         };
     }
 
-    /// How many rows in sight find `TARGET` of the neighbours, and how many codes are looked at then.
-    fn enough(&self, queries: &[(&Query, &Truth)], allowed: Option<&FixedBitSet>, from: f32) -> (f32, f32) {
+    /// How many rows in sight find that share of the neighbours, and how many codes are looked at then.
+    fn enough(
+        &self,
+        queries: &[(&Query, &Truth)],
+        allowed: Option<&FixedBitSet>,
+        target: f64,
+        from: f32,
+    ) -> (f32, f32) {
         let mut ef = from;
         loop {
             let (share, looked) = self.found(queries, allowed, ef as usize);
-            if share >= TARGET || ef as usize >= self.bytes.len() {
+            if share >= target || ef as usize >= self.bytes.len() {
                 return (ef, looked);
             }
             ef *= EF_GROWTH;
@@ -83,7 +88,9 @@ impl Hnsw {
         let counts = in_parallel(queries.len(), |range| {
             let (mut found, mut all, mut stats) = (0, 0, SearchStats::default());
             for (query, truth) in &queries[range] {
-                let rows = self.walk(query, ef, allowed, &mut stats);
+                let first = self.graph.approach(&self.bytes, query, &mut stats);
+                let walk = |first| self.graph.search(&self.bytes, query, first, ef, allowed, &mut stats);
+                let rows = first.map_or_else(Vec::new, walk);
                 let rows = self.near(query, NEIGHBOURS + 1, rows);
                 let truth = if allowed.is_some() {
                     &truth.filtered
