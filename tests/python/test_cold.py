@@ -76,9 +76,14 @@ def report(what, log):
     print(f"\n{what}: {rounds(log)} rounds, {len(log)} requests {classes(log)}")
 
 
-def search(server, packages):
-    body = {"query": packages[7]["vector"], "limit": 10, "with_payload": True}
+def search(server, packages, exact=False):
+    body = {"query": packages[7]["vector"], "limit": 10, "with_payload": True, "params": {"exact": exact}}
     return server.ok("POST", "/collections/c/points/query", body)["points"]
+
+
+def explained(server, vector):
+    """What a search read from buckets, as the server says it."""
+    return server.ok("POST", "/collections/c/explain", {"query": vector, "limit": 10, "with_payload": True})["storage"]
 
 
 def fill(server, packages, count):
@@ -99,7 +104,7 @@ def fill(server, packages, count):
 
 
 def settled(server):
-    """Waits until every segment that is large enough has its index file, and no merge is under way."""
+    """Waits until every segment that is large enough has its two index files, and no merge is under way."""
     deadline, before = time.monotonic() + 1800, None
     while time.monotonic() < deadline:
         rows = Counter()
@@ -107,7 +112,7 @@ def settled(server):
             rows[cluster["segment"]] += cluster["rows"]
         indexed = sum(count >= INDEXED_ROWS for count in rows.values())
         files = server.ok("GET", "/storage/stats")["components"]["index"]["files"]
-        if files == indexed > 0 and rows == before:
+        if files == 2 * indexed > 0 and rows == before:
             return
         before = rows
         time.sleep(1)
@@ -150,8 +155,10 @@ def test_issue4_a_cold_search_takes_few_rounds_a_warm_one_none_and_idling_costs_
         server.start()
         fill(server, packages, POINTS)
         settled(server)
-        expected = search(server, packages)
         flush_costs_few_requests(server, proxy, packages)
+        server.ok("POST", "/collections/c/compact")
+        settled(server)
+        expected, exact = search(server, packages), search(server, packages, exact=True)
         server.stop()
 
         # Cold: nothing of it is on this machine.
@@ -184,21 +191,37 @@ def test_issue4_a_cold_search_takes_few_rounds_a_warm_one_none_and_idling_costs_
         received = sum(of["received_bytes"] for of in stats["components"].values())
         bill = sum(counted[name] * price / 1000 for name, price in prices.items()) + received / 1e9 * 0.09
         assert stats["cost_usd"] == pytest.approx(bill)
-        assert received > stats["components"]["viper"]["bytes"]
+        stored = stats["components"]["viper"]["bytes"] + stats["components"]["index"]["bytes"]
+        print(f"received {received} of {stored} bytes")
+        assert received < stored / 3
         metered(server, counted)
         proxy.set()
+
+        # What a search says of itself is what the server saw, and again it is nothing.
+        proxy.forget()
+        told = explained(server, packages[1234]["vector"])
+        seen = finished(proxy)
+        report("another search", seen)
+        assert classes(seen)["get"] == len(seen) == told["requests"] > 0, told
+        assert rounds(seen) <= told["rounds"] <= 3, told
+        assert 0 < told["bytes"] < stored / 4, told
+        assert [root["requests"] for root in told["roots"]] == [told["requests"]]
+        proxy.forget()
+        nothing = {"rounds": 0, "bytes": 0, "requests": 0, "roots": []}
+        assert explained(server, packages[1234]["vector"]) == nothing
+        assert finished(proxy) == []
         server.stop()
 
-        # Warm: the segments and indexes come from the cache's directory.
+        # Warm: what was read comes from the cache's directory.
         proxy.forget()
         server.start()
         assert search(server, packages) == expected
         warm = finished(proxy)
         report("start and first search with a warm cache", warm)
-        again = [request for request in warm if request["path"].endswith((".parquet", ".ivf"))]
+        again = [request for request in warm if request["path"].endswith((".parquet", ".ivf", ".idx"))]
         # What comes faster than the disk takes it, beyond 256 MB, is not kept and read again.
         assert len(again) <= (0 if POINTS < 100_000 else len(first) // 4), warm
-        assert server.ok("GET", "/storage/stats")["caches"]["viper"]["hits"] > 0
+        assert server.ok("GET", "/storage/stats")["caches"]["index"]["hits"] > 0
         server.stop()
 
         # Damaged: what does not match its checksum is read again.
@@ -207,7 +230,11 @@ def test_issue4_a_cold_search_takes_few_rounds_a_warm_one_none_and_idling_costs_
         proxy.forget()
         server.start()
         assert search(server, packages) == expected
-        assert [request for request in finished(proxy) if request["path"].endswith(".parquet")]
+        assert [request for request in finished(proxy) if request["path"].endswith(".idx")]
+        # With everything compared, everything is read; the answer is that of before.
+        assert search(server, packages, exact=True) == exact
+        found = {point["id"] for point in expected}
+        assert len(found & {point["id"] for point in exact}) >= 9
         check_idle(idle, idle_proxy, since)
     finally:
         server.stop()

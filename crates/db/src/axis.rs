@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! <index root>/<collection id>/<shard>/<segment id>.<ivf | hnsw>      one file of a segment for each type of index
-//! <index root>/<collection id>/<shard>/<segment id>.idx               its rows as they are searched, on disks only
+//! <index root>/<collection id>/<shard>/<segment id>.idx               its rows as they are searched
 //!
 //! open     one listing of every root: who holds what
 //! load     the first good copy; bad ones are noted
@@ -29,11 +29,13 @@ mod rows;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::join_all;
 use proximadb_index::{Hnsw, Ivf, VectorIndex, kmeans};
+use proximadb_store::Partial;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::engine::manifest::SegmentMeta;
@@ -41,15 +43,44 @@ use crate::engine::segment::{SegmentData, SegmentId};
 use crate::engine::viper::cpu;
 use crate::error::{Error, Result};
 use crate::root::{IndexType, Root, RootId, RootState};
-use crate::schema::{CollectionDescription, CollectionId, IndexChoice, Schema};
+use crate::schema::{CollectionDescription, CollectionId, IndexChoice, Schema, StorageEngineKind};
 
 use file::Identity;
 pub use file::{check, parse_name, type_of};
-pub use homes::{IndexHomes, takes};
+pub use homes::IndexHomes;
 use places::{Copy, FileKey, Places, list};
+pub use read::Loaded;
 
 /// Vector indexes of one segment by vector space. Cheap to clone.
-pub type SegmentIndexes = Arc<BTreeMap<String, Box<dyn VectorIndex>>>;
+#[derive(Clone, Default)]
+pub struct SegmentIndexes {
+    by_space: Arc<BTreeMap<String, Box<dyn VectorIndex>>>,
+    file: Option<Arc<Partial>>,
+}
+
+impl SegmentIndexes {
+    /// The file on a bucket that parts of them are read from as they are needed.
+    pub fn partial(&self) -> Option<&Arc<Partial>> {
+        self.file.as_ref()
+    }
+}
+
+impl Deref for SegmentIndexes {
+    type Target = BTreeMap<String, Box<dyn VectorIndex>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.by_space
+    }
+}
+
+impl From<BTreeMap<String, Box<dyn VectorIndex>>> for SegmentIndexes {
+    fn from(by_space: BTreeMap<String, Box<dyn VectorIndex>>) -> Self {
+        Self {
+            by_space: Arc::new(by_space),
+            file: None,
+        }
+    }
+}
 
 /// Segments with fewer rows are scanned: that is as fast as probing an index, and exact.
 const ROWS_MIN: usize = 2_048;
@@ -111,7 +142,7 @@ pub fn build(data: &SegmentData, schema: &Schema) -> SegmentIndexes {
         let index = Ivf::build(metric, &column.rows, &clusters);
         Some((name.clone(), Box::new(index) as Box<dyn VectorIndex>))
     });
-    Arc::new(indexable.collect())
+    indexable.collect::<BTreeMap<_, _>>().into()
 }
 
 /// Whether the rows of a segment are stored as an index file: there are enough to be worth one.
@@ -119,11 +150,14 @@ pub fn wants_rows(data: &SegmentData) -> bool {
     data.len() >= ROWS_MIN
 }
 
-/// The files of a segment by type, each in pieces that follow each other.
+/// The files of a segment by type, each in pieces that follow each other. Of rows that lie in a file none is made, nor of indexes of which
+/// parts may not be there.
 fn encode(of: &Identity, indexes: &SegmentIndexes, rows: &SegmentData) -> Result<BTreeMap<IndexType, Vec<Bytes>>> {
-    let files = file::encode(of.clone(), indexes)?.into_iter();
-    let mut files: BTreeMap<_, _> = files.map(|(of, bytes)| (of, vec![bytes])).collect();
-    if wants_rows(rows) {
+    let mut files = match indexes.partial() {
+        Some(_) => BTreeMap::new(),
+        None => file::encode(of.clone(), indexes)?,
+    };
+    if wants_rows(rows) && !rows.is_in_file() {
         files.insert(IndexType::Idx, rows::encode(of.clone(), rows)?);
     }
     Ok(files)
@@ -144,8 +178,8 @@ pub struct Attached {
 pub struct Repaired {
     /// Files that were written.
     pub written: usize,
-    /// Whether the rows of a segment are in memory although there is a file of them, or are mapped and their file is gone.
-    pub misplaced_rows: bool,
+    /// Whether the rows of a segment are in memory although a disk has a file of them, or rows or indexes lie in a file that is gone.
+    pub misplaced: bool,
 }
 
 impl Axis {
@@ -185,17 +219,17 @@ impl Axis {
         rows: &Arc<SegmentData>,
         wanted: impl FnOnce() -> bool + Send,
     ) -> Result<()> {
-        let of = Identity::new(&self.directory, segment, of);
+        let identity = Identity::new(&self.directory, segment, of);
         let (indexes, rows) = (indexes.clone(), rows.clone());
-        let files = cpu(move || encode(&of, &indexes, &rows)).await??;
+        let files = cpu(move || encode(&identity, &indexes, &rows)).await??;
         let mut places = self.places.lock().await;
         if places.closed || !wanted() {
             return Ok(());
         }
-        for (of, pieces) in files {
-            let key = (segment.id, of);
-            let targets = self.lacking(&places, key, &BTreeSet::new());
-            if of == IndexType::Idx && targets.is_empty() {
+        for (kind, pieces) in files {
+            let key = (segment.id, kind);
+            let targets = self.lacking(&places, key, &BTreeSet::new(), of);
+            if kind == IndexType::Idx && targets.is_empty() {
                 continue;
             }
             let saved = self.write(&mut places, key, &targets, &pieces).await;
@@ -263,8 +297,12 @@ impl Axis {
         for kind in kinds {
             let key = (segment.id, kind);
             let holders = places.holders(key);
-            repaired.misplaced_rows |= kind == IndexType::Idx && !rows.mapped && !holders.is_empty();
-            let mut targets = self.lacking(places, key, &holders);
+            let in_file = match kind {
+                IndexType::Idx => rows.is_in_file(),
+                _ => indexes.partial().is_some(),
+            };
+            repaired.misplaced |= kind == IndexType::Idx && !in_file && places.is_on_disk(&holders);
+            let mut targets = self.lacking(places, key, &holders, of);
             // Others would refuse the file, each time anew.
             targets.retain(|root| matches!(root.state(), RootState::Online | RootState::Draining));
             if targets.is_empty() {
@@ -272,9 +310,9 @@ impl Axis {
             }
             let pieces = match self.read(places, key, Some(segment)).await {
                 Some(bytes) => vec![bytes],
-                // What is mapped is the file that was found to be bad, or one that is gone.
-                None if kind == IndexType::Idx && rows.mapped => {
-                    repaired.misplaced_rows = true;
+                // It is the file that was found to be bad, or one that is gone.
+                None if in_file => {
+                    repaired.misplaced = true;
                     continue;
                 }
                 None => {
@@ -300,6 +338,14 @@ impl Axis {
         )
     }
 
+    /// Notes that the copy of a file on the root of this URL is lost or damaged.
+    pub async fn note_bad(&self, key: (SegmentId, IndexType), url: &str) {
+        let mut places = self.places.lock().await;
+        if let Some(root) = places.homes.all().into_iter().find(|root| root.url() == url) {
+            places.mark_bad(key, root.id());
+        }
+    }
+
     /// Waits for the file that is being written; none is written or repaired afterwards.
     pub async fn close(&self) {
         self.places.lock().await.closed = true;
@@ -309,10 +355,21 @@ impl Axis {
         format!("{}/{}", self.directory, file::name(segment, of))
     }
 
-    /// The roots that should hold a copy besides those that do.
-    fn lacking(&self, places: &Places, key: FileKey, holders: &BTreeSet<RootId>) -> Vec<Arc<Root>> {
+    /// The roots that should hold a copy besides those that do. The rows of a tree are read from the tree at every opening: on a disk they
+    /// are stored to be out of memory, on a bucket they would be so for nothing.
+    fn lacking(
+        &self,
+        places: &Places,
+        key: FileKey,
+        holders: &BTreeSet<RootId>,
+        of: &CollectionDescription,
+    ) -> Vec<Arc<Root>> {
         let (file, number) = (file::name(key.0, key.1), places.files.len() as u64);
-        places.homes.lacking(key.1, self.collection, &file, number, holders)
+        let mut lacking = places.homes.lacking(key.1, self.collection, &file, number, holders);
+        if key.1 == IndexType::Idx && of.schema.storage_engine == StorageEngineKind::Lsm {
+            lacking.retain(|root| root.fs().is_local());
+        }
+        lacking
     }
 
     /// Writes a file to all of these roots at once.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use proximadb_index::metric::normalize;
 
+use crate::engine::absent::{Absent, Miss};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::payload::{self, JsonPath};
@@ -36,8 +37,6 @@ pub struct CollectionInfo {
     pub bytes: u64,
     /// Estimated bytes in memtables.
     pub memtable_bytes: u64,
-    /// For each indexed payload field the number of points that have it.
-    pub payload_fields: BTreeMap<String, u64>,
 }
 
 /// An open collection. All methods may be called from many tasks at once.
@@ -152,11 +151,13 @@ impl Collection {
         }
         let plan = move |state: &State| {
             let mut changed: BTreeMap<PointId, Point> = BTreeMap::new();
-            for (id, vectors) in updates {
-                let location = state.locate(id).ok_or_else(|| no_point(id))?;
-                let point = match changed.entry(id) {
+            let located = updates.iter().filter_map(|(id, _)| state.locate(*id));
+            note_points(state, located)?;
+            for (id, vectors) in &updates {
+                let location = state.locate(*id).ok_or_else(|| no_point(*id))?;
+                let point = match changed.entry(*id) {
                     Entry::Occupied(entry) => entry.into_mut(),
-                    Entry::Vacant(entry) => entry.insert(state.point(id, location)?),
+                    Entry::Vacant(entry) => entry.insert(state.point(*id, location)?),
                 };
                 for (name, vector) in vectors.iter() {
                     point.vectors.insert(name.to_owned(), vector.to_vec());
@@ -186,15 +187,15 @@ impl Collection {
     /// The points with these ids, in the order asked; missing ones are left out.
     ///
     /// # Errors
-    /// [`Error::Corruption`] for a damaged row.
+    /// [`Error::Corruption`] for a damaged row; errors of the roots.
     pub async fn retrieve(&self, ids: &[PointId], select: &Selection) -> Result<Vec<Record>> {
-        self.shard.retrieve(ids, select)
+        self.shard.retrieve(ids, select).await
     }
 
     /// Up to `limit` points in order of ids (numbers, then UUIDs) from `start` on, and the id of the next page.
     ///
     /// # Errors
-    /// [`Error::Corruption`] for a damaged row.
+    /// [`Error::Corruption`] for a damaged row; errors of the roots.
     pub async fn scroll(
         &self,
         filter: Option<&Filter>,
@@ -202,15 +203,15 @@ impl Collection {
         limit: usize,
         select: &Selection,
     ) -> Result<(Vec<Record>, Option<PointId>)> {
-        self.shard.scroll(filter, start, limit, select)
+        self.shard.scroll(filter, start, limit, select).await
     }
 
     /// Number of points that match.
     ///
     /// # Errors
-    /// [`Error::Corruption`] for a damaged row.
+    /// [`Error::Corruption`] for a damaged row; errors of the roots.
     pub async fn count(&self, filter: Option<&Filter>) -> Result<u64> {
-        self.shard.count(filter)
+        self.shard.count(filter).await
     }
 
     /// The points nearest to a vector, best first.
@@ -224,7 +225,7 @@ impl Collection {
         if query.limit == 0 {
             return Err(Error::InvalidInput("limit: must be 1 or larger".to_owned()));
         }
-        self.shard.search(&query, space.distance.metric())
+        self.shard.search(&query, space.distance.metric()).await
     }
 
     /// About how many numbers a search looks at; a million takes some 250 µs. 0 if it will fail.
@@ -249,10 +250,7 @@ impl Collection {
     }
 
     /// What the collection holds, in numbers.
-    ///
-    /// # Errors
-    /// [`Error::Corruption`] for a damaged row.
-    pub fn info(&self) -> Result<CollectionInfo> {
+    pub fn info(&self) -> CollectionInfo {
         let ShardStats {
             points,
             indexed_vectors,
@@ -262,23 +260,29 @@ impl Collection {
             memtable_bytes,
             ..
         } = self.shard.stats();
-        let mut payload_fields = BTreeMap::new();
-        for path in self.description().schema.payload_indexes.keys() {
-            let filled = serde_json::json!({ "must_not": [{ "is_empty": { "key": path } }] });
-            let filter: Filter =
-                serde_json::from_value(filled).map_err(|e| Error::Internal(format!("index {path}: {e}")))?;
-            payload_fields.insert(path.clone(), self.shard.count(Some(&filter))?);
-        }
-        let bytes = segment_bytes + self.shard.wal_stats().bytes;
-        Ok(CollectionInfo {
+        CollectionInfo {
             points,
             indexed_vectors,
             index_memory_bytes,
             segments,
-            bytes,
+            bytes: segment_bytes + self.shard.wal_stats().bytes,
             memtable_bytes,
-            payload_fields,
-        })
+        }
+    }
+
+    /// For each indexed payload field the number of points that have it.
+    ///
+    /// # Errors
+    /// [`Error::Corruption`] for a damaged row; errors of the roots.
+    pub async fn payload_fields(&self) -> Result<BTreeMap<String, u64>> {
+        let mut fields = BTreeMap::new();
+        for path in self.description().schema.payload_indexes.keys() {
+            let filled = serde_json::json!({ "must_not": [{ "is_empty": { "key": path } }] });
+            let filter: Filter =
+                serde_json::from_value(filled).map_err(|e| Error::Internal(format!("index {path}: {e}")))?;
+            fields.insert(path.clone(), self.shard.count(Some(&filter)).await?);
+        }
+        Ok(fields)
     }
 
     /// What its log holds, in numbers.
@@ -327,9 +331,11 @@ impl Collection {
             if let PointSelector::Ids(ids) = &points
                 && let Some(&missing) = ids.iter().find(|&&id| state.locate(id).is_none())
             {
-                return Err(no_point(missing));
+                return Err(no_point(missing).into());
             }
-            let changed = existing(state, &points)?.into_iter().map(|(id, location)| {
+            let points = existing(state, &points)?;
+            note_points(state, points.values().copied())?;
+            let changed = points.into_iter().map(|(id, location)| {
                 let mut point = state.point(id, location)?;
                 change(&mut point)?;
                 Ok(Operation::Upsert(point))
@@ -340,8 +346,15 @@ impl Collection {
     }
 }
 
+/// That these points can be looked at in full; or all that they lack.
+fn note_points(state: &State, locations: impl Iterator<Item = Location>) -> Result<(), Miss> {
+    let mut absent = Absent::default();
+    locations.for_each(|location| state.note_absent(location, (true, true), &mut absent));
+    absent.check()
+}
+
 /// The selected points that exist, each once.
-fn existing(state: &State, points: &PointSelector) -> Result<BTreeMap<PointId, Location>> {
+fn existing(state: &State, points: &PointSelector) -> Result<BTreeMap<PointId, Location>, Miss> {
     Ok(match points {
         PointSelector::Ids(ids) => ids.iter().filter_map(|&id| Some((id, state.locate(id)?))).collect(),
         PointSelector::Filter(filter) => {

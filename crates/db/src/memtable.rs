@@ -10,7 +10,7 @@ use std::sync::Arc;
 use fixedbitset::FixedBitSet;
 use proximadb_index::Rows;
 
-use crate::engine::segment::{PayloadBuilder, SegmentData, VectorColumn};
+use crate::engine::segment::{PayloadBuilder, Place, SegmentData, VectorColumn};
 use crate::point::{NamedVectors, Operation, Payload, Point, PointId, Seq};
 use crate::schema::Schema;
 
@@ -182,7 +182,7 @@ impl Memtable {
             payloads: payloads.build(),
             clustering: None,
             tombstones: self.newest_tombstones(),
-            mapped: false,
+            place: Place::Memory,
         };
         (data, kept)
     }

@@ -24,7 +24,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use proximadb_store::{Capacity, Created, FileInfo, Filesystem, RootLock, StorageUrl, StoreError, Stored};
+use proximadb_store::{Capacity, Created, Fetched, FileInfo, Filesystem, Partial, RootLock};
+use proximadb_store::{StorageUrl, StoreError, Stored};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::task::JoinHandle;
 
@@ -353,6 +354,19 @@ impl Root {
         self.available()?;
         match self.fs.map_stored(file, good, needed).await {
             Ok(stored) => Ok(Some(stored)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(self.map_error(error)),
+        }
+    }
+
+    /// Reads what is absent of these ranges of a file of this root. `None` if the file is not there any more, or damaged.
+    ///
+    /// # Errors
+    /// Errors of the root.
+    pub async fn fetch(&self, file: &Partial, ranges: &[Range<u64>]) -> Result<Option<Fetched>> {
+        self.available()?;
+        match file.fetch(ranges).await {
+            Ok(fetched) => Ok(fetched),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(self.map_error(error)),
         }

@@ -60,24 +60,3 @@ pub(crate) fn crc32(bytes: &[u8]) -> u32 {
     // The other half is empty: the algorithm has 32 bits.
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, bytes) as u32
 }
-
-/// The same of bytes that come in pieces.
-pub(crate) struct Crc32(crc_fast::Digest);
-
-impl Default for Crc32 {
-    fn default() -> Self {
-        Self(crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32IsoHdlc))
-    }
-}
-
-impl Crc32 {
-    /// The next bytes.
-    pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    /// Of all bytes so far.
-    pub fn value(&self) -> u32 {
-        self.0.finalize() as u32
-    }
-}

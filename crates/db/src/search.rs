@@ -2,8 +2,11 @@
 
 use std::time::Instant;
 
-use proximadb_index::{Flat, Hit, Metric, RowSlice, SearchParams, SearchStats, TopK, VectorIndex, scan};
+use fixedbitset::FixedBitSet;
+use proximadb_index::{Chosen, Flat, Hit, Metric, RowSlice, SearchParams, SearchStats, TopK, VectorIndex, scan, score};
 
+use crate::engine::absent::{Absent, Miss};
+use crate::engine::segment::VectorColumn;
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::payload::JsonPath;
@@ -246,8 +249,9 @@ pub fn search_memtable(memtable: &MemSource, metric: Metric, query: &Query) -> F
 /// The best live rows of a segment: through its index if it has one, else by comparison with every row.
 ///
 /// # Errors
-/// [`Error::Corruption`] for a damaged payload, if there is a filter; [`Error::Timeout`] after the deadline.
-pub fn search_segment(segment: &SegmentSource, metric: Metric, query: &Query) -> Result<Found> {
+/// [`Miss`]: of what it looks at something was not read yet; or a payload is damaged, if there is a filter; [`Error::Timeout`] after the
+/// deadline.
+pub fn search_segment(segment: &SegmentSource, metric: Metric, query: &Query) -> Result<Found, Miss> {
     query.in_time()?;
     let Some(column) = segment.data.vectors.get(&query.using) else {
         return Ok(Found::default());
@@ -264,7 +268,17 @@ pub fn search_segment(segment: &SegmentSource, metric: Metric, query: &Query) ->
     let flat = Flat::build(metric, &column.rows);
     let built = segment.indexes.get(&query.using);
     let index = built.map_or(&flat as &dyn VectorIndex, |index| &**index);
-    let hits = index.search_counted(&column.rows, &query.vector, &params, allowed, &mut stats);
+    let chosen = index.choose_for(&column.rows, &query.vector, &params, allowed, &mut stats);
+    note_chosen(segment, column, &chosen, allowed, query).check()?;
+    let hits = score(
+        metric,
+        &column.rows,
+        &query.vector,
+        params.k,
+        allowed,
+        &chosen,
+        &mut stats,
+    );
     let rows = allowed.map_or(column.rows.len(), |allowed| allowed.count_ones(..));
     Ok(Found {
         candidates: hits
@@ -274,6 +288,39 @@ pub fn search_segment(segment: &SegmentSource, metric: Metric, query: &Query) ->
         allowed: rows,
         stats,
     })
+}
+
+/// What was not read yet of the index, or of the vectors that are to be compared. If there is any of these, also of the payloads of the rows that an index has
+/// chosen, if they are wanted: most are among the answers, and both come in one round of requests.
+fn note_chosen(
+    segment: &SegmentSource,
+    column: &VectorColumn,
+    chosen: &Chosen,
+    allowed: Option<&FixedBitSet>,
+    query: &Query,
+) -> Absent {
+    let mut absent = Absent::default();
+    if let (Chosen::Absent(ranges), Some(file)) = (chosen, segment.indexes.partial()) {
+        ranges.iter().for_each(|range| absent.add(file, range.clone()));
+        return absent;
+    }
+    let Some(file) = segment.data.partial() else {
+        return absent;
+    };
+    let mut note = |row: usize| absent.note(file, bytemuck::cast_slice(column.rows.get(row)));
+    match (chosen, allowed) {
+        (Chosen::Rows(rows), _) => rows.iter().for_each(|row| note(*row as usize)),
+        (_, Some(allowed)) => allowed.ones().take_while(|row| *row < column.rows.len()).for_each(note),
+        (_, None) => absent.note(file, bytemuck::cast_slice(column.rows.as_slice())),
+    }
+    if let Chosen::Rows(rows) = chosen
+        && !absent.is_empty()
+        && query.select.payload != PayloadSelector::None
+    {
+        rows.iter()
+            .for_each(|row| segment.data.note_payload(*row as usize, &mut absent));
+    }
+    absent
 }
 
 /// Merges what the sources found: best first, equal scores by id.

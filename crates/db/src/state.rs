@@ -14,9 +14,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::axis::SegmentIndexes;
+use crate::engine::absent::{Absent, Miss};
 use crate::engine::manifest::SegmentMeta;
 use crate::engine::segment::SegmentData;
-use crate::error::Result;
 use crate::memtable::memory_bytes;
 use crate::point::{NamedVectors, Operation, Payload, Point, PointId, Seq};
 use crate::schema::Schema;
@@ -281,23 +281,41 @@ impl State {
         )
     }
 
+    /// Notes what was not read yet of a row's payload and vectors, as far as they are wanted.
+    pub fn note_absent(&self, location: Location, (payload, vectors): (bool, bool), absent: &mut Absent) {
+        if let Some(segment) = self.segments.get(&location.source) {
+            let row = location.row as usize;
+            if payload {
+                segment.data.note_payload(row, absent);
+            }
+            if vectors {
+                segment.data.note_vectors(row, absent);
+            }
+        }
+    }
+
     /// The payload of a row.
     ///
     /// # Errors
-    /// [`Error::Corruption`](crate::Error::Corruption) if it is damaged.
-    pub fn payload(&self, location: Location) -> Result<Arc<Payload>> {
+    /// [`Miss`]: it was not read yet, or is damaged.
+    pub fn payload(&self, location: Location) -> Result<Arc<Payload>, Miss> {
+        self.check_present(location, (true, false))?;
         match (self.memtable(location.source), self.segments.get(&location.source)) {
             (Some(memtable), _) => Ok(memtable.table.payload(location.row).clone()),
-            (None, Some(segment)) => segment.data.payloads.get(location.row as usize).map(Arc::new),
+            (None, Some(segment)) => Ok(segment.data.payloads.get(location.row as usize).map(Arc::new)?),
             (None, None) => unreachable!("locations name sources that exist"),
         }
     }
 
     /// The vectors of a row.
-    pub fn vectors(&self, location: Location) -> NamedVectors {
+    ///
+    /// # Errors
+    /// [`Miss`]: they were not read yet.
+    pub fn vectors(&self, location: Location) -> Result<NamedVectors, Miss> {
+        self.check_present(location, (false, true))?;
         match (self.memtable(location.source), self.segments.get(&location.source)) {
-            (Some(memtable), _) => memtable.table.vectors(location.row),
-            (None, Some(segment)) => segment.data.named_vectors(location.row as usize),
+            (Some(memtable), _) => Ok(memtable.table.vectors(location.row)),
+            (None, Some(segment)) => Ok(segment.data.named_vectors(location.row as usize)),
             (None, None) => unreachable!("locations name sources that exist"),
         }
     }
@@ -305,14 +323,20 @@ impl State {
     /// The newest version of a point, in full.
     ///
     /// # Errors
-    /// [`Error::Corruption`](crate::Error::Corruption) if it is damaged.
-    pub fn point(&self, id: PointId, location: Location) -> Result<Point> {
-        let payload = Arc::unwrap_or_clone(self.payload(location)?);
+    /// [`Miss`]: it was not read yet, or is damaged.
+    pub fn point(&self, id: PointId, location: Location) -> Result<Point, Miss> {
+        self.check_present(location, (true, true))?;
         Ok(Point {
             id,
-            vectors: self.vectors(location),
-            payload,
+            vectors: self.vectors(location)?,
+            payload: Arc::unwrap_or_clone(self.payload(location)?),
         })
+    }
+
+    fn check_present(&self, location: Location, wanted: (bool, bool)) -> Result<(), Miss> {
+        let mut absent = Absent::default();
+        self.note_absent(location, wanted, &mut absent);
+        absent.check()
     }
 
     /// The sequence number of a row.

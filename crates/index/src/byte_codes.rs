@@ -4,6 +4,8 @@
 //! row: u8 × coordinates (128 = 0) │ step: f32 │ added: f32          worth = step × Σ (byte − 128) × query + added
 //! ```
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use crate::simd;
@@ -60,6 +62,15 @@ impl ByteCodes {
 
     pub fn data(&self) -> &Bytes {
         &self.data
+    }
+
+    /// The codes of some rows that follow each other.
+    ///
+    /// # Panics
+    /// If there are no such rows.
+    pub fn range(&self, rows: Range<u32>) -> &[u8] {
+        let stride = Self::stride(self.coordinates);
+        &self.data[rows.start as usize * stride..rows.end as usize * stride]
     }
 
     /// The worths of some rows.

@@ -4,9 +4,9 @@ use fixedbitset::FixedBitSet;
 
 use crate::metric::Metric;
 use crate::rows::Rows;
-use crate::scan::{scan, scan_ids};
-use crate::topk::{Hit, TopK};
-use crate::vector_index::{Header, IndexError, IndexKind, Reader, SearchParams, SearchStats, VectorIndex, frame};
+use crate::vector_index::{
+    Chosen, Header, IndexError, IndexKind, Reader, SearchParams, SearchStats, VectorIndex, frame,
+};
 
 /// Exact search over all rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,15 +45,12 @@ impl VectorIndex for Flat {
         (self.rows, self.dim)
     }
 
-    fn search_counted(
-        &self,
-        rows: &Rows,
-        query: &[f32],
-        params: &SearchParams,
-        allowed: Option<&FixedBitSet>,
-        stats: &mut SearchStats,
-    ) -> Vec<Hit> {
-        scan_all(self.metric, rows, query, params.k, allowed, stats)
+    fn metric(&self) -> Metric {
+        self.metric
+    }
+
+    fn choose(&self, _: &[f32], _: &SearchParams, _: Option<&FixedBitSet>, _: &mut SearchStats) -> Chosen {
+        Chosen::All
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -73,37 +70,4 @@ impl VectorIndex for Flat {
     fn describe(&self) -> String {
         format!("{} rows, each compared exactly", self.rows)
     }
-}
-
-/// The best `k` of all allowed rows, by comparison with each.
-pub(crate) fn scan_all(
-    metric: Metric,
-    rows: &Rows,
-    query: &[f32],
-    k: usize,
-    allowed: Option<&FixedBitSet>,
-    stats: &mut SearchStats,
-) -> Vec<Hit> {
-    let mut top = TopK::new(metric, k);
-    scan(metric, rows, 0..rows.len(), query, allowed, &mut top);
-    stats.exact += allowed.map_or(rows.len(), |set| set.count_ones(..).min(rows.len()));
-    top.into_sorted()
-}
-
-/// The best `k` of these rows, by comparison with each.
-pub(crate) fn scan_chosen(
-    metric: Metric,
-    rows: &Rows,
-    query: &[f32],
-    k: usize,
-    chosen: &[u32],
-    stats: &mut SearchStats,
-) -> Vec<Hit> {
-    stats.exact += chosen.len();
-    for row in chosen {
-        rows.as_row_slice().prefetch(*row);
-    }
-    let mut top = TopK::new(metric, k);
-    scan_ids(metric, rows.as_row_slice(), chosen, query, None, &mut top);
-    top.into_sorted()
 }

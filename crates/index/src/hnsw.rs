@@ -20,7 +20,6 @@ mod tune;
 use fixedbitset::FixedBitSet;
 
 use crate::byte_codes::ByteCodes;
-use crate::flat::{scan_all, scan_chosen};
 use crate::graph::Graph;
 use crate::metric::Metric;
 use crate::parallel::in_parallel;
@@ -28,9 +27,9 @@ use crate::rows::{RowSlice, Rows};
 use crate::scan::for_each_allowed;
 use crate::simd;
 use crate::space::{Query, Space, fits};
-use crate::topk::{Hit, TopK};
+use crate::topk::TopK;
 use crate::truth::{NEIGHBOURS, quantile};
-use crate::vector_index::{IndexKind, SearchParams, SearchStats, VectorIndex};
+use crate::vector_index::{Chosen, IndexKind, SearchParams, SearchStats, VectorIndex};
 
 /// Rows for each wanted hit up to which comparing the codes of all is cheaper.
 const ROWS_PER_HIT: usize = 4;
@@ -220,26 +219,29 @@ impl VectorIndex for Hnsw {
         (self.bytes.len(), self.space.dim())
     }
 
-    fn search_counted(
+    fn metric(&self) -> Metric {
+        self.space.metric()
+    }
+
+    fn choose(
         &self,
-        rows: &Rows,
         query: &[f32],
         params: &SearchParams,
         allowed: Option<&FixedBitSet>,
         stats: &mut SearchStats,
-    ) -> Vec<Hit> {
-        let metric = self.space.metric();
-        let usable = !params.exact && params.k > 0 && self.shape() == (rows.len(), rows.dim());
+    ) -> Chosen {
+        let usable = !params.exact && params.k > 0;
         let Some(placed) = usable.then(|| self.space.query(query)).flatten() else {
-            return scan_all(metric, rows, query, params.k, allowed, stats);
+            return Chosen::All;
         };
         let k = params.k.max(NEIGHBOURS);
-        let candidates = allowed.map_or(rows.len(), |set| set.count_ones(..));
+        let rows = self.shape().0;
+        let candidates = allowed.map_or(rows, |set| set.count_ones(..));
         let is_scan_cheaper = |ef: usize| {
             let walked = self.tuning.looked * ef as f32 / self.tuning.ef;
             allowed.is_some() && candidates as f32 <= walked * SCANNED_PER_WALKED
         };
-        let mut ef = self.ef(k, params.effort, candidates as f32 / rows.len().max(1) as f32);
+        let mut ef = self.ef(k, params.effort, candidates as f32 / rows.max(1) as f32);
         let mut found = Vec::new();
         if candidates > k.saturating_mul(ROWS_PER_HIT) && !is_scan_cheaper(ef) {
             let first = self.graph.approach(&self.bytes, &placed, stats);
@@ -254,15 +256,15 @@ impl VectorIndex for Hnsw {
         }
         // A walk may end in a part of the graph that has no way to the others.
         if found.len() < k.min(candidates) {
-            if metric == Metric::Manhattan {
-                return scan_all(metric, rows, query, params.k, allowed, stats);
+            if self.metric() == Metric::Manhattan {
+                return Chosen::All;
             }
             found = self.scan(&placed, allowed, stats);
         }
         let mut exact = self.near(&placed, k, found);
         let is_allowed = |row: &&u32| allowed.is_none_or(|set| set.contains(**row as usize));
         exact.extend(self.outliers.iter().filter(is_allowed));
-        scan_chosen(metric, rows, query, params.k, &exact, stats)
+        Chosen::Rows(exact)
     }
 
     fn encode(&self) -> Vec<u8> {

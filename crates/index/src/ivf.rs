@@ -25,18 +25,19 @@ mod file;
 mod search;
 mod tune;
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use fixedbitset::{Block, FixedBitSet};
 
 use crate::bit_codes::BitCodes;
 use crate::byte_codes::ByteCodes;
-use crate::flat::{scan_all, scan_chosen};
-use crate::rows::Rows;
+use crate::metric::Metric;
 use crate::simd::codes::BLOCK_ROWS;
 use crate::space::Space;
-use crate::topk::Hit;
 use crate::truth::NEIGHBOURS;
-use crate::vector_index::{IndexKind, SearchParams, SearchStats, VectorIndex};
+use crate::vector_index::{Chosen, IndexKind, Presence, SearchParams, SearchStats, VectorIndex};
 
 use search::Search;
 
@@ -66,6 +67,8 @@ pub struct Ivf {
     /// Rows without a place in a list.
     outliers: Vec<u32>,
     tuning: Tuning,
+    /// Knows which lists' blocks and bytes are there, if some may not be.
+    presence: Option<Arc<dyn Presence>>,
 }
 
 /// A group of similar rows.
@@ -124,6 +127,20 @@ impl Ivf {
         let (list, step) = (&self.lists[list as usize], self.bits.block_bytes());
         let count = ((list.end - list.start) as usize).div_ceil(BLOCK_ROWS);
         (list.block as usize * step, count * step)
+    }
+
+    /// What is absent of a list's codes.
+    fn absent(&self, list: &List) -> Vec<Range<u64>> {
+        let Some(presence) = &self.presence else {
+            return Vec::new();
+        };
+        let step = self.bits.block_bytes();
+        let count = ((list.end - list.start) as usize).div_ceil(BLOCK_ROWS);
+        let parts = [
+            &self.blocks[list.block as usize * step..][..count * step],
+            self.bytes.range(list.start..list.end),
+        ];
+        parts.into_iter().filter_map(|part| presence.absent(part)).collect()
     }
 
     /// The best of the lists' prospects, or the first that has `k` rows in lists as good or better: a list of few rows far out says
@@ -216,31 +233,40 @@ impl VectorIndex for Ivf {
         (self.rows, self.space.dim())
     }
 
-    fn search_counted(
+    fn metric(&self) -> Metric {
+        self.space.metric()
+    }
+
+    fn choose(
         &self,
-        rows: &Rows,
         query: &[f32],
         params: &SearchParams,
         allowed: Option<&FixedBitSet>,
         stats: &mut SearchStats,
-    ) -> Vec<Hit> {
-        let metric = self.space.metric();
+    ) -> Chosen {
         let k = params.k.max(NEIGHBOURS);
         let scanned = allowed.map_or(self.rows, |set| set.count_ones(..));
         let few = scanned <= (self.lists.len() * ALLOWED_PER_LIST).max(k * ROWS_PER_HIT);
-        let usable = !params.exact && !few && params.k > 0 && self.shape() == (rows.len(), rows.dim());
+        let usable = !params.exact && !few && params.k > 0;
         let Some(placed) = usable.then(|| self.space.query(query)).flatten() else {
-            return scan_all(metric, rows, query, params.k, allowed, stats);
+            return Chosen::All;
         };
-        let mut exact = Search::new(self, placed, k, params.effort, allowed).run(stats);
+        let mut exact = match Search::new(self, placed, k, params.effort, allowed).run(stats) {
+            Ok(exact) => exact,
+            Err(absent) => return Chosen::Absent(absent),
+        };
         exact.iter_mut().for_each(|member| *member = self.row(*member));
         let is_allowed = |row: &&u32| allowed.is_none_or(|set| set.contains(**row as usize));
         exact.extend(self.outliers.iter().filter(is_allowed));
-        scan_chosen(metric, rows, query, params.k, &exact, stats)
+        Chosen::Rows(exact)
     }
 
     fn encode(&self) -> Vec<u8> {
         file::encode(self)
+    }
+
+    fn head_bytes(&self) -> Option<usize> {
+        Some(file::head_bytes(self))
     }
 
     fn memory_bytes(&self) -> usize {

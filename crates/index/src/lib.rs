@@ -37,6 +37,8 @@ mod graph;
 pub mod hnsw;
 pub mod ivf;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 pub use flat::Flat;
@@ -47,7 +49,7 @@ pub use recall::recall_at_k;
 pub use rows::{RowSlice, Rows};
 pub use scan::scan;
 pub use topk::{Hit, TopK};
-pub use vector_index::{IndexError, IndexKind, SearchParams, SearchStats, VectorIndex};
+pub use vector_index::{Chosen, IndexError, IndexKind, Presence, SearchParams, SearchStats, VectorIndex, score};
 
 /// Reads an index of any kind from [`VectorIndex::encode`]d bytes. Codes are not copied: the index keeps the bytes, which may be a
 /// memory map.
@@ -55,10 +57,23 @@ pub use vector_index::{IndexError, IndexKind, SearchParams, SearchStats, VectorI
 /// # Errors
 /// Every kind of [`IndexError`]: the bytes are not an index, of a newer format, or damaged. In each case: build it again.
 pub fn decode(bytes: &Bytes) -> Result<Box<dyn VectorIndex>, IndexError> {
-    let (header, body) = vector_index::unframe(bytes)?;
+    let (header, body) = vector_index::unframe(bytes, true)?;
     Ok(match header.kind {
         IndexKind::Flat => Box::new(Flat::decode(&header, body)?),
-        IndexKind::Ivf => Box::new(Ivf::decode(&header, body)?),
+        IndexKind::Ivf => Box::new(Ivf::decode(&header, body, None)?),
         IndexKind::Hnsw => Box::new(Hnsw::decode(&header, body)?),
     })
+}
+
+/// The same of bytes of which only the first [`head_bytes`](VectorIndex::head_bytes) have to be there: of those, the caller knows that they
+/// are what was written. A search says which of the others it needs ([`Chosen::Absent`]).
+///
+/// # Errors
+/// As [`decode`]; also for an index that needs all of its bytes.
+pub fn decode_partial(bytes: &Bytes, presence: Arc<dyn Presence>) -> Result<Box<dyn VectorIndex>, IndexError> {
+    let (header, body) = vector_index::unframe(bytes, false)?;
+    match header.kind {
+        IndexKind::Ivf => Ok(Box::new(Ivf::decode(&header, body, Some(presence))?)),
+        IndexKind::Flat | IndexKind::Hnsw => Err(IndexError::Damaged("of a kind that is not read in parts")),
+    }
 }

@@ -8,17 +8,21 @@
 //! │ magic │ version │ kind │ metric │ dim │ rows │ kind's own … │ CRC-32 of 0..n │    little endian
 //! ```
 
+use std::fmt;
+use std::ops::Range;
+
 use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, checksum};
 use fixedbitset::FixedBitSet;
 
 use crate::metric::Metric;
 use crate::rows::Rows;
-use crate::topk::Hit;
+use crate::scan::{scan, scan_ids};
+use crate::topk::{Hit, TopK};
 
 const MAGIC: &[u8; 8] = b"PXMINDEX";
 const VERSION: u16 = 2;
-const HEADER_BYTES: usize = 20;
+pub(crate) const HEADER_BYTES: usize = 20;
 const CHECKSUM_BYTES: usize = 4;
 
 /// The kinds of index.
@@ -78,6 +82,23 @@ pub struct SearchStats {
     pub exact: usize,
 }
 
+/// The rows of which an index cannot tell which are the best.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Chosen {
+    /// All that are allowed.
+    All,
+    /// These, all of them allowed.
+    Rows(Vec<u32>),
+    /// These ranges of its file have to be read first: see [`Presence`].
+    Absent(Vec<Range<u64>>),
+}
+
+/// Knows which bytes of a file are there, that is read part by part.
+pub trait Presence: fmt::Debug + Send + Sync {
+    /// Where in the file a part of its bytes is, if not all of it was read yet.
+    fn absent(&self, part: &[u8]) -> Option<Range<u64>>;
+}
+
 /// A search structure over immutable rows.
 pub trait VectorIndex: Send + Sync {
     /// Which kind it is.
@@ -87,10 +108,44 @@ pub trait VectorIndex: Send + Sync {
     /// two files belong together.
     fn shape(&self) -> (usize, usize);
 
-    /// The best `params.k` of the rows that are in `allowed` (of all without a set), best first, ties by row, with exact scores.
-    /// The set may be shorter or longer than the rows; rows it does not reach are not allowed.
-    /// `rows` are the ones the index was built over. Rows of another shape are scanned exactly: slow, never wrong.
-    /// What was done is added to `stats`.
+    /// How rows are compared.
+    fn metric(&self) -> Metric;
+
+    /// The rows among which the best `params.k` of those in `allowed` (of all without a set) are, to be scored exactly by
+    /// [`score`](crate::score): the part of a search that the index alone answers. The set may be shorter or longer than the rows;
+    /// rows it does not reach are not allowed. What was done is added to `stats`.
+    ///
+    /// # Panics
+    /// If the query has another dimension than the rows.
+    fn choose(
+        &self,
+        query: &[f32],
+        params: &SearchParams,
+        allowed: Option<&FixedBitSet>,
+        stats: &mut SearchStats,
+    ) -> Chosen;
+
+    /// [`choose`](Self::choose) of these rows: of all, if the index was built over rows of another shape. Slow, never wrong.
+    ///
+    /// # Panics
+    /// If the query has another dimension than the rows.
+    fn choose_for(
+        &self,
+        rows: &Rows,
+        query: &[f32],
+        params: &SearchParams,
+        allowed: Option<&FixedBitSet>,
+        stats: &mut SearchStats,
+    ) -> Chosen {
+        if self.shape() == (rows.len(), rows.dim()) {
+            self.choose(query, params, allowed, stats)
+        } else {
+            Chosen::All
+        }
+    }
+
+    /// The best `params.k` of the rows that are in `allowed`, best first, ties by row, with exact scores.
+    /// `rows` are the ones the index was built over.
     ///
     /// # Panics
     /// If the query has another dimension than the rows.
@@ -101,7 +156,10 @@ pub trait VectorIndex: Send + Sync {
         params: &SearchParams,
         allowed: Option<&FixedBitSet>,
         stats: &mut SearchStats,
-    ) -> Vec<Hit>;
+    ) -> Vec<Hit> {
+        let chosen = self.choose_for(rows, query, params, allowed, stats);
+        score(self.metric(), rows, query, params.k, allowed, &chosen, stats)
+    }
 
     /// [`search_counted`](Self::search_counted) without the counts.
     fn search(&self, rows: &Rows, query: &[f32], params: &SearchParams, allowed: Option<&FixedBitSet>) -> Vec<Hit> {
@@ -111,11 +169,46 @@ pub trait VectorIndex: Send + Sync {
     /// The index as bytes for [`decode`](crate::decode); the rows are not part of them.
     fn encode(&self) -> Vec<u8>;
 
+    /// Of these, those at the beginning that every search needs; `None` if it needs all of them.
+    fn head_bytes(&self) -> Option<usize> {
+        None
+    }
+
     /// Bytes it holds in memory, without the rows.
     fn memory_bytes(&self) -> usize;
 
     /// What it is made of, in one line for people.
     fn describe(&self) -> String;
+}
+
+/// The best `k` of the rows that an index has chosen, by comparison with each. What was done is added to `stats`.
+///
+/// # Panics
+/// If the query has another dimension than the rows, or a chosen row does not exist.
+pub fn score(
+    metric: Metric,
+    rows: &Rows,
+    query: &[f32],
+    k: usize,
+    allowed: Option<&FixedBitSet>,
+    chosen: &Chosen,
+    stats: &mut SearchStats,
+) -> Vec<Hit> {
+    let mut top = TopK::new(metric, k);
+    match chosen {
+        Chosen::All | Chosen::Absent(_) => {
+            scan(metric, rows, 0..rows.len(), query, allowed, &mut top);
+            stats.exact += allowed.map_or(rows.len(), |set| set.count_ones(..).min(rows.len()));
+        }
+        Chosen::Rows(chosen) => {
+            stats.exact += chosen.len();
+            for row in chosen {
+                rows.as_row_slice().prefetch(*row);
+            }
+            scan_ids(metric, rows.as_row_slice(), chosen, query, None, &mut top);
+        }
+    }
+    top.into_sorted()
 }
 
 /// Why bytes are not an index. All of them mean: build it again.
@@ -164,11 +257,11 @@ pub(crate) fn frame(header: &Header, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Takes [`frame`]d bytes apart again.
+/// Takes [`frame`]d bytes apart again; without a look at the checksum if not all of them are there.
 ///
 /// # Errors
 /// Every kind of [`IndexError`].
-pub(crate) fn unframe(bytes: &Bytes) -> Result<(Header, Reader), IndexError> {
+pub(crate) fn unframe(bytes: &Bytes, is_whole: bool) -> Result<(Header, Reader), IndexError> {
     let mut reader = Reader { rest: bytes.clone() };
     if !reader.take(MAGIC.len()).is_ok_and(|magic| *magic == *MAGIC) {
         return Err(IndexError::NotAnIndex);
@@ -180,7 +273,7 @@ pub(crate) fn unframe(bytes: &Bytes) -> Result<(Header, Reader), IndexError> {
     let (covered, crc) = bytes
         .split_last_chunk::<CHECKSUM_BYTES>()
         .ok_or(IndexError::Damaged("cut short"))?;
-    if crc32(covered) != u32::from_le_bytes(*crc) {
+    if is_whole && crc32(covered) != u32::from_le_bytes(*crc) {
         return Err(IndexError::Damaged("checksum"));
     }
     let [kind, metric] = reader.array()?;

@@ -10,6 +10,7 @@ mod create;
 mod delete;
 mod disk;
 mod metered;
+mod partial;
 mod path;
 mod stored;
 mod write;
@@ -29,6 +30,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 pub use capabilities::Capabilities;
 pub use create::Created;
+pub use partial::{Fetched, Partial};
 
 use crate::breaker::{self, Breaker};
 use crate::cache::Cache;

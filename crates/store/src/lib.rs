@@ -9,6 +9,7 @@
 //! ```
 
 pub mod append;
+pub mod blocks;
 mod breaker;
 pub mod cache;
 pub mod error;
@@ -23,9 +24,12 @@ pub mod traffic;
 pub mod url;
 
 pub use append::AppendFile;
+pub use blocks::{BLOCK_BYTES, Blocks};
 pub use cache::{Cache, CacheConfig, CacheStats};
 pub use error::{Detail, StoreError, redact};
-pub use filesystem::{Capabilities, Capacity, Created, FileInfo, Filesystem, FilesystemFactory, Scan};
+pub use filesystem::{
+    Capabilities, Capacity, Created, Fetched, FileInfo, Filesystem, FilesystemFactory, Partial, Scan,
+};
 pub use lock::{LOCK_PATH, LockError, RootLock};
 pub use map::Stored;
 pub use meter::{Histogram, Meter, Op, OpStats};

@@ -1,5 +1,5 @@
 //! Files that never change, as memory: on a disk mapped, so that they cost address space instead of memory and are read when
-//! and where they are needed.
+//! and where they are needed; of a bucket in a region of memory, as far as they were read.
 //!
 //! **What a map risks.** A file that is cut short or a disk that fails ends the process with SIGBUS at the next touch of a page
 //! that is not in memory; a disk that hangs holds the thread that touches it. The database never changes or truncates a
@@ -13,16 +13,24 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use memmap2::{Advice, Mmap, UncheckedAdvice};
+use memmap2::{Advice, Mmap, MmapOptions, MmapRaw, UncheckedAdvice};
+
+use crate::filesystem::Partial;
 
 /// A file that never changes, mapped or read. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Stored {
     bytes: Bytes,
     map: Option<Arc<Mmap>>,
+    partial: Option<Arc<Partial>>,
 }
 
 impl Stored {
+    /// What knows which of the bytes are there, if some may not be.
+    pub fn partial(&self) -> Option<&Arc<Partial>> {
+        self.partial.as_ref()
+    }
+
     /// All bytes; what is sliced off them shares them, and keeps the map for as long as it lives.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
@@ -44,7 +52,21 @@ impl Stored {
 
 impl From<Bytes> for Stored {
     fn from(bytes: Bytes) -> Self {
-        Self { bytes, map: None }
+        Self {
+            bytes,
+            map: None,
+            partial: None,
+        }
+    }
+}
+
+impl From<Arc<Partial>> for Stored {
+    fn from(partial: Arc<Partial>) -> Self {
+        Self {
+            bytes: partial.bytes().clone(),
+            map: None,
+            partial: Some(partial),
+        }
     }
 }
 
@@ -76,7 +98,56 @@ pub(crate) fn map(path: &Path, needed: u64) -> io::Result<Stored> {
     Ok(Stored {
         bytes: Bytes::from_owner(Owner(map.clone())),
         map: Some(map),
+        partial: None,
     })
+}
+
+/// Memory for a file that comes piece by piece: zeros that cost nothing until bytes are put in their place.
+///
+/// **Who may read what.** Bytes are put in once, before anybody is told that they are there, and nobody reads bytes that he was
+/// not told of: [`Partial`](crate::Partial) holds that, and all that reads such a file asks it first.
+pub(crate) struct Region {
+    map: Arc<MmapRaw>,
+}
+
+impl Region {
+    pub fn new(bytes: u64) -> io::Result<Self> {
+        let length = usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let map = MmapOptions::new().len(length).no_reserve_swap().map_anon()?;
+        Ok(Self {
+            map: Arc::new(map.into()),
+        })
+    }
+
+    /// All of it, for as long as somebody holds it.
+    pub fn bytes(&self) -> Bytes {
+        Bytes::from_owner(RegionOwner(self.map.clone()))
+    }
+
+    /// Puts bytes where none were put before.
+    ///
+    /// # Panics
+    /// If they do not fit.
+    pub fn put(&self, at: u64, bytes: &[u8]) {
+        let end = at.checked_add(bytes.len() as u64);
+        assert!(end.is_some_and(|end| end <= self.map.len() as u64), "within the region");
+        // SAFETY: the place is within the map, which is writable and lives as long as `self`; `bytes` is other memory. Nobody
+        // else writes there at the same time, as the caller puts each byte once, and nobody reads there yet: see the type.
+        unsafe {
+            let place = self.map.as_mut_ptr().add(at as usize);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len());
+        }
+    }
+}
+
+/// Lends the bytes of a region.
+struct RegionOwner(Arc<MmapRaw>);
+
+impl AsRef<[u8]> for RegionOwner {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: the map is readable and lives as long as its owner. What of it is still written is not read: see `Region`.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr(), self.0.len()) }
+    }
 }
 
 /// Lends the bytes of a map for as long as somebody holds them.

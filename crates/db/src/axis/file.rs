@@ -1,16 +1,19 @@
 //! The bytes of an index file, and its name.
 //!
 //! ```text
-//! "PXAXIS04" | header length: u32 | header: JSON | part 0 | part 1 | … | CRC-32 of all before: u32      little endian
+//! a file of blocks (store::blocks) of the magic "PXAXIS05"; header: JSON; body: part 0 │ part 1 │ …
 //! ```
 //!
 //! A segment has one file for each type among its indexes. Every header lists the parts of all of them, so that a file that
 //! is missing is noticed from any other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use proximadb_index::{IndexKind, VectorIndex};
+use proximadb_index::{IndexKind, Presence, VectorIndex};
+use proximadb_store::{BLOCK_BYTES, Blocks, Partial, Stored, blocks};
 use serde::{Deserialize, Serialize};
 
 use crate::axis::{SegmentIndexes, rows};
@@ -19,9 +22,8 @@ use crate::engine::segment::SegmentId;
 use crate::error::{Error, Result};
 use crate::root::IndexType;
 use crate::schema::CollectionDescription;
-use crate::sealed::crc32;
 
-const MAGIC: &[u8; 8] = b"PXAXIS04";
+const MAGIC: &[u8; 8] = b"PXAXIS05";
 
 /// What an index file says of itself.
 #[derive(Debug, Serialize, Deserialize)]
@@ -96,6 +98,8 @@ struct Part {
     #[serde(rename = "type")]
     of: IndexType,
     bytes: u64,
+    /// Of these, those at the beginning that every search needs.
+    head_bytes: u64,
 }
 
 /// What a file holds.
@@ -132,9 +136,9 @@ pub fn parse_name(path: &str) -> Option<(SegmentId, IndexType)> {
     Some((segment.parse().ok()?, of))
 }
 
-/// The indexes of a segment as files, by type.
-pub(super) fn encode(of: Identity, indexes: &SegmentIndexes) -> Result<BTreeMap<IndexType, Bytes>> {
-    let (mut parts, mut bodies) = (Vec::new(), BTreeMap::<IndexType, Vec<u8>>::new());
+/// The indexes of a segment as files, by type, each in pieces.
+pub(super) fn encode(of: Identity, indexes: &SegmentIndexes) -> Result<BTreeMap<IndexType, Vec<Bytes>>> {
+    let (mut parts, mut bodies) = (Vec::new(), BTreeMap::<IndexType, Vec<Bytes>>::new());
     for (space, index) in indexes.iter() {
         let Some(of) = type_of(index.kind()) else { continue };
         let bytes = index.encode();
@@ -142,20 +146,16 @@ pub(super) fn encode(of: Identity, indexes: &SegmentIndexes) -> Result<BTreeMap<
             space: space.clone(),
             of,
             bytes: bytes.len() as u64,
+            head_bytes: index.head_bytes().unwrap_or(bytes.len()) as u64,
         });
-        bodies.entry(of).or_default().extend(bytes);
+        bodies.entry(of).or_default().push(bytes.into());
     }
     let header = Header { of, parts };
     let header = serde_json::to_vec(&header).map_err(|e| Error::Internal(format!("index header: {e}")))?;
-    let file = |body: Vec<u8>| {
-        let mut file = MAGIC.to_vec();
-        file.extend((header.len() as u32).to_le_bytes());
-        file.extend(&header);
-        file.extend(body);
-        file.extend(crc32(&file).to_le_bytes());
-        Bytes::from(file)
-    };
-    Ok(bodies.into_iter().map(|(of, body)| (of, file(body))).collect())
+    let files = bodies.into_iter();
+    Ok(files
+        .map(|(of, body)| (of, blocks::encode(MAGIC, &header, body)))
+        .collect())
 }
 
 /// Whether the bytes are what the path of an index file says. Against the `segment`, if it is known, they may be stale.
@@ -165,57 +165,93 @@ pub(super) fn encode(of: Identity, indexes: &SegmentIndexes) -> Result<BTreeMap<
 pub fn check(file: &Bytes, path: &str, segment: Option<&SegmentMeta>) -> Result<(), String> {
     match parse_name(path) {
         Some((_, IndexType::Idx)) => rows::check(file, path, segment),
-        _ => decode(file, path, segment).map(|_| ()),
+        _ => decode(&file.clone().into(), path, segment).map(|_| ()),
     }
 }
 
-/// Whether the checksum of an index file matches its bytes.
+/// Whether the checksums of an index file match its bytes.
 pub(super) fn is_whole(file: &[u8]) -> bool {
-    split_checksum(file).is_some_and(|(body, stored)| crc32(body) == stored)
+    Blocks::of(file).is_ok_and(|blocks| blocks.are_good(file, blocks.body()))
 }
 
-fn split_checksum(file: &[u8]) -> Option<(&[u8], u32)> {
-    let (body, stored) = file.split_last_chunk::<4>()?;
-    Some((body, u32::from_le_bytes(*stored)))
+/// About the bytes at the beginning of an inverted file that every search needs.
+pub(super) fn ivf_needed(file_bytes: u64) -> u64 {
+    /// It is so many times as large as its means and lists, or more. What is missing takes one more round.
+    const IVF_PER_HEAD: u64 = 64;
+    BLOCK_BYTES + file_bytes / IVF_PER_HEAD
 }
 
-/// The indexes of a file whose checksum matches; they are parts of it.
-pub(super) fn decode(file: &Bytes, path: &str, segment: Option<&SegmentMeta>) -> Result<Content, String> {
-    let (header, mut rest) = split(file)?;
+/// The bytes of a file at this path that every search needs; [`decode`] verifies them.
+pub(super) fn loaded(blocks: &Blocks, path: &str) -> Result<Vec<Range<u64>>, String> {
+    let (header, ranges) = split(blocks, path)?;
+    let heads = ranges.into_iter().map(|(part, range)| {
+        let head = header.parts[part].head_bytes.min(range.end - range.start);
+        range.start..range.start + head
+    });
+    Ok(heads.collect())
+}
+
+/// The indexes of a file; they are parts of it. Of a file that is read in parts, what [`loaded`] says has to be there.
+pub(super) fn decode(file: &Stored, path: &str, segment: Option<&SegmentMeta>) -> Result<Content, String> {
+    let bytes = file.bytes();
+    let blocks = Blocks::of(bytes)?;
+    let (header, ranges) = split(&blocks, path)?;
     header.of.check(path, segment)?;
-    let (_, of) = parse_name(path).ok_or("is not named as an index file")?;
+    let verified = match file.partial() {
+        Some(_) => loaded(&blocks, path)?,
+        None => vec![blocks.body()],
+    };
+    if !verified.into_iter().all(|range| blocks.are_good(bytes, range)) {
+        return Err("checksum does not match".to_owned());
+    }
     let mut indexes = BTreeMap::new();
-    for part in header.parts.iter().filter(|part| part.of == of) {
-        let length = usize::try_from(part.bytes).map_err(|e| e.to_string())?;
-        let (bytes, after) = rest.split_at_checked(length).ok_or("cut in an index")?;
+    for (part, range) in ranges {
+        let part = &header.parts[part];
         // Shared with the file, not copied.
-        let index = proximadb_index::decode(&file.slice_ref(bytes)).map_err(|e| e.to_string())?;
-        if type_of(index.kind()) != Some(of) || index.shape().0 as u64 != header.of.rows() {
+        let bytes = bytes.slice(range.start as usize..range.end as usize);
+        let index = match file.partial() {
+            Some(partial) => proximadb_index::decode_partial(&bytes, Arc::new(InFile(partial.clone()))),
+            None => proximadb_index::decode(&bytes),
+        };
+        let index = index.map_err(|e| e.to_string())?;
+        if type_of(index.kind()) != Some(part.of) || index.shape().0 as u64 != header.of.rows() {
             return Err(format!(
                 "the index of space `{}` is of another type or of other rows",
                 part.space
             ));
         }
         indexes.insert(part.space.clone(), index);
-        rest = after;
-    }
-    if indexes.is_empty() || !rest.is_empty() {
-        return Err("holds no index, or more than its header says".to_owned());
     }
     let types = header.parts.iter().map(|part| part.of).collect();
     Ok(Content { indexes, types })
 }
 
-/// The header and the parts of a file whose checksum matches.
-fn split(file: &[u8]) -> Result<(Header, &[u8]), String> {
-    let (body, stored) = split_checksum(file).ok_or("shorter than its checksum")?;
-    if crc32(body) != stored {
-        return Err("checksum does not match".to_owned());
+/// The header of a file at this path, and which of its parts are in this file, and where.
+fn split(blocks: &Blocks, path: &str) -> Result<(Header, Vec<(usize, Range<u64>)>), String> {
+    if blocks.magic() != MAGIC {
+        return Err("not an index file of a known version".to_owned());
     }
-    let rest = body.strip_prefix(MAGIC).ok_or("not an index file of a known version")?;
-    let (length, rest) = rest.split_first_chunk::<4>().ok_or("cut in its header")?;
-    let (header, parts) = rest
-        .split_at_checked(u32::from_le_bytes(*length) as usize)
-        .ok_or("cut in its header")?;
-    Ok((serde_json::from_slice(header).map_err(|e| e.to_string())?, parts))
+    let header: Header = serde_json::from_slice(blocks.header()).map_err(|e| e.to_string())?;
+    let (_, of) = parse_name(path).ok_or("is not named as an index file")?;
+    let (mut ranges, mut start) = (Vec::new(), blocks.body().start);
+    for (number, part) in header.parts.iter().enumerate().filter(|(_, part)| part.of == of) {
+        let end = start.checked_add(part.bytes).filter(|end| *end <= blocks.file_bytes());
+        let end = end.ok_or("cut in an index")?;
+        ranges.push((number, start..end));
+        start = end;
+    }
+    if ranges.is_empty() || start != blocks.file_bytes() {
+        return Err("holds no index, or more than its header says".to_owned());
+    }
+    Ok((header, ranges))
+}
+
+/// A file as its indexes see it.
+#[derive(Debug)]
+struct InFile(Arc<Partial>);
+
+impl Presence for InFile {
+    fn absent(&self, part: &[u8]) -> Option<Range<u64>> {
+        self.0.absent(part)
+    }
 }

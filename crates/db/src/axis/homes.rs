@@ -18,11 +18,6 @@ pub struct IndexHomes {
     spread: Option<Placement>,
 }
 
-/// Whether a root takes files of a type: rows are there to be mapped, which a bucket cannot be.
-pub fn takes(root: &Root, of: IndexType) -> bool {
-    of != IndexType::Idx || root.fs().is_local()
-}
-
 impl IndexHomes {
     /// The homes that a placement of the index component names. Roots that are not configured any more are left out:
     /// indexes are derived, so what lies there is built again.
@@ -69,11 +64,11 @@ impl IndexHomes {
         holders: &BTreeSet<RootId>,
     ) -> Vec<Arc<Root>> {
         let Some(placement) = &self.spread else {
-            let lacks = |root: &&Arc<Root>| !holders.contains(&root.id()) && takes(root, of);
+            let lacks = |root: &&Arc<Root>| !holders.contains(&root.id());
             return self.of(of).iter().filter(lacks).cloned().collect();
         };
         let mut free = self.all();
-        free.retain(|root| !holders.contains(&root.id()) && takes(root, of));
+        free.retain(|root| !holders.contains(&root.id()));
         let missing = self.of(of).len().saturating_sub(holders.len());
         let mut chosen = Vec::new();
         while chosen.len() < missing {

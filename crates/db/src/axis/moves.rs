@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Axis;
-use super::places::{Copy, FileKey, key_of};
+use super::places::{Copy, key_of};
 use crate::error::{Error, Result};
 use crate::root::{Root, RootId};
 
@@ -25,8 +25,7 @@ impl Axis {
         let has = |copies: &BTreeMap<RootId, Copy>, root: &Root| copies.get(&root.id()).is_some_and(|copy| !copy.bad);
         loop {
             let mut files = places.files.iter();
-            let fits = |(_, of): &FileKey| super::homes::takes(to, *of);
-            let next = files.find(|(key, copies)| has(copies, from) && !has(copies, to) && fits(key));
+            let next = files.find(|(_, copies)| has(copies, from) && !has(copies, to));
             let Some((&key, _)) = next else {
                 places.homes.replace(from, to);
                 return Ok(None);

@@ -56,6 +56,12 @@ impl Places {
         copies.filter(|(_, copy)| !copy.bad).map(|(root, _)| *root).collect()
     }
 
+    /// Whether one of these roots is a disk.
+    pub fn is_on_disk(&self, holders: &BTreeSet<RootId>) -> bool {
+        let mut roots = self.homes.all().into_iter();
+        roots.any(|root| holders.contains(&root.id()) && root.fs().is_local())
+    }
+
     pub fn note(&mut self, key: FileKey, root: RootId, copy: Copy) {
         self.files.entry(key).or_default().insert(root, copy);
     }

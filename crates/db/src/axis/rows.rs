@@ -1,13 +1,13 @@
-//! The rows of a segment as a file that is used where it lies (`.idx`): vectors and payloads are mapped instead of held in
-//! memory, and an opening reads neither them nor the Parquet file.
+//! The rows of a segment as a file that is used where it lies (`.idx`): vectors and payloads are mapped, or read from a bucket as they are
+//! needed, instead of held in memory, and an opening reads neither them nor the Parquet file.
 //!
 //! ```text
-//! "PXROWS01" | header length: u32 | CRC-32 of the header: u32 | header: JSON | part 0 | part 1 | …      little endian
+//! a file of blocks (store::blocks) of the magic "PXROWS02"; header: JSON; body: part 0 │ part 1 │ …      little endian
 //! ```
 //!
-//! Every part begins at a multiple of 64 bytes and has its own CRC-32 in the header. The small parts are verified and taken
-//! into memory when the file is loaded. Vectors and payloads are *bulk*: checked by [`check`], and after an opening by
-//! [`Axis::verify_rows`](super::Axis::verify_rows), which reads them through once.
+//! Every part begins at a multiple of 64 bytes. The small parts come first; they are verified and taken into memory when the file is loaded.
+//! Vectors and payloads are *bulk*: verified by [`check`]; block by block when they are read from a bucket; and where they are mapped by
+//! [`Axis::verify_rows`](super::Axis::verify_rows), which reads them through once after an opening.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,24 +16,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fixedbitset::{Block, FixedBitSet};
 use proximadb_index::Rows;
+use proximadb_store::{BLOCK_BYTES, Blocks, blocks};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::file::Identity;
 use crate::engine::footer::{decode_tombstones, encode_tombstones};
 use crate::engine::manifest::SegmentMeta;
-use crate::engine::segment::{Clustering, PayloadColumn, SegmentData, VectorColumn};
+use crate::engine::segment::{Clustering, PayloadColumn, Place, SegmentData, VectorColumn};
 use crate::error::{Error, Result};
 use crate::point::PointId;
-use crate::sealed::crc32;
+use crate::schema::Schema;
 
-const MAGIC: &[u8; 8] = b"PXROWS01";
-const HEAD_BYTES: usize = 16;
+const MAGIC: &[u8; 8] = b"PXROWS02";
 /// Floats are used where they are, and lines of a cache begin here.
 const ALIGNMENT: usize = 64;
 const ID_BYTES: usize = 17;
-/// About the bytes of a header.
-pub(super) const HEADER_BYTES: u64 = 16 << 10;
 /// Bytes of a row in the parts that are taken into memory: id, sequence number, offset of its payload.
 const ROW_BYTES: u64 = ID_BYTES as u64 + 16;
 const _: () = assert!(
@@ -55,7 +53,6 @@ struct Header {
 struct Part {
     content: Content,
     bytes: u64,
-    crc32: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -82,12 +79,6 @@ impl Content {
     fn is_bulk(&self) -> bool {
         matches!(self, Self::Payloads | Self::Vectors(_))
     }
-}
-
-/// A range of a file with the checksum that it should have.
-pub(super) struct Checked {
-    pub range: Range<u64>,
-    pub crc32: u32,
 }
 
 /// The rows as a file, in pieces to be written one after the other. Vectors and payloads are shared, not copied.
@@ -117,25 +108,19 @@ pub(super) fn encode(of: Identity, data: &SegmentData) -> Result<Vec<Bytes>> {
     let part = |(content, bytes): &(Content, Bytes)| Part {
         content: content.clone(),
         bytes: bytes.len() as u64,
-        crc32: crc32(bytes),
     };
     let header = Header {
         of,
         parts: contents.iter().map(part).collect(),
     };
     let header = serde_json::to_vec(&header).map_err(|e| Error::Internal(format!("rows header: {e}")))?;
-    let mut head = MAGIC.to_vec();
-    head.extend((header.len() as u32).to_le_bytes());
-    head.extend(crc32(&header).to_le_bytes());
-    head.extend(header);
-    let (mut pieces, mut end) = (vec![Bytes::from(head)], 0);
-    end += pieces[0].len();
+    let (mut body, mut end) = (Vec::new(), 0);
     for (_, bytes) in contents {
-        pieces.push(Bytes::from_static(&[0; ALIGNMENT]).slice(..padding(end)));
+        body.push(Bytes::from_static(&[0; ALIGNMENT]).slice(..padding(end)));
         end += padding(end) + bytes.len();
-        pieces.push(bytes);
+        body.push(bytes);
     }
-    Ok(pieces)
+    Ok(blocks::encode(MAGIC, &header, body))
 }
 
 /// Whether the bytes are what the path of a rows file says. Against the `segment`, if it is known, they may be stale.
@@ -143,43 +128,46 @@ pub(super) fn encode(of: Identity, data: &SegmentData) -> Result<Vec<Bytes>> {
 /// # Errors
 /// What is wrong with them.
 pub(super) fn check(file: &Bytes, path: &str, segment: Option<&SegmentMeta>) -> Result<(), String> {
-    for part in bulk(file)? {
-        if crc32(&file[part.range.start as usize..part.range.end as usize]) != part.crc32 {
-            return Err("checksum does not match".to_owned());
-        }
+    let blocks = Blocks::of(file)?;
+    if !blocks.are_good(file, blocks.body()) {
+        return Err("checksum does not match".to_owned());
     }
     decode(file, path, segment).map(|_| ())
 }
 
-/// About the bytes at the beginning of a segment's file that [`decode`] reads.
-pub(super) fn needed(segment: &SegmentMeta) -> u64 {
-    HEADER_BYTES + segment.rows * ROW_BYTES
+/// About the bytes at the beginning of a file of these rows that [`decode`] reads.
+pub(super) fn needed(rows: u64) -> u64 {
+    BLOCK_BYTES + rows * ROW_BYTES
 }
 
-/// The parts that [`decode`] does not verify.
-pub(super) fn bulk(file: &Bytes) -> Result<Vec<Checked>, String> {
-    let (_, parts) = split(file)?;
-    let bulk = parts.into_iter().filter(|(part, _)| part.content.is_bulk());
-    let checked = bulk.map(|(part, range)| Checked {
-        range: range.start as u64..range.end as u64,
-        crc32: part.crc32,
-    });
-    Ok(checked.collect())
+/// The most rows that a file of this size can hold.
+pub(super) fn rows_max(file_bytes: u64, schema: &Schema) -> u64 {
+    let floats: usize = schema.vectors.values().map(|space| space.size).sum();
+    file_bytes / (ROW_BYTES + 4 * floats as u64)
+}
+
+/// The bytes of a file that [`decode`] verifies.
+pub(super) fn loaded(blocks: &Blocks, _: &str) -> Result<Vec<Range<u64>>, String> {
+    let (_, parts) = split(blocks)?;
+    let bulk = parts.iter().find(|(part, _)| part.content.is_bulk());
+    let end = bulk.map_or(blocks.file_bytes(), |(_, range)| range.start as u64);
+    Ok(vec![blocks.body().start..end])
 }
 
 /// The rows of a file; vectors and payloads are parts of it, and not verified.
 pub(super) fn decode(file: &Bytes, path: &str, segment: Option<&SegmentMeta>) -> Result<SegmentData, String> {
-    let (of, parts) = split(file)?;
+    let blocks = Blocks::of(file)?;
+    let (of, parts) = split(&blocks)?;
     of.check(path, segment)?;
-    let rows = usize::try_from(of.rows()).map_err(|error| error.to_string())?;
-    let mut contents = BTreeMap::new();
-    for (part, range) in parts {
-        let bytes = file.slice(range);
-        if !part.content.is_bulk() && crc32(&bytes) != part.crc32 {
-            return Err("checksum does not match".to_owned());
-        }
-        contents.insert(part.content, bytes);
+    if !loaded(&blocks, path)?
+        .into_iter()
+        .all(|range| blocks.are_good(file, range))
+    {
+        return Err("checksum does not match".to_owned());
     }
+    let rows = usize::try_from(of.rows()).map_err(|error| error.to_string())?;
+    let parts = parts.into_iter();
+    let mut contents: BTreeMap<_, _> = parts.map(|(part, range)| (part.content, file.slice(range))).collect();
     let mut take = |content: &Content| contents.remove(content).ok_or_else(|| format!("has no {content:?}"));
     let ids = decode_ids(&take(&Content::Ids)?)?;
     let seqs: Vec<u64> = chunks(&take(&Content::Seqs)?)?
@@ -220,42 +208,33 @@ pub(super) fn decode(file: &Bytes, path: &str, segment: Option<&SegmentMeta>) ->
         payloads,
         clustering,
         tombstones,
-        mapped: true,
+        place: Place::Mapped,
     })
 }
 
 /// Parts, and where they are in the file.
 type Parts = Vec<(Part, Range<usize>)>;
 
-/// Takes a file apart whose header is whole.
-fn split(file: &[u8]) -> Result<(Identity, Parts), String> {
-    let rest = file.strip_prefix(MAGIC).ok_or("not a rows file of a known version")?;
-    let cut = "cut in its header";
-    let (length, rest) = rest.split_first_chunk::<4>().ok_or(cut)?;
-    let (checksum, rest) = rest.split_first_chunk::<4>().ok_or(cut)?;
-    let header = rest.get(..u32::from_le_bytes(*length) as usize).ok_or(cut)?;
-    if crc32(header) != u32::from_le_bytes(*checksum) {
-        return Err("checksum of its header does not match".to_owned());
+/// Takes a file apart. That the small parts come first, what reads only these relies on.
+fn split(blocks: &Blocks) -> Result<(Identity, Parts), String> {
+    if blocks.magic() != MAGIC {
+        return Err("not a rows file of a known version".to_owned());
     }
-    let mut end = HEAD_BYTES + header.len();
-    let header: Header = serde_json::from_slice(header).map_err(|error| error.to_string())?;
-    let mut parts = Vec::with_capacity(header.parts.len());
+    let header: Header = serde_json::from_slice(blocks.header()).map_err(|error| error.to_string())?;
+    let body = blocks.body();
+    let (mut end, file_end) = (body.start as usize, body.end as usize);
+    let mut parts: Parts = Vec::with_capacity(header.parts.len());
     for part in header.parts {
         let start = end + padding(end);
         let length = usize::try_from(part.bytes).map_err(|error| error.to_string())?;
-        let padded = file
-            .get(end..start)
-            .is_some_and(|zeros| zeros.iter().all(|byte| *byte == 0));
-        end = start
-            .checked_add(length)
-            .filter(|end| *end <= file.len())
-            .ok_or("cut in a part")?;
-        if !padded {
-            return Err("bytes between its parts".to_owned());
+        let after = start.checked_add(length).filter(|end| *end <= file_end);
+        end = after.ok_or("cut in a part")?;
+        if !part.content.is_bulk() && parts.last().is_some_and(|(before, _)| before.content.is_bulk()) {
+            return Err("a small part after a large one".to_owned());
         }
         parts.push((part, start..end));
     }
-    if end != file.len() {
+    if end != file_end {
         return Err("holds more than its header says".to_owned());
     }
     Ok((header.of, parts))

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use proximadb_index::SearchParams;
-use proximadb_store::StorageUrl;
+use proximadb_store::{Blocks, StorageUrl, blocks};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -175,7 +175,8 @@ async fn move_all(axis: &Axis, from: &Arc<Root>, to: &Arc<Root>) -> u64 {
 }
 
 async fn load(axis: &Axis, segment: &SegmentMeta) -> Option<SegmentIndexes> {
-    axis.load(std::slice::from_ref(segment)).await.remove(&segment.id)
+    let loaded = axis.load(std::slice::from_ref(segment), |_, _| true).await;
+    loaded.indexes.into_values().next()
 }
 
 #[tokio::test]
@@ -257,7 +258,7 @@ async fn i7_every_flipped_byte_and_every_cut_is_refused() {
     let world = World::new(1).await;
     world.save(&world.open(&[0]).await).await;
     let (file, path) = (
-        world.copies()[0].clone().unwrap(),
+        Bytes::from(world.copies()[0].clone().unwrap()),
         format!("{}/000/{}.ivf", description(DIM).id, world.segment.id),
     );
     let check = |file: &[u8], segment| check(&Bytes::copy_from_slice(file), &path, segment);
@@ -265,20 +266,31 @@ async fn i7_every_flipped_byte_and_every_cut_is_refused() {
     // Every byte of the headers, and some of the codes.
     let places = || (0..file.len() - 4).filter(|at| *at < 1_500 || at % 499 == 0);
     for at in places() {
-        let mut damaged = file.clone();
+        let mut damaged = file.to_vec();
         damaged[at] ^= 1 << (at % 8);
         check(&damaged, None).unwrap_err();
         check(&file[..at], None).unwrap_err();
     }
-    // With a checksum that matches, what is inside is still refused or read, and never a panic.
-    for at in places() {
-        let mut damaged = file[..file.len() - 4].to_vec();
+    // With checksums that match, what is inside is still refused or read, and never a panic.
+    let blocks = Blocks::of(&file).unwrap();
+    let (header, body) = (blocks.header().to_vec(), file.slice(blocks.body().start as usize..));
+    let encode = |header: &[u8], body: Vec<u8>| -> Bytes {
+        let pieces = blocks::encode(blocks.magic(), header, vec![body.into()]);
+        pieces.concat().into()
+    };
+    for at in (0..body.len()).filter(|at| *at < 1_500 || at % 499 == 0) {
+        let mut damaged = body.to_vec();
         damaged[at] ^= 1 << (at % 8);
-        damaged.extend(crate::sealed::crc32(&damaged).to_le_bytes());
-        drop(check(&damaged, Some(&world.segment)));
-        let mut cut = file[..at].to_vec();
-        cut.extend(crate::sealed::crc32(&cut).to_le_bytes());
-        check(&cut, None).unwrap_err();
+        let index = damaged.len() - 4;
+        let crc = crate::sealed::crc32(&damaged[..index]);
+        damaged[index..].copy_from_slice(&crc.to_le_bytes());
+        drop(check(&encode(&header, damaged), Some(&world.segment)));
+        check(&encode(&header, body[..at].to_vec()), None).unwrap_err();
+    }
+    for at in 0..header.len() {
+        let mut damaged = header.clone();
+        damaged[at] ^= 1 << (at % 8);
+        drop(check(&encode(&damaged, body.to_vec()), Some(&world.segment)));
     }
 }
 
@@ -388,7 +400,7 @@ async fn c12_types_have_homes_of_their_own() {
     for (of, home) in [(IndexType::Hnsw, 1), (IndexType::Ivf, 2), (IndexType::Idx, 0)] {
         let key = (SegmentId::generate(), of);
         let targets: Vec<RootId> = axis
-            .lacking(&places, key, &BTreeSet::new())
+            .lacking(&places, key, &BTreeSet::new(), &description(DIM))
             .iter()
             .map(|root| root.id())
             .collect();

@@ -2,6 +2,7 @@
 //!
 //! | Module | Owns |
 //! | --- | --- |
+//! | [`absent`] | what has to be read before rows can be looked at |
 //! | [`segment`] | rows in memory: [`SegmentData`](segment::SegmentData), its builder, splitting |
 //! | [`cluster`] | the order of the rows: similar ones side by side |
 //! | [`page_checksum`] | checksums of Parquet pages |
@@ -17,6 +18,7 @@
 //! one (the shard derives it from sequence numbers), the log, and the indexes over segments.
 
 // In the order of their dependence, which rustfmt keeps only across blank lines: each uses those above it.
+pub mod absent;
 pub mod segment;
 
 pub mod cluster;

@@ -9,17 +9,20 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use fixedbitset::FixedBitSet;
 use proximadb_index::Rows;
 use proximadb_index::kmeans::Clusters;
+use proximadb_store::Partial;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use builder::SegmentBuilder;
 pub(crate) use builder::{ColumnBuilder, PayloadBuilder};
 
+use super::absent::Absent;
 use crate::error::{Error, Result};
 use crate::point::{NamedVectors, Payload, PointId, Seq};
 
@@ -97,7 +100,7 @@ impl PayloadColumn {
     /// If there is no such row.
     pub fn raw(&self, row: usize) -> &str {
         // Text that is not UTF-8 comes from a damaged file; an empty one is refused by whoever reads the JSON.
-        std::str::from_utf8(&self.text[self.offsets[row]..self.offsets[row + 1]]).unwrap_or_default()
+        std::str::from_utf8(self.bytes(row..row + 1)).unwrap_or_default()
     }
 
     /// The payload of a row.
@@ -117,6 +120,11 @@ impl PayloadColumn {
     /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The text of some rows.
+    fn bytes(&self, rows: Range<usize>) -> &[u8] {
+        &self.text[self.offsets[rows.start]..self.offsets[rows.end]]
     }
 
     /// Bytes of the text of some rows.
@@ -160,11 +168,75 @@ pub struct SegmentData {
     pub clustering: Option<Clustering>,
     /// Deleted ids with the sequence number of the deletion: rows of older segments with a smaller one are dead.
     pub tombstones: Vec<(PointId, Seq)>,
-    /// Whether vectors and payloads lie in a mapped file instead of in memory.
-    pub mapped: bool,
+    /// Where vectors and payloads are.
+    pub place: Place,
+}
+
+/// Where the vectors and payloads of a segment are. All else is in memory.
+#[derive(Debug, Clone, Default)]
+pub enum Place {
+    /// In memory.
+    #[default]
+    Memory,
+    /// In a mapped file.
+    Mapped,
+    /// In a file on a bucket, and in memory as far as they were read. Whoever looks at them asks first what is [`Absent`].
+    Bucket(Arc<Partial>),
 }
 
 impl SegmentData {
+    /// Whether vectors and payloads lie in a file instead of in memory.
+    pub fn is_in_file(&self) -> bool {
+        !matches!(self.place, Place::Memory)
+    }
+
+    /// The file on a bucket that vectors and payloads are read from.
+    pub fn partial(&self) -> Option<&Arc<Partial>> {
+        match &self.place {
+            Place::Bucket(file) => Some(file),
+            Place::Memory | Place::Mapped => None,
+        }
+    }
+
+    /// Notes the payload of a row if it was not read yet.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn note_payload(&self, row: usize, absent: &mut Absent) {
+        if let Some(file) = self.partial() {
+            absent.note(file, self.payloads.bytes(row..row + 1));
+        }
+    }
+
+    /// Notes all payloads that were not read yet.
+    pub fn note_payloads(&self, absent: &mut Absent) {
+        if let Some(file) = self.partial() {
+            absent.note(file, self.payloads.bytes(0..self.len()));
+        }
+    }
+
+    /// Notes the vectors of a row that were not read yet.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn note_vectors(&self, row: usize, absent: &mut Absent) {
+        if let Some(file) = self.partial() {
+            for column in self.vectors.values() {
+                absent.note(file, bytemuck::cast_slice(column.rows.get(row)));
+            }
+        }
+    }
+
+    /// Notes everything that was not read yet.
+    pub fn note_all(&self, absent: &mut Absent) {
+        self.note_payloads(absent);
+        if let Some(file) = self.partial() {
+            for column in self.vectors.values() {
+                absent.note(file, bytemuck::cast_slice(column.rows.as_slice()));
+            }
+        }
+    }
+
     /// Number of rows.
     pub fn len(&self) -> usize {
         self.ids.len()
@@ -268,7 +340,7 @@ impl SegmentData {
             payloads: payloads.build(),
             clustering: None,
             tombstones: self.tombstones.clone(),
-            mapped: false,
+            place: Place::Memory,
         }
     }
 

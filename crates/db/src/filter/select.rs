@@ -32,6 +32,24 @@ pub trait PayloadSource {
 }
 
 impl Filter {
+    /// Whether payloads may have to be looked at, or field indexes be built of them.
+    pub fn asks_payloads(&self) -> bool {
+        self.conditions().any(|condition| match condition {
+            Condition::Id(_) | Condition::HasVector(_) => false,
+            Condition::Filter(filter) => filter.asks_payloads(),
+            Condition::IsEmpty(_) | Condition::IsNull(_) | Condition::Nested(_) | Condition::Field(_) => true,
+        })
+    }
+
+    fn conditions(&self) -> impl Iterator<Item = &Condition> {
+        let counted = self.min_should.iter().flat_map(|clause| &clause.conditions);
+        self.must
+            .iter()
+            .chain(&self.must_not)
+            .chain(&self.should)
+            .chain(counted)
+    }
+
     /// The rows among `candidates` that match. Pass the live rows as candidates: dead ones are then never read.
     ///
     /// # Errors
@@ -101,16 +119,7 @@ fn scanned(condition: &Condition) -> bool {
 /// Whether the condition or one inside it is answered by payloads only.
 fn reads_payloads(condition: &Condition) -> bool {
     match condition {
-        Condition::Filter(filter) => {
-            let counted = filter.min_should.iter().flat_map(|clause| &clause.conditions);
-            filter
-                .must
-                .iter()
-                .chain(&filter.must_not)
-                .chain(&filter.should)
-                .chain(counted)
-                .any(reads_payloads)
-        }
+        Condition::Filter(filter) => filter.conditions().any(reads_payloads),
         leaf => scanned(leaf),
     }
 }

@@ -99,10 +99,10 @@ impl Shard {
             oldest_dead_outside,
         } = inputs;
         let description = self.description();
-        let parts: Vec<_> = segments
-            .iter()
-            .map(|segment| (segment.data.clone(), (*segment.live).clone()))
-            .collect();
+        let mut parts = Vec::with_capacity(segments.len());
+        for segment in &segments {
+            parts.push((self.whole(segment).await?, (*segment.live).clone()));
+        }
         // The merge takes the live rows of the inputs in order, so the origins can be listed before it.
         let origins: Vec<Location> = segments
             .iter()

@@ -1,9 +1,11 @@
 //! What a search uses and does, source by source.
 
+use std::sync::Arc;
+
 use proximadb_index::{Metric, SearchStats};
 
-use super::Shard;
 use super::read::is_asked;
+use super::{Reads, Shard};
 use crate::axis;
 use crate::engine::segment::SegmentId;
 use crate::error::Result;
@@ -18,6 +20,8 @@ pub struct Explanation {
     pub memtables: Vec<MemtableUse>,
     /// Segments.
     pub segments: Vec<SegmentUse>,
+    /// What the query has read from buckets; on disks and in the cache nothing is counted.
+    pub reads: Reads,
 }
 
 /// A memtable.
@@ -97,7 +101,12 @@ impl Shard {
     ///
     /// # Errors
     /// [`crate::Error::Corruption`] for a damaged row.
-    pub async fn explain(&self, query: Option<(&Query, Metric)>) -> Result<Explanation> {
+    pub async fn explain(self: &Arc<Self>, query: Option<(&Query, Metric)>) -> Result<Explanation> {
+        let mut reads = Reads::default();
+        if let Some((query, metric)) = query {
+            // As it is answered, so that what the sources do below finds everything there.
+            reads = self.look(|| self.search_present(query, metric)).await?.1;
+        }
         let memtables = {
             let state = self.state.read();
             let memtables = state.memtables().map(|memtable| MemtableUse {
@@ -111,13 +120,31 @@ impl Shard {
         for segment in self.segments() {
             segments.push(self.explain_segment(&segment, query).await?);
         }
-        Ok(Explanation { memtables, segments })
+        Ok(Explanation {
+            memtables,
+            segments,
+            reads,
+        })
     }
 
-    async fn explain_segment(&self, segment: &SegmentSource, query: Option<(&Query, Metric)>) -> Result<SegmentUse> {
+    async fn explain_segment(
+        self: &Arc<Self>,
+        segment: &SegmentSource,
+        query: Option<(&Query, Metric)>,
+    ) -> Result<SegmentUse> {
         let description = self.description();
         let asked = query.filter(|(query, _)| is_asked(segment, query, &description.schema));
-        let found = asked.map(|(query, metric)| search::search_segment(segment, metric, query));
+        let found = match asked {
+            Some((query, metric)) => {
+                let search = || {
+                    // A file that it lacks may be replaced by another meanwhile.
+                    let now = self.segments().into_iter().find(|now| now.source == segment.source);
+                    search::search_segment(now.as_ref().unwrap_or(segment), metric, query)
+                };
+                Some(self.look(search).await?.0)
+            }
+            None => None,
+        };
         let mut indexes = Vec::new();
         for (space, index) in segment.indexes.iter() {
             let (file, roots) = match axis::type_of(index.kind()) {
@@ -142,7 +169,7 @@ impl Shard {
             indexes,
             reason: axis::reason(&segment.data, &description.schema),
             waits_for_index: segment.indexes.is_empty() && axis::wants_index(&segment.data, &description.schema),
-            work: found.transpose()?.map(Work::from),
+            work: found.map(Work::from),
         })
     }
 }

@@ -9,12 +9,12 @@ use std::slice;
 use std::sync::Arc;
 
 use super::Shard;
-use super::data;
 use super::engine::Engine;
-use crate::axis::{self, Attached, SegmentIndexes};
+use crate::axis::{self, Attached, Loaded, SegmentIndexes};
 use crate::engine::manifest::SegmentMeta;
-use crate::engine::segment::SegmentId;
+use crate::engine::segment::{Place, SegmentId};
 use crate::error::Result;
+use crate::root::{IndexType, Root};
 use crate::state::{SegmentSource, SourceId};
 
 impl Shard {
@@ -43,7 +43,7 @@ impl Shard {
 
     /// Brings back copies of index files that are missing or damaged, and deletes those of segments that are gone.
     /// Cheap when nothing is missing: one listing of each index root. Returns the number of files written.
-    pub async fn repair_indexes(&self) -> usize {
+    pub async fn repair_indexes(self: &Arc<Self>) -> usize {
         let attached = |segment: SegmentSource| Attached {
             segment: segment.meta,
             indexes: segment.indexes,
@@ -51,7 +51,7 @@ impl Shard {
         };
         let attached = || self.segments().into_iter().map(attached).collect();
         let repaired = self.axis.repair(&self.description(), attached).await;
-        if repaired.written > 0 || repaired.misplaced_rows {
+        if repaired.written > 0 || repaired.misplaced {
             self.work_on_files().await;
         }
         repaired.written
@@ -77,10 +77,17 @@ impl Shard {
     }
 
     /// Builds, attaches and stores the index of a segment, and its rows. A failure is logged: the segment is searched exactly.
-    async fn index(&self, source: SourceId) {
+    async fn index(self: &Arc<Self>, source: SourceId) {
         let segment = self.segments().into_iter().find(|segment| segment.source == source);
-        let Some(segment) = segment else { return };
+        let Some(mut segment) = segment else { return };
         let description = self.description();
+        segment.data = match self.whole(&segment).await {
+            Ok(data) => data,
+            Err(error) => {
+                tracing::warn!(%error, segment = %segment.meta.id, "no index: its rows cannot be read");
+                return;
+            }
+        };
         let (data, of) = (segment.data.clone(), description.clone());
         let Ok(indexes) = tokio::task::spawn_blocking(move || axis::build(&data, &of.schema)).await else {
             tracing::error!(segment = %segment.meta.id, "index build panicked");
@@ -102,39 +109,60 @@ impl Shard {
         !self.is_closed() && self.state.read().segments().any(|segment| segment.source == source)
     }
 
-    /// Works on the files of segments as far as they are there. Returns the segments whose rows are mapped.
-    async fn attach_files(&self, segments: &[SegmentSource]) -> BTreeSet<SegmentId> {
+    /// Works on the files of segments as far as they are there, and returns which. Rows in memory stay there, unless a disk has them:
+    /// of a bucket they would have to be read again.
+    pub(super) async fn attach_files(&self, segments: &[SegmentSource]) -> BTreeSet<(SegmentId, IndexType)> {
         let metas: Vec<SegmentMeta> = segments.iter().map(|segment| segment.meta.clone()).collect();
-        let (mut indexes, mut rows) = (self.axis.load(&metas).await, self.axis.load_rows(&metas).await);
-        let mapped = rows.keys().copied().collect();
+        let in_files = segments.iter().filter(|segment| segment.data.is_in_file());
+        let in_files: BTreeSet<SegmentId> = in_files.map(|segment| segment.meta.id).collect();
+        // Rows of a tree that were once in a file on a bucket could not be brought back.
+        let is_viper = matches!(self.engine, Engine::Viper);
+        let rows_of = |root: &Root, id| root.fs().is_local() || is_viper && in_files.contains(&id);
+        let Loaded { mut indexes, mut rows } = self.axis.load(&metas, rows_of).await;
+        let mut attached = BTreeSet::new();
         for segment in segments {
             let (indexes, rows) = (indexes.remove(&segment.meta.id), rows.remove(&segment.meta.id));
             let mut state = self.state.write();
             if let Some(indexes) = indexes {
+                let types = indexes.values().filter_map(|index| axis::type_of(index.kind()));
+                attached.extend(types.map(|of| (segment.meta.id, of)));
                 state.set_indexes(segment.source, indexes);
             }
             if let Some(rows) = rows {
+                attached.insert((segment.meta.id, IndexType::Idx));
                 state.set_rows(segment.source, rows);
             }
         }
-        mapped
+        attached
     }
 
     /// Works on the files that are there now: after a repair or a move they are others than before, and what was mapped then may
     /// be the last that is left of a deleted file.
-    pub(super) async fn work_on_files(&self) {
+    pub(super) async fn work_on_files(self: &Arc<Self>) {
         let segments = self.segments();
-        let mapped = self.attach_files(&segments).await;
+        let attached = self.attach_files(&segments).await;
         for segment in segments {
-            if segment.data.mapped && !mapped.contains(&segment.meta.id) {
+            if segment.data.is_in_file() && !attached.contains(&(segment.meta.id, IndexType::Idx)) {
                 self.restore_or_warn(&segment).await;
+            }
+            if segment.indexes.partial().is_some() && !attached.contains(&(segment.meta.id, IndexType::Ivf)) {
+                self.drop_indexes(&segment);
             }
         }
     }
 
+    /// Searches a segment exactly until its indexes are built anew.
+    pub(super) fn drop_indexes(self: &Arc<Self>, segment: &SegmentSource) {
+        self.state
+            .write()
+            .set_indexes(segment.source, SegmentIndexes::default());
+        self.index_in_background(vec![segment.source]);
+    }
+
     /// Reads mapped rows through once, and brings those back from their segments that are damaged.
     async fn verify_in_background(self: &Arc<Self>, segments: &[SegmentSource]) {
-        let mapped: Vec<SegmentSource> = segments.iter().filter(|segment| segment.data.mapped).cloned().collect();
+        let is_mapped = |segment: &&SegmentSource| matches!(segment.data.place, Place::Mapped);
+        let mapped: Vec<SegmentSource> = segments.iter().filter(is_mapped).cloned().collect();
         if mapped.is_empty() {
             return;
         }
@@ -158,17 +186,16 @@ impl Shard {
     /// Reads the rows of a segment again, and stores them as a file. Those of an LSM are not read again: their files are made
     /// anew at every opening.
     async fn restore_rows(&self, segment: &SegmentSource) -> Result<()> {
-        let Engine::Viper = self.engine else { return Ok(()) };
-        let description = self.description();
-        let metas = slice::from_ref(&segment.meta);
-        let read = data::read_segments(&self.options.homes, &description, &self.number, metas, BTreeMap::new());
-        for (meta, data) in read.await? {
-            self.state.write().set_rows(segment.source, data.clone());
-            let wanted = || self.wants_files_of(segment.source);
-            let nothing = SegmentIndexes::default();
-            self.axis.save(&meta, &description, &nothing, &data, wanted).await?;
+        self.read_rows(segment).await?;
+        let now = self.segments().into_iter().find(|now| now.source == segment.source);
+        if let Some(now) = now {
+            let wanted = || self.wants_files_of(now.source);
+            let (description, nothing) = (self.description(), SegmentIndexes::default());
+            self.axis
+                .save(&now.meta, &description, &nothing, &now.data, wanted)
+                .await?;
+            self.attach_files(slice::from_ref(&now)).await;
         }
-        self.attach_files(slice::from_ref(segment)).await;
         Ok(())
     }
 }

@@ -19,16 +19,19 @@ pub mod read;
 pub mod explain;
 mod relocate;
 mod indexes;
+mod fetch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, RwLock as AsyncRwLock};
 
-use crate::axis::{Axis, SegmentIndexes};
+use crate::axis::{Axis, Loaded, SegmentIndexes};
 use crate::config::WalFormat;
+use crate::engine::absent::Miss;
 use crate::engine::manifest::SegmentMeta;
 use crate::engine::segment::SegmentId;
 use crate::error::{Error, Result};
@@ -42,6 +45,7 @@ use crate::wal::{MAX_OBJECT_BYTES, Spare, Wal, WalFile, WalOptions, WalStart, Wa
 use budget::MemoryBudget;
 use commit::Ledger;
 use engine::{Engine, Flushed};
+pub use fetch::Reads;
 pub use homes::Homes;
 use homes::Located;
 pub use relocate::Pace;
@@ -95,6 +99,8 @@ pub struct Shard {
     /// is copied with them.
     unverified: Arc<AsyncRwLock<()>>,
     closed: AtomicBool,
+    /// That of the database.
+    runtime: Handle,
     /// Flushes by trigger.
     pub flushes: FlushCounters,
 }
@@ -117,7 +123,9 @@ impl Shard {
             Axis::open(homes.index()?, description.id, shard),
         );
         let (log, files) = (log_files(wal_files?), files?);
-        let mut flushed = Flushed::find(&homes, &description, shard, files, &log).await?;
+        let find = Flushed::find(&homes, &description, shard, files, &log);
+        let (flushed, ()) = tokio::join!(find, axis.prefetch(&description.schema));
+        let mut flushed = flushed?;
         let (state, wal, indexes) = read_content(&description, &directory, &options, log, &mut flushed, &axis).await?;
         let Flushed { manifest, rest } = flushed;
         let engine = Flushed::settle(&manifest, rest, &homes, &description, shard).await?;
@@ -139,6 +147,7 @@ impl Shard {
             gate: AsyncRwLock::default(),
             unverified: Arc::default(),
             closed: AtomicBool::new(false),
+            runtime: Handle::current(),
             flushes: FlushCounters::default(),
             options,
         });
@@ -177,18 +186,29 @@ impl Shard {
         self.log(operations).await
     }
 
-    /// Logs the operations that `plan` derives from the present state, with no other write in between.
+    /// Logs the operations that `plan` derives from the present state, with no other write in between. It is asked again when it
+    /// lacked something.
     ///
     /// # Errors
     /// Those of `plan`, and as [`Shard::write`].
     pub async fn read_modify_write(
         self: &Arc<Self>,
-        plan: impl FnOnce(&State) -> Result<Vec<Operation>> + Send,
+        plan: impl Fn(&State) -> Result<Vec<Operation>, Miss> + Send,
     ) -> Result<Seq> {
         drop(self.unverified.read().await);
-        let _order = self.gate.write().await;
-        let operations = plan(&self.state.read())?;
-        self.log(operations).await
+        let mut reads = Reads::default();
+        loop {
+            let order = self.gate.write().await;
+            let planned = plan(&self.state.read());
+            let absent = match planned {
+                Ok(operations) => return self.log(operations).await,
+                Err(Miss::Failed(error)) => return Err(error),
+                Err(Miss::Absent(absent)) => absent,
+            };
+            // Others may write meanwhile: the plan is made anew.
+            drop(order);
+            reads = self.fetch(absent, reads).await?;
+        }
     }
 
     async fn log(self: &Arc<Self>, operations: Vec<Operation>) -> Result<Seq> {
@@ -244,7 +264,7 @@ impl Shard {
 }
 
 /// Reads everything that counts at the same time: the rows of the segments, the log above them, the indexes. Rows that an
-/// index root has ready to be used are mapped first, and the files of their segments are not read.
+/// index root has ready to be used are taken from there, and the files of their segments are not read.
 ///
 /// # Errors
 /// [`Error::Corruption`] for damaged or missing files; errors of the roots. The log is closed then.
@@ -262,8 +282,8 @@ async fn read_content(
     let state = Arc::new(RwLock::new(State::load(schema.clone(), after, Vec::new())));
     let mut replayed = Vec::new();
     let content = async {
-        let rows = axis.load_rows(&metas).await;
-        tokio::join!(flushed.segments(&options.homes, description, rows), axis.load(&metas))
+        let Loaded { indexes, rows } = axis.load(&metas, |_, _| true).await;
+        (flushed.segments(&options.homes, description, rows).await, indexes)
     };
     let ((segments, indexes), wal) = tokio::join!(
         content,

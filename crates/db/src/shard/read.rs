@@ -7,6 +7,7 @@ use fixedbitset::FixedBitSet;
 
 use super::Shard;
 use crate::axis;
+use crate::engine::absent::{self, Absent, Miss};
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::payload;
@@ -49,8 +50,14 @@ impl Shard {
     /// The points nearest to the query, best first.
     ///
     /// # Errors
-    /// [`crate::Error::Corruption`] for a damaged row.
-    pub fn search(&self, query: &Query, metric: Metric) -> Result<Vec<ScoredPoint>> {
+    /// [`crate::Error::Corruption`] for a damaged row; errors of the roots.
+    pub async fn search(self: &Arc<Self>, query: &Query, metric: Metric) -> Result<Vec<ScoredPoint>> {
+        let search = || self.search_present(query, metric);
+        let (found, _) = self.look_until(query.deadline, search).await?;
+        Ok(found)
+    }
+
+    pub(super) fn search_present(&self, query: &Query, metric: Metric) -> Result<Vec<ScoredPoint>, Miss> {
         let (mut found, segments) = {
             let state = self.state.read();
             let memtables = state
@@ -62,11 +69,11 @@ impl Shard {
             )
         };
         let schema = self.description();
-        for segment in segments
+        let asked = segments
             .iter()
-            .filter(|segment| is_asked(segment, query, &schema.schema))
-        {
-            found.extend(search::search_segment(segment, metric, query)?.candidates);
+            .filter(|segment| is_asked(segment, query, &schema.schema));
+        for of_segment in absent::all(asked.map(|segment| search::search_segment(segment, metric, query)))? {
+            found.extend(of_segment.candidates);
         }
         let best = search::merge(metric, query, found);
         // A point found above may have moved to another segment or changed since; it is answered as it is now. One that is
@@ -75,7 +82,7 @@ impl Shard {
         let located = best
             .into_iter()
             .filter_map(|hit| Some((hit, state.locate_again(hit.id, hit.location)?)));
-        let located = located.skip(query.offset).take(query.limit);
+        let located: Vec<_> = located.skip(query.offset).take(query.limit).collect();
         let fetch = |(hit, location): (Candidate, Location)| {
             let Record { id, payload, vectors } = record(&state, hit.id, location, &query.select)?;
             Ok(ScoredPoint {
@@ -86,7 +93,7 @@ impl Shard {
                 vectors,
             })
         };
-        located.map(fetch).collect()
+        absent::all(located.into_iter().map(fetch))
     }
 
     /// About how many numbers a search looks at, in a space of so many dimensions: tells microseconds from milliseconds.
@@ -111,48 +118,55 @@ impl Shard {
     /// The points with these ids, in the order asked; missing ones are left out.
     ///
     /// # Errors
-    /// [`crate::Error::Corruption`] for a damaged row.
-    pub fn retrieve(&self, ids: &[PointId], select: &Selection) -> Result<Vec<Record>> {
-        let state = self.state.read();
-        let located = ids.iter().filter_map(|&id| Some((id, state.locate(id)?)));
-        located
-            .map(|(id, location)| record(&state, id, location, select))
-            .collect()
+    /// [`crate::Error::Corruption`] for a damaged row; errors of the roots.
+    pub async fn retrieve(self: &Arc<Self>, ids: &[PointId], select: &Selection) -> Result<Vec<Record>> {
+        let retrieve = || {
+            let state = self.state.read();
+            let located = ids.iter().filter_map(|&id| Some((id, state.locate(id)?)));
+            absent::all(located.map(|(id, location)| record(&state, id, location, select)))
+        };
+        Ok(self.look(retrieve).await?.0)
     }
 
     /// Up to `limit` points in order of ids from `start` on, and the id where the next page starts.
     ///
     /// # Errors
-    /// [`crate::Error::Corruption`] for a damaged row.
-    pub fn scroll(
-        &self,
+    /// [`crate::Error::Corruption`] for a damaged row; errors of the roots.
+    pub async fn scroll(
+        self: &Arc<Self>,
         filter: Option<&Filter>,
         start: Option<PointId>,
         limit: usize,
         select: &Selection,
     ) -> Result<(Vec<Record>, Option<PointId>)> {
-        let state = self.state.read();
-        let matching = filter.map(|filter| Matching::new(&state, filter)).transpose()?;
-        let wanted = |location| matching.as_ref().is_none_or(|matching| matching.contains(location));
-        let mut points = state.points_from(start).filter(|&(_, location)| wanted(location));
-        let page = points
-            .by_ref()
-            .take(limit)
-            .map(|(id, location)| record(&state, id, location, select));
-        let page = page.collect::<Result<Vec<Record>>>()?;
-        Ok((page, points.next().map(|(id, _)| id)))
+        let scroll = || {
+            let state = self.state.read();
+            let matching = filter.map(|filter| Matching::new(&state, filter)).transpose()?;
+            let wanted = |location| matching.as_ref().is_none_or(|matching| matching.contains(location));
+            let mut points = state.points_from(start).filter(|&(_, location)| wanted(location));
+            let page = points
+                .by_ref()
+                .take(limit)
+                .map(|(id, location)| record(&state, id, location, select));
+            let page = absent::all(page)?;
+            Ok((page, points.next().map(|(id, _)| id)))
+        };
+        Ok(self.look(scroll).await?.0)
     }
 
     /// Number of points that match.
     ///
     /// # Errors
-    /// [`crate::Error::Corruption`] for a damaged row.
-    pub fn count(&self, filter: Option<&Filter>) -> Result<u64> {
-        let state = self.state.read();
-        Ok(match filter {
-            None => state.points() as u64,
-            Some(filter) => Matching::new(&state, filter)?.count() as u64,
-        })
+    /// [`crate::Error::Corruption`] for a damaged row; errors of the roots.
+    pub async fn count(self: &Arc<Self>, filter: Option<&Filter>) -> Result<u64> {
+        let count = || {
+            let state = self.state.read();
+            Ok(match filter {
+                None => state.points() as u64,
+                Some(filter) => Matching::new(&state, filter)?.count() as u64,
+            })
+        };
+        Ok(self.look(count).await?.0)
     }
 
     /// What the shard holds.
@@ -195,15 +209,16 @@ impl Matching {
     /// Evaluates `filter` over every source of `state`.
     ///
     /// # Errors
-    /// [`crate::Error::Corruption`] for a damaged row.
-    pub fn new(state: &State, filter: &Filter) -> Result<Self> {
+    /// [`Miss`]: payloads were not read yet, or one is damaged.
+    pub fn new(state: &State, filter: &Filter) -> Result<Self, Miss> {
         let segments = state
             .segments()
             .map(|segment| Ok((segment.source, segment.select(filter)?)));
         let memtables = state
             .memtables()
             .map(|memtable| Ok((memtable.source, memtable.select(filter))));
-        segments.chain(memtables).collect::<Result<_>>().map(Self)
+        let sets = absent::all(segments.chain(memtables))?;
+        Ok(Self(sets.into_iter().collect()))
     }
 
     /// Whether the row at `location` matches.
@@ -220,7 +235,14 @@ impl Matching {
 }
 
 /// The point at `location` as `select` wants it.
-fn record(state: &State, id: PointId, location: Location, select: &Selection) -> Result<Record> {
+fn record(state: &State, id: PointId, location: Location, select: &Selection) -> Result<Record, Miss> {
+    let wanted = (
+        select.payload != PayloadSelector::None,
+        select.vectors != VectorSelector::None,
+    );
+    let mut absent = Absent::default();
+    state.note_absent(location, wanted, &mut absent);
+    absent.check()?;
     let payload = match &select.payload {
         PayloadSelector::None => None,
         PayloadSelector::All => Some(Arc::unwrap_or_clone(state.payload(location)?)),
@@ -229,8 +251,8 @@ fn record(state: &State, id: PointId, location: Location, select: &Selection) ->
     };
     let vectors = match &select.vectors {
         VectorSelector::None => None,
-        VectorSelector::All => Some(state.vectors(location)),
-        VectorSelector::Names(names) => Some(only(&state.vectors(location), names)),
+        VectorSelector::All => Some(state.vectors(location)?),
+        VectorSelector::Names(names) => Some(only(&state.vectors(location)?, names)),
     };
     Ok(Record { id, payload, vectors })
 }

@@ -201,7 +201,7 @@ impl Shard {
         )))
     }
 
-    async fn relocate_indexes(&self, moving: Moving, pace: &Pace, switch: Switch<'_>) -> Result<()> {
+    async fn relocate_indexes(self: &Arc<Self>, moving: Moving, pace: &Pace, switch: Switch<'_>) -> Result<()> {
         let homes = &self.options.homes;
         let (from, to) = (homes.root(moving.from)?, homes.root(moving.to)?);
         while let Some(bytes) = self.axis.move_next(&from, &to).await? {

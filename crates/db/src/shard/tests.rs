@@ -1,6 +1,8 @@
 //! The order of things inside a shard, where only its own parts can be held still.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod cold;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -156,9 +158,9 @@ async fn a_segment_that_has_adopted_half_of_its_rows_is_not_compacted() {
     shard.state.write().drop_frozen();
     drop(ledger);
     compaction.await.unwrap().unwrap();
-    assert_eq!(shard.count(None).unwrap(), 100);
+    assert_eq!(shard.count(None).await.unwrap(), 100);
     shard.close().await;
-    assert_eq!(fixture.open().await.unwrap().count(None).unwrap(), 100);
+    assert_eq!(fixture.open().await.unwrap().count(None).await.unwrap(), 100);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -233,7 +235,7 @@ async fn a_shard_that_is_closed_or_cannot_be_flushed_keeps_no_memory_from_the_ot
     for start in (0..3000).step_by(50) {
         healthy.write(upserts(start..start + 50)).await.unwrap();
     }
-    assert_eq!(healthy.count(None).unwrap(), 3000);
+    assert_eq!(healthy.count(None).await.unwrap(), 3000);
     assert!(fixture.budget.used() <= MEMORY);
 }
 
@@ -258,7 +260,7 @@ async fn a_commit_that_is_finished_late_releases_the_log_as_well() {
     assert_eq!(fixture.files(StorageComponentType::Wal).len(), 1);
     assert_eq!(fixture.budget.used(), 0);
     shard.close().await;
-    assert_eq!(fixture.open().await.unwrap().count(None).unwrap(), 100);
+    assert_eq!(fixture.open().await.unwrap().count(None).await.unwrap(), 100);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -309,7 +311,7 @@ async fn files_below_a_shard_that_are_not_its_own_are_left_alone() {
         copies.push(other);
     }
     let shard = fixture.open().await.unwrap();
-    assert_eq!(shard.count(None).unwrap(), 200);
+    assert_eq!(shard.count(None).await.unwrap(), 200);
     assert!(copies.iter().all(|copy| copy.exists()));
 }
 
@@ -321,7 +323,7 @@ async fn i7_without_its_index_files_or_its_index_root_a_shard_opens_answers_the_
     shard.flush().await.unwrap();
     let query = Query::nearest(vec![105.0, 103.0, 101.0, 109.0], 10);
     let metric = proximadb_index::Metric::Euclidean;
-    let expected = shard.search(&query, metric).unwrap();
+    let expected = shard.search(&query, metric).await.unwrap();
     let stored = || fixture.index_files();
     eventually("the index", async || stored().len() == 1).await;
     shard.close().await;
@@ -331,7 +333,7 @@ async fn i7_without_its_index_files_or_its_index_root_a_shard_opens_answers_the_
         reason: "unplugged".to_owned(),
     });
     let shard = fixture.open().await.unwrap();
-    assert_eq!(shard.search(&query, metric).unwrap(), expected);
+    assert_eq!(shard.search(&query, metric).await.unwrap(), expected);
     eventually("the index in memory", async || shard.stats().indexed_vectors > 0).await;
     assert!(stored().is_empty());
     root.set_state(RootState::Online);
@@ -340,31 +342,31 @@ async fn i7_without_its_index_files_or_its_index_root_a_shard_opens_answers_the_
     })
     .await;
     assert_eq!(stored().len(), 1);
-    assert_eq!(shard.search(&query, metric).unwrap(), expected);
+    assert_eq!(shard.search(&query, metric).await.unwrap(), expected);
     shard.close().await;
 }
 
 /// What a user sees of all points: their values, and what searches find.
-fn everything(shard: &Shard) -> (Vec<crate::point::Point>, Vec<Vec<crate::search::ScoredPoint>>) {
-    let state = shard.state.read();
-    let points = state
-        .points_from(None)
-        .map(|(id, at)| state.point(id, at).unwrap())
-        .collect();
-    drop(state);
+async fn everything(shard: &Arc<Shard>) -> (Vec<crate::point::Point>, Vec<Vec<crate::search::ScoredPoint>>) {
+    let points = {
+        let state = shard.state.read();
+        let points = state.points_from(None);
+        points.map(|(id, at)| state.point(id, at).unwrap()).collect()
+    };
     let query = |number: u64, exact| Query {
         exact,
         ..Query::nearest(vec![number as f32; DIM], 10)
     };
-    let search = |exact| {
-        let numbers = (0..300u64).step_by(37);
-        numbers.map(move |number| {
-            shard
+    let mut found = Vec::new();
+    for exact in [true, false] {
+        for number in (0..300u64).step_by(37) {
+            let search = shard
                 .search(&query(number, exact), proximadb_index::Metric::Euclidean)
-                .unwrap()
-        })
-    };
-    (points, search(true).chain(search(false)).collect())
+                .await;
+            found.push(search.unwrap());
+        }
+    }
+    (points, found)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -373,9 +375,15 @@ async fn i4_rows_are_used_from_their_file_and_come_back_when_it_is_lost_or_damag
     let shard = fixture.open().await.unwrap();
     shard.write(upserts(0..3_000)).await.unwrap();
     shard.flush().await.unwrap();
-    let mapped = |shard: &Shard| shard.segments().iter().filter(|segment| segment.data.mapped).count();
+    let mapped = |shard: &Shard| {
+        shard
+            .segments()
+            .iter()
+            .filter(|segment| segment.data.is_in_file())
+            .count()
+    };
     eventually("mapped rows", async || mapped(&shard) == 1).await;
-    let expected = everything(&shard);
+    let expected = everything(&shard).await;
     shard.close().await;
     drop(shard);
     let file = || {
@@ -412,12 +420,12 @@ async fn i4_rows_are_used_from_their_file_and_come_back_when_it_is_lost_or_damag
         let shard = fixture.open().await.unwrap();
         // Damage of vectors and payloads is found a moment after the opening; nothing is copied from them before.
         shard.compact().await.unwrap();
-        assert_eq!(everything(&shard), expected);
+        assert_eq!(everything(&shard).await, expected);
         eventually("the file", async || {
             std::fs::read(file_path(&fixture, &segment)).is_ok_and(|bytes| bytes == good) && mapped(&shard) == 1
         })
         .await;
-        assert_eq!(everything(&shard), expected);
+        assert_eq!(everything(&shard).await, expected);
         shard.close().await;
     }
     // The segment stays the truth: it is not read, and has to be there all the same.
@@ -428,7 +436,7 @@ async fn i4_rows_are_used_from_their_file_and_come_back_when_it_is_lost_or_damag
     assert!(matches!(fixture.open().await, Err(Error::Corruption(_))));
     std::fs::write(&segment, &parquet).unwrap();
     let shard = fixture.open().await.unwrap();
-    assert_eq!(everything(&shard), expected);
+    assert_eq!(everything(&shard).await, expected);
     shard.close().await;
 }
 

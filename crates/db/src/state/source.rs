@@ -6,9 +6,9 @@ use fixedbitset::FixedBitSet;
 
 use super::fields::{FieldIndexes, SegmentPayloads};
 use crate::axis::SegmentIndexes;
+use crate::engine::absent::{Absent, Miss};
 use crate::engine::manifest::SegmentMeta;
 use crate::engine::segment::SegmentData;
-use crate::error::Result;
 use crate::filter::Filter;
 use crate::memtable::Memtable;
 use crate::point::Seq;
@@ -115,15 +115,18 @@ impl SegmentSource {
     /// The live rows that match `filter`.
     ///
     /// # Errors
-    /// [`Error::Corruption`](crate::Error::Corruption) for a damaged payload.
-    pub fn select(&self, filter: &Filter) -> Result<FixedBitSet> {
-        filter.select(
-            &SegmentPayloads {
-                data: &self.data,
-                fields: &self.fields,
-            },
-            (*self.live).clone(),
-        )
+    /// [`Miss`]: payloads were not read yet, or one is damaged.
+    pub fn select(&self, filter: &Filter) -> Result<FixedBitSet, Miss> {
+        if filter.asks_payloads() {
+            let mut absent = Absent::default();
+            self.data.note_payloads(&mut absent);
+            absent.check()?;
+        }
+        let payloads = SegmentPayloads {
+            data: &self.data,
+            fields: &self.fields,
+        };
+        Ok(filter.select(&payloads, (*self.live).clone())?)
     }
 
     /// The live rows as a restriction for a scan: `None` when all are live, which is faster.

@@ -167,7 +167,7 @@ impl World {
                 };
                 let seq = self.state.seq(location);
                 assert_eq!(
-                    self.state.vectors(location),
+                    self.state.vectors(location).unwrap(),
                     NamedVectors::single(vec![number as f32, seq as f32])
                 );
                 (number, seq)

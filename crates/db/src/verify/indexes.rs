@@ -75,8 +75,7 @@ fn belongs(shelf: &Shelf<'_>, located: &Located, of: IndexType) -> bool {
 fn check_copies(shelf: &Shelf<'_>, copies: &Copies, findings: &mut Vec<Finding>) {
     let Some(placement) = shelf.placement else { return };
     for ((segment, of), holders) in copies {
-        let takes = |home: &&RootId| shelf.root(**home).is_none_or(|root| axis::takes(root, *of));
-        let homes: Vec<RootId> = placement.roots_of(*of).iter().filter(takes).copied().collect();
+        let homes = placement.roots_of(*of);
         let lacking: Vec<_> = homes
             .iter()
             .filter(|home| !holders.contains(home))

@@ -240,7 +240,7 @@ async fn i7_a_lost_or_damaged_index_changes_no_answer_and_comes_back() {
         let collection = database.collection("c").await.unwrap();
         assert_eq!(nearest(&collection, true).await, exact, "{damage}");
         eventually("the index", async || std::fs::read(&file).is_ok_and(|now| now == whole)).await;
-        assert_eq!(collection.info().unwrap().indexed_vectors, 6000);
+        assert_eq!(collection.info().indexed_vectors, 6000);
         database.close().await;
     }
 }
@@ -310,11 +310,7 @@ async fn i1_a_collection_with_a_graph_finds_its_points_and_loads_the_graph_from_
 
     let database = open(directory.path(), &settings).await;
     let collection = database.collection("graph").await.unwrap();
-    assert_eq!(
-        collection.info().unwrap().indexed_vectors,
-        5000,
-        "loaded when it was opened"
-    );
+    assert_eq!(collection.info().indexed_vectors, 5000, "loaded when it was opened");
     assert_eq!(nearest(&collection, false).await, found);
     assert_eq!(
         std::fs::metadata(&graph).unwrap().modified().unwrap(),

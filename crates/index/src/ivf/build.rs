@@ -70,6 +70,7 @@ impl Ivf {
                 ..Tuning::default()
             },
             space,
+            presence: None,
         };
         index.tune(rows, clusters);
         index

@@ -8,12 +8,18 @@
 //! byte codes of the means │ blocks of bit codes │ byte codes of the members
 //! ```
 
+use std::sync::Arc;
+
 use crate::bit_codes::BitCodes;
 use crate::byte_codes::ByteCodes;
 use crate::ivf::{Factors, Ivf, List, Tuning};
 use crate::simd::codes::BLOCK_ROWS;
 use crate::space::Space;
-use crate::vector_index::{Header, IndexError, IndexKind, Reader, VectorIndex, frame};
+use crate::vector_index::{HEADER_BYTES, Header, IndexError, IndexKind, Presence, Reader, VectorIndex, frame};
+
+/// Numbers before the centre.
+const NUMBERS: usize = 9;
+const NUMBERS_PER_LIST: usize = 5;
 
 pub(super) fn encode(index: &Ivf) -> Vec<u8> {
     let mut body = Vec::with_capacity(index.memory_bytes());
@@ -52,10 +58,23 @@ pub(super) fn encode(index: &Ivf) -> Vec<u8> {
     frame(&header, &body)
 }
 
+/// Bytes of the encoded index before the blocks.
+pub(super) fn head_bytes(index: &Ivf) -> usize {
+    let members = index.members.as_ref().map_or(0, Vec::len) + index.outliers.len();
+    let numbers = NUMBERS + index.space.dim() + index.lists.len() * NUMBERS_PER_LIST + members;
+    HEADER_BYTES + numbers * 4 + index.means.data().len()
+}
+
 impl Ivf {
+    /// With a `presence` blocks and bytes may be absent.
+    ///
     /// # Errors
     /// `Damaged` if a search could stumble over what the bytes say.
-    pub(crate) fn decode(header: &Header, mut body: Reader) -> Result<Self, IndexError> {
+    pub(crate) fn decode(
+        header: &Header,
+        mut body: Reader,
+        presence: Option<Arc<dyn Presence>>,
+    ) -> Result<Self, IndexError> {
         let damaged = IndexError::Damaged("lists do not fit the rows");
         let (lists, count, outliers) = (body.u32()? as usize, body.u32()? as usize, body.u32()? as usize);
         let has_members = body.u32()? != 0;
@@ -115,6 +134,7 @@ impl Ivf {
             bytes,
             outliers,
             tuning,
+            presence,
         })
     }
 }

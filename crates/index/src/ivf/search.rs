@@ -1,5 +1,7 @@
 //! One search of an inverted file, from prospects to the rows that are scored exactly.
 
+use std::ops::Range;
+
 use fixedbitset::FixedBitSet;
 
 use super::{Ivf, Tuning};
@@ -14,6 +16,8 @@ use crate::vector_index::SearchStats;
 const MANY_HITS: usize = 20;
 /// Lists whose prospects are sorted at once: as many as most searches read.
 const SORTED_LISTS: usize = 32;
+/// Rows for each wanted hit that are asked for at once of a file that is read in parts, before any of them says how far to look.
+const ABSENT_PER_HIT: usize = 4;
 /// Candidates refined between two looks at the k-th best.
 const REFINED_AT_ONCE: usize = 32;
 /// Room for candidates that suits most searches.
@@ -43,6 +47,10 @@ pub(super) struct Search<'a> {
     best: TopK,
     candidates: Vec<Candidate>,
     estimates: Estimates,
+    /// What is to be read of the index's file before the lists can be, …
+    absent: Vec<Range<u64>>,
+    /// … and about how many allowed rows that brings.
+    absent_rows: f32,
 }
 
 /// What a list promises for a query.
@@ -78,13 +86,22 @@ impl<'a> Search<'a> {
             best: TopK::new(Metric::Dot, k),
             candidates: Vec::with_capacity(k * CANDIDATES_PER_HIT),
             estimates: Estimates::new(),
+            absent: Vec::new(),
+            absent_rows: 0.0,
         }
     }
 
     /// Members that are the best, and those so close to them that only exact scores tell.
-    pub fn run(mut self, stats: &mut SearchStats) -> Vec<u32> {
+    ///
+    /// # Errors
+    /// Ranges of the index's file that have to be read first. Further ones may turn out to be needed then.
+    pub fn run(mut self, stats: &mut SearchStats) -> Result<Vec<u32>, Vec<Range<u64>>> {
         self.read_lists(stats);
-        self.refine(stats)
+        if self.absent.is_empty() {
+            Ok(self.refine(stats))
+        } else {
+            Err(self.absent)
+        }
     }
 
     /// The lists whose prospects lie within the reach of the best one or above (all for a wide search), and that one.
@@ -136,7 +153,7 @@ impl<'a> Search<'a> {
     fn read_lists(&mut self, stats: &mut SearchStats) {
         let (mut near, best) = self.prospects();
         self.read_in_order(&mut near, best, stats);
-        if !self.wide && !self.best.is_full() {
+        if !self.wide && !self.best.is_full() && self.absent.is_empty() {
             self.wide = true;
             let (mut all, best) = self.prospects();
             all.retain(|prospect| prospect.prospect.total_cmp(&(best - self.reach)).is_lt());
@@ -159,6 +176,12 @@ impl<'a> Search<'a> {
                 if worst.is_some_and(|worst| next.prospect < best.midpoint(worst) - self.reach) {
                     return;
                 }
+                // How far to look shows when what is absent was read.
+                let is_first = self.wide && worst.is_none();
+                if is_first && self.absent_rows > (self.k * ABSENT_PER_HIT) as f32 && next.prospect < best - self.reach
+                {
+                    return;
+                }
                 if let Some(after) = sorted.get(at + 1) {
                     let (start, size) = self.index.blocks_of(after.list);
                     codes::prefetch(&self.index.blocks, start, size);
@@ -172,6 +195,15 @@ impl<'a> Search<'a> {
     fn read_list(&mut self, prospect: &Prospect, stats: &mut SearchStats) {
         let index = self.index;
         let list = index.lists[prospect.list as usize];
+        let absent = index.absent(&list);
+        if !absent.is_empty() {
+            self.absent.extend(absent);
+            let allowed = self
+                .allowed
+                .map_or(1.0, |set| set.count_ones(..) as f32 / index.rows as f32);
+            self.absent_rows += allowed * (list.end - list.start) as f32;
+            return;
+        }
         stats.lists += 1;
         stats.codes += (list.end - list.start) as usize;
         let step = index.bits.block_bytes();

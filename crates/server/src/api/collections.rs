@@ -35,7 +35,12 @@ async fn exists(State(app): State<AppState>, Path(name): Path<String>) -> Result
 
 async fn describe(State(app): State<AppState>, Path(name): Path<String>) -> Result<Answer, Failure> {
     let collection = app.collection(&name).await?;
-    Answer::new(&CollectionOut::new(&collection.description(), &collection.info()?))
+    let fields = collection.payload_fields().await?;
+    Answer::new(&CollectionOut::new(
+        &collection.description(),
+        &collection.info(),
+        &fields,
+    ))
 }
 
 async fn create(

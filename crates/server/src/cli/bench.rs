@@ -153,7 +153,7 @@ fn import(
         collection.flush().await?;
         collection.compact().await?;
         until_indexed(&collection).await?;
-        collection.info()
+        Ok(collection.info())
     };
     let info = runtime
         .block_on(index)

@@ -285,10 +285,10 @@ struct ConfigOut<'a> {
 
 impl<'a> CollectionOut<'a> {
     /// The answer for a collection.
-    pub fn new(description: &'a CollectionDescription, info: &CollectionInfo) -> Self {
+    pub fn new(description: &'a CollectionDescription, info: &CollectionInfo, fields: &BTreeMap<String, u64>) -> Self {
         let schema = &description.schema;
         let indexes = schema.payload_indexes.iter().map(|(field, entry)| {
-            let points = info.payload_fields.get(field).copied().unwrap_or(0);
+            let points = fields.get(field).copied().unwrap_or(0);
             (field.as_str(), IndexOut::new(entry, points))
         });
         let created_at = i64::try_from(description.created_at_ms)

@@ -1,6 +1,7 @@
 //! The answer of `…/explain`: which segments, indexes and roots a search uses, and what it did in each.
 
 use proximadb_db::root::{RootId, Roots};
+use proximadb_db::shard::Reads;
 use proximadb_db::shard::explain::{Explanation, IndexUse, MemtableUse, SegmentUse, Work};
 use serde::Serialize;
 
@@ -9,12 +10,22 @@ use serde::Serialize;
 pub struct ExplanationOut {
     segments: Vec<SegmentOut>,
     memtables: Vec<MemtableOut>,
-    /// What the search read from roots: nothing, for open segments and their indexes are in memory.
     storage: StorageOut,
 }
 
+/// What the search read from buckets that was neither in memory nor in the cache. Disks are mapped, and not counted.
 #[derive(Debug, Serialize)]
 struct StorageOut {
+    /// Rounds of requests, one after the other.
+    rounds: u64,
+    bytes: u64,
+    requests: u64,
+    roots: Vec<ReadsOut>,
+}
+
+#[derive(Debug, Serialize)]
+struct ReadsOut {
+    url: String,
     bytes: u64,
     requests: u64,
 }
@@ -75,8 +86,22 @@ impl ExplanationOut {
         Self {
             segments: explanation.segments.iter().map(|of| segment(of, roots)).collect(),
             memtables: explanation.memtables.iter().map(memtable).collect(),
-            storage: StorageOut { bytes: 0, requests: 0 },
+            storage: storage(&explanation.reads),
         }
+    }
+}
+
+fn storage(reads: &Reads) -> StorageOut {
+    let roots = reads.roots.iter().map(|(url, fetched)| ReadsOut {
+        url: url.clone(),
+        bytes: fetched.bytes,
+        requests: fetched.requests,
+    });
+    StorageOut {
+        rounds: reads.rounds,
+        bytes: reads.roots.values().map(|fetched| fetched.bytes).sum(),
+        requests: reads.roots.values().map(|fetched| fetched.requests).sum(),
+        roots: roots.collect(),
     }
 }
 

@@ -125,7 +125,7 @@ async fn i2_recall_after_deletions_and_updates_under_searches_is_that_of_a_fresh
     collection.flush().await.unwrap();
     until_indexed(&collection).await;
     let worn = recall(&collection, &queries, None).await;
-    assert_eq!(collection.info().unwrap().points, model.len() as u64);
+    assert_eq!(collection.info().points, model.len() as u64);
     database.close().await;
 
     let (database, collection) = packages::open(&directory.path().join("b"), DIMENSIONS, &settings).await;

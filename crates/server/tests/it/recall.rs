@@ -50,7 +50,7 @@ impl Store {
 
     #[track_caller]
     fn assert_segments(&self, expected: u64, stage: &str) {
-        let info = self.collection.info().unwrap();
+        let info = self.collection.info();
         assert_eq!((info.segments, info.memtable_bytes), (expected, 0), "segments {stage}");
     }
 }

@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -23,8 +24,21 @@ use crate::meter::Op;
 
 /// A request for more bytes is several: so one file comes over several connections.
 const REQUEST_BYTES: u64 = 8 * BLOCK_BYTES;
-/// Blocks that are known between two unknown ones are read again when they are fewer: a request costs more than they do.
-const GAP_BLOCKS: u64 = 1;
+/// Blocks of which a large file is read.
+pub(super) const COARSE: Grain = Grain {
+    bytes: BLOCK_BYTES,
+    gap: 1,
+};
+
+/// How finely a file is read and cached.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Grain {
+    /// Of a block.
+    pub bytes: u64,
+    /// So many blocks that are not wanted between two that are, are read with them: a request costs more than they do.
+    pub gap: u64,
+}
+
 /// Requests of one root under way, so at most 512 MiB in memory twice.
 pub(super) const READS_AT_ONCE: usize = 64;
 /// A second request is sent no earlier, however fast the root is.
@@ -61,23 +75,19 @@ impl Filesystem {
             return self.read(&file.path).await;
         }
         let location = self.location(&file.path)?;
-        let blocks = self.cached(file).await;
-        let runs = missing(&blocks);
-        let _pending = Pending::new(
-            self,
-            runs.iter()
-                .map(|run| bytes_of(file, run))
-                .map(|range| range.end - range.start)
-                .sum(),
-        );
-        let reads = runs.iter().map(|run| self.read_run(&location, file, run.clone()));
-        let read: Option<Vec<Bytes>> = try_join_all(reads).await?.into_iter().collect();
+        let numbers: Vec<u64> = (0..file.size.div_ceil(BLOCK_BYTES)).collect();
+        let blocks = self.cached(file, COARSE, &numbers).await;
+        let absent = numbers.iter().zip(&blocks).filter(|(_, block)| block.is_none());
+        let runs = runs(absent.map(|(number, _)| *number), COARSE);
+        let read = self.read_runs(&location, file, COARSE, &runs).await?;
         let whole = read.map(|read| (assemble(file, blocks, &runs, &read), read));
         match whole {
             Some((whole, read)) if good(&whole) => {
-                runs.iter()
-                    .zip(&read)
-                    .for_each(|(run, bytes)| self.keep(file, run, bytes));
+                for (run, bytes) in runs.iter().zip(&read) {
+                    for (number, block) in run.clone().zip(0..) {
+                        self.keep(file, COARSE, number, &part(bytes, COARSE, block));
+                    }
+                }
                 Ok(whole)
             }
             // What has another size or content: whoever knows what it should be decides about it.
@@ -85,7 +95,8 @@ impl Filesystem {
         }
     }
 
-    /// The same without reading all of it where that is possible: on a disk it is mapped, and the first `needed` bytes are read.
+    /// The same without reading all of it where that is possible: the first `needed` bytes are read. On a disk it is mapped; of
+    /// a bucket, if it is a file of [blocks](crate::blocks), the rest can be read part by part.
     ///
     /// # Errors
     /// As [`read_stored`](Self::read_stored).
@@ -96,7 +107,10 @@ impl Filesystem {
         needed: u64,
     ) -> Result<Stored, StoreError> {
         let Some(disk) = &self.inner.local else {
-            return self.read_stored(file, good).await.map(Stored::from);
+            return match self.open_partial(file, needed).await? {
+                Some(partial) => Ok(Arc::new(partial).into()),
+                None => self.read_stored(file, good).await.map(Stored::from),
+            };
         };
         let (location, needed) = (self.location(&file.path)?, needed.min(file.size));
         let map = async {
@@ -107,36 +121,46 @@ impl Filesystem {
         self.measured(Op::Read, map, |_| needed).await
     }
 
-    /// The blocks of a file that the cache has.
-    async fn cached(&self, file: &FileInfo) -> Vec<Option<Bytes>> {
-        let numbers = 0..file.size.div_ceil(BLOCK_BYTES);
+    /// These blocks of a file, as far as the cache has them.
+    pub(super) async fn cached(&self, file: &FileInfo, grain: Grain, numbers: &[u64]) -> Vec<Option<Bytes>> {
         match self.cache().filter(|_| file.tag != 0) {
             Some(cache) => {
-                let keys: Vec<String> = numbers.map(|number| self.key(file, number)).collect();
+                let keys: Vec<String> = numbers.iter().map(|number| self.key(file, grain, *number)).collect();
                 join_all(keys.iter().map(|key| cache.get(key))).await
             }
-            None => numbers.map(|_| None).collect(),
+            None => vec![None; numbers.len()],
         }
     }
 
-    fn keep(&self, file: &FileInfo, run: &Range<u64>, bytes: &Bytes) {
-        let Some(cache) = self.cache().filter(|_| file.tag != 0) else {
-            return;
-        };
-        for (number, block) in run.clone().zip(0..) {
-            cache.insert(self.key(file, number), &part(bytes, block));
+    /// Puts a block of a file into the cache.
+    pub(super) fn keep(&self, file: &FileInfo, grain: Grain, number: u64, block: &Bytes) {
+        if let Some(cache) = self.cache().filter(|_| file.tag != 0) {
+            cache.insert(self.key(file, grain, number), block);
         }
     }
 
     /// Block of a file in the cache. The URL is part of it: two buckets may hold files of one name.
-    fn key(&self, file: &FileInfo, number: u64) -> String {
-        let (url, path, tag) = (self.url(), &file.path, file.tag);
-        format!("{url} {path} {tag:016x} {number}")
+    fn key(&self, file: &FileInfo, grain: Grain, number: u64) -> String {
+        let (url, path, tag, size) = (self.url(), &file.path, file.tag, grain.bytes);
+        format!("{url} {path} {tag:016x} {size} {number}")
+    }
+
+    /// Runs of neighbouring blocks, a request each, all at once; `None` if the file has another size.
+    pub(super) async fn read_runs(
+        &self,
+        location: &Path,
+        file: &FileInfo,
+        grain: Grain,
+        runs: &[Range<u64>],
+    ) -> Result<Option<Vec<Bytes>>, StoreError> {
+        let ranges: Vec<Range<u64>> = runs.iter().map(|run| bytes_of(file, grain, run)).collect();
+        let _pending = Pending::new(self, ranges.iter().map(|range| range.end - range.start).sum());
+        let reads = ranges.into_iter().map(|range| self.read_run(location, file, range));
+        Ok(try_join_all(reads).await?.into_iter().collect())
     }
 
     /// Neighbouring blocks with one request; `None` if the file has another size.
-    async fn read_run(&self, location: &Path, file: &FileInfo, run: Range<u64>) -> Result<Option<Bytes>, StoreError> {
-        let range = bytes_of(file, &run);
+    async fn read_run(&self, location: &Path, file: &FileInfo, range: Range<u64>) -> Result<Option<Bytes>, StoreError> {
         let length = range.end - range.start;
         let _turn = self.inner.reads.acquire().await;
         // All of them share one connection to the world, so each may take as long as all together.
@@ -226,8 +250,8 @@ impl Drop for Pending<'_> {
 }
 
 /// The bytes of neighbouring blocks.
-fn bytes_of(file: &FileInfo, run: &Range<u64>) -> Range<u64> {
-    run.start * BLOCK_BYTES..(run.end * BLOCK_BYTES).min(file.size)
+fn bytes_of(file: &FileInfo, grain: Grain, run: &Range<u64>) -> Range<u64> {
+    run.start * grain.bytes..(run.end * grain.bytes).min(file.size)
 }
 
 /// The file from its known blocks and the runs that were read.
@@ -240,7 +264,7 @@ fn assemble(file: &FileInfo, mut blocks: Vec<Option<Bytes>>, runs: &[Range<u64>]
     for (run, bytes) in runs.iter().zip(read) {
         for (at, block) in run.clone().zip(0..) {
             if let Some(slot) = usize::try_from(at).ok().and_then(|at| blocks.get_mut(at)) {
-                *slot = Some(part(bytes, block));
+                *slot = Some(part(bytes, COARSE, block));
             }
         }
     }
@@ -250,17 +274,17 @@ fn assemble(file: &FileInfo, mut blocks: Vec<Option<Bytes>>, runs: &[Range<u64>]
 }
 
 /// A block of bytes that begin with a block.
-fn part(bytes: &Bytes, block: u64) -> Bytes {
-    let at = |block: u64| usize::try_from(block * BLOCK_BYTES).map_or(bytes.len(), |at| at.min(bytes.len()));
+pub(super) fn part(bytes: &Bytes, grain: Grain, block: u64) -> Bytes {
+    let at = |block: u64| usize::try_from(block * grain.bytes).map_or(bytes.len(), |at| at.min(bytes.len()));
     bytes.slice(at(block)..at(block + 1))
 }
 
-/// The blocks to read, as runs of neighbours that are one request each. A run may contain blocks that are known.
-fn missing(blocks: &[Option<Bytes>]) -> Vec<Range<u64>> {
+/// The blocks to read (in order), as runs of neighbours that are one request each. A run may contain blocks that are not wanted.
+pub(super) fn runs(blocks: impl Iterator<Item = u64>, grain: Grain) -> Vec<Range<u64>> {
     let mut runs: Vec<Range<u64>> = Vec::new();
-    for (number, _) in (0..).zip(blocks).filter(|(_, block)| block.is_none()) {
+    for number in blocks {
         match runs.last_mut() {
-            Some(run) if number - run.end <= GAP_BLOCKS && number - run.start < REQUEST_BYTES / BLOCK_BYTES => {
+            Some(run) if number - run.end <= grain.gap && number - run.start < REQUEST_BYTES / grain.bytes => {
                 run.end = number + 1;
             }
             _ => runs.push(number..number + 1),

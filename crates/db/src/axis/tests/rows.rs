@@ -1,5 +1,7 @@
 //! The rows of segments as files.
 
+use proximadb_store::BLOCK_BYTES;
+
 use super::*;
 
 impl World {
@@ -9,7 +11,7 @@ impl World {
 
     fn assert_same_rows(&self, loaded: Option<Arc<SegmentData>>) {
         let loaded = loaded.expect("rows");
-        assert!(loaded.mapped && !self.data.mapped);
+        assert!(loaded.is_in_file() && !self.data.is_in_file());
         assert_eq!((&loaded.ids, &loaded.seqs), (&self.data.ids, &self.data.seqs));
         assert_eq!(loaded.clustering, self.data.clustering);
         assert_eq!(loaded.tombstones, self.data.tombstones);
@@ -21,14 +23,8 @@ impl World {
 }
 
 async fn load_rows(axis: &Axis, segment: &SegmentMeta) -> Option<Arc<SegmentData>> {
-    axis.load_rows(std::slice::from_ref(segment)).await.remove(&segment.id)
-}
-
-fn bulk_of(file: &[u8]) -> Vec<std::ops::Range<usize>> {
-    let bulk = super::super::rows::bulk(&Bytes::copy_from_slice(file)).unwrap();
-    bulk.into_iter()
-        .map(|part| part.range.start as usize..part.range.end as usize)
-        .collect()
+    let mut loaded = axis.load(std::slice::from_ref(segment), |_, _| true).await;
+    loaded.rows.remove(&segment.id)
 }
 
 #[tokio::test]
@@ -76,22 +72,21 @@ async fn i4_every_flipped_byte_and_every_cut_of_a_rows_file_is_refused() {
     let (file, path) = (world.copies()[0].clone().unwrap(), world.rows_path());
     let check = |file: &[u8]| check(&Bytes::copy_from_slice(file), &path, Some(&world.segment));
     check(&file).unwrap();
-    let header = 16 + u32::from_le_bytes(*file[8..].first_chunk().unwrap()) as usize;
-    let places = || (0..file.len()).filter(|at| *at < header + 200 || at % 997 == 0);
-    for at in places() {
+    let blocks = Blocks::of(&file).unwrap();
+    let (header, body) = (blocks.header().to_vec(), &file[blocks.body().start as usize..]);
+    for at in (0..file.len()).filter(|at| *at < header.len() + 200 || at % 997 == 0) {
         let mut damaged = file.clone();
         damaged[at] ^= 1 << (at % 8);
         check(&damaged).unwrap_err();
         check(&file[..at]).unwrap_err();
     }
     // With checksums that match, what is inside is still refused or read, and never a panic.
-    for at in 16..header {
+    for at in 0..header.len() {
         for flipped in [1, 2, 8] {
-            let mut damaged = file.clone();
+            let mut damaged = header.clone();
             damaged[at] ^= flipped;
-            let crc = crate::sealed::crc32(&damaged[16..header]);
-            damaged[12..16].copy_from_slice(&crc.to_le_bytes());
-            drop(check(&damaged));
+            let body = Bytes::copy_from_slice(body);
+            drop(check(&blocks::encode(blocks.magic(), &damaged, vec![body]).concat()));
         }
     }
 }
@@ -101,11 +96,11 @@ async fn i4_damage_of_vectors_or_payloads_is_found_when_the_file_is_read_through
     let world = World::with_rows(2).await;
     world.save(&world.open(&[0, 1]).await).await;
     let good = world.copies()[0].clone().unwrap();
-    let bulk = bulk_of(&good);
-    assert_eq!(bulk.len(), 1 + world.data.vectors.len());
-    for part in bulk {
+    let blocks = Blocks::of(&good).unwrap();
+    let bulk = super::super::rows::loaded(&blocks, "").unwrap()[0].end as usize;
+    for at in [bulk + BLOCK_BYTES as usize, (bulk + good.len()) / 2, good.len() - 1] {
         let mut damaged = good.clone();
-        damaged[part.end - 1] ^= 4;
+        damaged[at] ^= 4;
         fs::remove_file(world.path(0)).unwrap();
         fs::write(world.path(0), damaged).unwrap();
         let axis = world.open(&[0, 1]).await;
@@ -129,7 +124,7 @@ async fn i4_what_is_mapped_is_never_the_source_of_a_new_file() {
     fs::remove_file(world.path(0)).unwrap();
     let attached = world.attached(&world.segment);
     let repaired = axis.repair(&description(DIM), || vec![attached]).await;
-    assert!(repaired.misplaced_rows && repaired.written == 0);
+    assert!(repaired.misplaced && repaired.written == 0);
     world.rows = world.data.clone();
     assert_eq!(world.repair(&axis).await, 1);
 }

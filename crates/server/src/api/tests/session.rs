@@ -383,7 +383,10 @@ fn explain_names_what_a_search_uses_and_what_it_did() {
     let rows = &did["segments"][0]["live_rows"];
     assert!(rows.as_u64() > Some(0));
     assert_eq!(did["segments"][0]["search"]["exact_rows"], *rows);
-    assert_eq!(did["storage"], json!({"bytes": 0, "requests": 0}));
+    assert_eq!(
+        did["storage"],
+        json!({"rounds": 0, "bytes": 0, "requests": 0, "roots": []})
+    );
     let nothing = server.send("POST", "/collections/c/explain", &json!({"limit": 2}));
     assert!(nothing.error(400).contains("query"));
     assert_eq!(server.request("GET", "/collections/x/explain", &[], None).status, 404);

@@ -15,7 +15,9 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::*;
+use crate::blocks;
 use crate::cache::CacheConfig;
+use crate::filesystem::{Fetched, Partial};
 use crate::url::StorageUrl;
 
 /// What a bucket does to a read.
@@ -160,6 +162,7 @@ fn open(bucket: &Arc<Bucket>) -> Filesystem {
 }
 
 const LARGE: u64 = 20 * BLOCK_BYTES + 7;
+const SMALL: u64 = blocks::BLOCK_BYTES;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_file_is_read_in_parts_and_then_from_the_cache_also_after_a_restart() {
@@ -268,10 +271,11 @@ async fn a_root_that_is_slow_as_a_whole_is_not_sent_everything_twice() {
 #[test]
 fn neighbouring_blocks_are_one_request_of_a_limited_size() {
     let check = |known: &[u64], count: u64, expected: &[(u64, u64)]| {
-        let blocks: Vec<_> = (0..count)
-            .map(|number| known.contains(&number).then(Bytes::new))
+        let unknown = (0..count).filter(|number| !known.contains(number));
+        let runs: Vec<_> = runs(unknown, COARSE)
+            .into_iter()
+            .map(|run| (run.start, run.end))
             .collect();
-        let runs: Vec<_> = missing(&blocks).into_iter().map(|run| (run.start, run.end)).collect();
         assert_eq!(runs, expected, "{known:?} of {count}");
     };
     check(&[], 0, &[]);
@@ -281,4 +285,92 @@ fn neighbouring_blocks_are_one_request_of_a_limited_size() {
     check(&[1], 3, &[(0, 3)]);
     check(&[1, 2], 4, &[(0, 1), (3, 4)]);
     check(&[0, 9], 12, &[(1, 9), (10, 12)]);
+}
+
+/// A bucket with a file of blocks.
+async fn world_of_blocks(body: u64) -> World {
+    let mut world = World::new(body).await;
+    let file: Bytes = blocks::encode(b"TESTFILE", b"header", vec![world.bytes.clone()])
+        .concat()
+        .into();
+    world
+        .bucket
+        .store
+        .put(&Path::from("c/file"), file.clone().into())
+        .await
+        .unwrap();
+    world.bytes = file;
+    world
+}
+
+async fn partial(world: &World, fs: &Filesystem, needed: u64) -> Arc<Partial> {
+    let stored = fs.map_stored(&world.file().await, |_| true, needed).await.unwrap();
+    stored.partial().unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_file_of_blocks_only_those_are_read_that_are_asked_for_and_then_they_are_there() {
+    let world = world_of_blocks(50 * SMALL).await;
+    let cache = world.cache().await;
+    world.fs.set_cache(cache.clone());
+    let opened = partial(&world, &world.fs, 100).await;
+    assert_eq!(opened.bytes().len(), world.bytes.len());
+    assert_eq!(*world.bucket.reads.lock(), [Some(GetRange::Bounded(0..SMALL))]);
+    let part = |at: u64| opened.bytes().slice(at as usize..at as usize + 10);
+    let far = 20 * SMALL - 5;
+    assert_eq!(opened.absent(&part(far)), Some(far..far + 10));
+    assert_eq!(opened.absent(&[]), None);
+    // Near ones come with one request, and what is there is not asked for again.
+    let wanted = [far..far + 10, 23 * SMALL..23 * SMALL + 1, 40 * SMALL..40 * SMALL + 1];
+    let fetched = opened.fetch(&wanted).await.unwrap().unwrap();
+    assert_eq!(
+        fetched,
+        Fetched {
+            requests: 2,
+            bytes: 6 * SMALL
+        }
+    );
+    assert_eq!(opened.fetch(&wanted).await.unwrap(), Some(Fetched::default()));
+    for range in wanted {
+        assert!(opened.has(range.clone()));
+        let range = range.start as usize..range.end as usize;
+        assert_eq!(opened.bytes()[range.clone()], world.bytes[range]);
+    }
+    assert!(!opened.has(30 * SMALL..30 * SMALL + 1));
+    // Another reader, and one after a restart, have them from the cache.
+    let before = world.bucket.reads.lock().len();
+    let again = partial(&world, &world.fs, 100).await;
+    assert_eq!(again.fetch(&[far..far + 10]).await.unwrap(), Some(Fetched::default()));
+    assert_eq!(world.bucket.reads.lock().len(), before);
+    again.fetch(&[0..u64::MAX]).await.unwrap().unwrap();
+    assert_eq!(again.bytes(), &world.bytes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_block_is_read_again_and_then_reported_and_never_there() {
+    let world = world_of_blocks(10 * SMALL).await;
+    let opened = partial(&world, &world.fs, 3 * SMALL).await;
+    assert!(opened.has(0..3 * SMALL) && !opened.has(0..3 * SMALL + 1));
+    world.script([Answer::Damaged]);
+    let fetched = opened.fetch(&[5 * SMALL..6 * SMALL]).await.unwrap().unwrap();
+    assert_eq!(fetched.requests, 2);
+    assert!(opened.has(5 * SMALL..6 * SMALL));
+    world.script([Answer::Damaged, Answer::Damaged]);
+    assert_eq!(opened.fetch(&[7 * SMALL..8 * SMALL]).await.unwrap(), None);
+    assert!(!opened.has(7 * SMALL..8 * SMALL));
+    // A damaged head is no head: the whole is read, and its reader decides.
+    world.script([Answer::Damaged]);
+    let stored = world.fs.map_stored(&world.file().await, |_| true, 100).await.unwrap();
+    assert!(stored.partial().is_none() && stored.bytes() == &world.bytes);
+    // Another file of the same name.
+    world
+        .bucket
+        .store
+        .put(&Path::from("c/file"), world.bytes.slice(1..).into())
+        .await
+        .unwrap();
+    assert_eq!(opened.fetch(&[7 * SMALL..8 * SMALL]).await.unwrap(), None);
+    world.bucket.store.delete(&Path::from("c/file")).await.unwrap();
+    assert!(opened.fetch(&[7 * SMALL..8 * SMALL]).await.unwrap_err().is_not_found());
+    assert!(opened.has(5 * SMALL..6 * SMALL), "what is there stays");
 }
