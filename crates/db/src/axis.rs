@@ -29,13 +29,11 @@ mod rows;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::join_all;
 use proximadb_index::{Hnsw, Ivf, VectorIndex, kmeans};
-use proximadb_store::Partial;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::engine::manifest::SegmentMeta;
@@ -46,41 +44,10 @@ use crate::root::{IndexType, Root, RootId, RootState};
 use crate::schema::{CollectionDescription, CollectionId, IndexChoice, Schema, StorageEngineKind};
 
 use file::Identity;
-pub use file::{check, parse_name, type_of};
+pub use file::{SegmentIndexes, check, parse_name, type_of};
 pub use homes::IndexHomes;
 use places::{Copy, FileKey, Places, list};
 pub use read::Loaded;
-
-/// Vector indexes of one segment by vector space. Cheap to clone.
-#[derive(Clone, Default)]
-pub struct SegmentIndexes {
-    by_space: Arc<BTreeMap<String, Box<dyn VectorIndex>>>,
-    file: Option<Arc<Partial>>,
-}
-
-impl SegmentIndexes {
-    /// The file on a bucket that parts of them are read from as they are needed.
-    pub fn partial(&self) -> Option<&Arc<Partial>> {
-        self.file.as_ref()
-    }
-}
-
-impl Deref for SegmentIndexes {
-    type Target = BTreeMap<String, Box<dyn VectorIndex>>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.by_space
-    }
-}
-
-impl From<BTreeMap<String, Box<dyn VectorIndex>>> for SegmentIndexes {
-    fn from(by_space: BTreeMap<String, Box<dyn VectorIndex>>) -> Self {
-        Self {
-            by_space: Arc::new(by_space),
-            file: None,
-        }
-    }
-}
 
 /// Segments with fewer rows are scanned: that is as fast as probing an index, and exact.
 const ROWS_MIN: usize = 2_048;

@@ -8,7 +8,7 @@
 //! is missing is noticed from any other.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use proximadb_index::{IndexKind, Presence, VectorIndex};
 use proximadb_store::{BLOCK_BYTES, Blocks, Partial, Stored, blocks};
 use serde::{Deserialize, Serialize};
 
-use crate::axis::{SegmentIndexes, rows};
+use crate::axis::rows;
 use crate::engine::manifest::SegmentMeta;
 use crate::engine::segment::SegmentId;
 use crate::error::{Error, Result};
@@ -24,6 +24,37 @@ use crate::root::IndexType;
 use crate::schema::CollectionDescription;
 
 const MAGIC: &[u8; 8] = b"PXAXIS05";
+
+/// Vector indexes of one segment by vector space. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct SegmentIndexes {
+    pub(super) by_space: Arc<BTreeMap<String, Box<dyn VectorIndex>>>,
+    pub(super) file: Option<Arc<Partial>>,
+}
+
+impl SegmentIndexes {
+    /// The file on a bucket that parts of them are read from as they are needed.
+    pub fn partial(&self) -> Option<&Arc<Partial>> {
+        self.file.as_ref()
+    }
+}
+
+impl Deref for SegmentIndexes {
+    type Target = BTreeMap<String, Box<dyn VectorIndex>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.by_space
+    }
+}
+
+impl From<BTreeMap<String, Box<dyn VectorIndex>>> for SegmentIndexes {
+    fn from(by_space: BTreeMap<String, Box<dyn VectorIndex>>) -> Self {
+        Self {
+            by_space: Arc::new(by_space),
+            file: None,
+        }
+    }
+}
 
 /// What an index file says of itself.
 #[derive(Debug, Serialize, Deserialize)]
@@ -174,6 +205,9 @@ pub(super) fn is_whole(file: &[u8]) -> bool {
     Blocks::of(file).is_ok_and(|blocks| blocks.are_good(file, blocks.body()))
 }
 
+/// Parts of a file.
+pub(super) type Ranges = Vec<Range<u64>>;
+
 /// About the bytes at the beginning of an inverted file that every search needs.
 pub(super) fn ivf_needed(file_bytes: u64) -> u64 {
     /// It is so many times as large as its means and lists, or more. What is missing takes one more round.
@@ -182,7 +216,7 @@ pub(super) fn ivf_needed(file_bytes: u64) -> u64 {
 }
 
 /// The bytes of a file at this path that every search needs; [`decode`] verifies them.
-pub(super) fn loaded(blocks: &Blocks, path: &str) -> Result<Vec<Range<u64>>, String> {
+pub(super) fn loaded(blocks: &Blocks, path: &str) -> Result<Ranges, String> {
     let (header, ranges) = split(blocks, path)?;
     let heads = ranges.into_iter().map(|(part, range)| {
         let head = header.parts[part].head_bytes.min(range.end - range.start);
@@ -226,8 +260,11 @@ pub(super) fn decode(file: &Stored, path: &str, segment: Option<&SegmentMeta>) -
     Ok(Content { indexes, types })
 }
 
+/// Numbers of parts, and where they are in the file.
+type Placed = Vec<(usize, Range<u64>)>;
+
 /// The header of a file at this path, and which of its parts are in this file, and where.
-fn split(blocks: &Blocks, path: &str) -> Result<(Header, Vec<(usize, Range<u64>)>), String> {
+fn split(blocks: &Blocks, path: &str) -> Result<(Header, Placed), String> {
     if blocks.magic() != MAGIC {
         return Err("not an index file of a known version".to_owned());
     }

@@ -1,7 +1,6 @@
 //! Reading index files: the first good copy, mapped where it lies on a disk, and of a bucket what is looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,7 +9,7 @@ use futures::future::join_all;
 use proximadb_index::VectorIndex;
 use proximadb_store::{BLOCK_BYTES, Blocks, FileInfo, Partial, Stored};
 
-use super::file::{self, check};
+use super::file::{self, Ranges, check};
 use super::places::{Fault, FileKey, Places};
 use super::{Axis, SegmentIndexes, parse_name, rows};
 use crate::engine::manifest::SegmentMeta;
@@ -30,7 +29,7 @@ struct Decode<T> {
     /// Bytes at the beginning of the file that it looks at, about.
     needed: fn(&FileInfo, &SegmentMeta) -> u64,
     /// Those that it looks at of a file at this path, if it is read in parts.
-    loaded: fn(&Blocks, &str) -> Result<Vec<Range<u64>>, String>,
+    loaded: fn(&Blocks, &str) -> Result<Ranges, String>,
 }
 
 /// Any file as it is, for a copy of it.
@@ -79,33 +78,33 @@ struct Parts {
 type Look<T> = (Option<(Bytes, T)>, Vec<(RootId, Fault)>);
 
 impl Axis {
-    /// Loads the indexes and rows of segments from the first good copies, all at once; rows only from roots that `rows_of` is for.
-    /// Mapped rows are to be [verified](Self::verify_rows).
+    /// Loads the indexes and rows of segments from the first good copies that are wanted, all at once. Mapped rows are to be
+    /// [verified](Self::verify_rows).
     pub async fn load(
         &self,
         segments: &[SegmentMeta],
-        rows_of: impl Fn(&Root, SegmentId) -> bool + Send + Sync,
+        wanted: impl Fn(&Root, (SegmentId, IndexType)) -> bool + Send + Sync,
     ) -> Loaded {
         let mut places = self.places.lock().await;
         let is_rows = |of: IndexType| of == IndexType::Idx;
         let (indexes, rows) = tokio::join!(
-            self.look_at_all(&places, segments, |of| !is_rows(of), &|_, _| true, &INDEXES),
-            self.look_at_all(&places, segments, is_rows, &rows_of, &ROWS),
+            self.look_at_all(&places, segments, |of| !is_rows(of), &wanted, &INDEXES),
+            self.look_at_all(&places, segments, is_rows, &wanted, &ROWS),
         );
         let mut loaded = Loaded::default();
         let mut by_segment: BTreeMap<SegmentId, (BTreeSet<IndexType>, BTreeSet<IndexType>, Parts)> = BTreeMap::new();
         for (key, (found, faults)) in indexes {
             places.note_faults(key, faults);
             if let Some((_, (content, file))) = found {
-                let (types, wanted, indexes) = by_segment.entry(key.0).or_default();
+                let (types, needed, indexes) = by_segment.entry(key.0).or_default();
                 types.insert(key.1);
-                wanted.extend(content.types);
+                needed.extend(content.types);
                 indexes.by_space.extend(content.indexes);
                 indexes.file = file.or(indexes.file.take());
             }
         }
-        for (segment, (types, wanted, indexes)) in by_segment {
-            if wanted.is_subset(&types) {
+        for (segment, (types, needed, indexes)) in by_segment {
+            if needed.is_subset(&types) {
                 let Parts { by_space, file } = indexes;
                 let by_space = Arc::new(by_space);
                 loaded.indexes.insert(segment, SegmentIndexes { by_space, file });
@@ -143,12 +142,12 @@ impl Axis {
         &self,
         places: &Places,
         segments: &[SegmentMeta],
-        wanted: impl Fn(IndexType) -> bool,
-        from: &(impl Fn(&Root, SegmentId) -> bool + Sync),
+        of_type: impl Fn(IndexType) -> bool,
+        wanted: &(impl Fn(&Root, FileKey) -> bool + Sync),
         decode: &Decode<T>,
     ) -> Vec<(FileKey, Look<T>)> {
         let keys = segments.iter().flat_map(|segment| {
-            let keys = places.files.keys().filter(|(id, of)| *id == segment.id && wanted(*of));
+            let keys = places.files.keys().filter(|(id, of)| *id == segment.id && of_type(*of));
             keys.map(move |key| (*key, segment))
         });
         let keys: Vec<(FileKey, &SegmentMeta)> = keys.collect();
@@ -157,7 +156,7 @@ impl Axis {
             .iter()
             .map(|(key, segment)| {
                 let mut copies = self.copies_of(places, *key);
-                copies.retain(|(root, _)| from(root, key.0));
+                copies.retain(|(root, _)| wanted(root, *key));
                 self.look(copies, Some(segment), decode).boxed()
             })
             .collect();

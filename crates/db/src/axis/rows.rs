@@ -20,7 +20,7 @@ use proximadb_store::{BLOCK_BYTES, Blocks, blocks};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::file::Identity;
+use super::file::{Identity, Ranges};
 use crate::engine::footer::{decode_tombstones, encode_tombstones};
 use crate::engine::manifest::SegmentMeta;
 use crate::engine::segment::{Clustering, PayloadColumn, Place, SegmentData, VectorColumn};
@@ -147,11 +147,12 @@ pub(super) fn rows_max(file_bytes: u64, schema: &Schema) -> u64 {
 }
 
 /// The bytes of a file that [`decode`] verifies.
-pub(super) fn loaded(blocks: &Blocks, _: &str) -> Result<Vec<Range<u64>>, String> {
+pub(super) fn loaded(blocks: &Blocks, _: &str) -> Result<Ranges, String> {
     let (_, parts) = split(blocks)?;
     let bulk = parts.iter().find(|(part, _)| part.content.is_bulk());
     let end = bulk.map_or(blocks.file_bytes(), |(_, range)| range.start as u64);
-    Ok(vec![blocks.body().start..end])
+    let small = blocks.body().start..end;
+    Ok(vec![small])
 }
 
 /// The rows of a file; vectors and payloads are parts of it, and not verified.

@@ -125,7 +125,7 @@ impl Shard {
         if error.is_none() {
             self.axis.note_bad((id, of), &url).await;
         }
-        let attached = self.attach_files(slice::from_ref(segment)).await;
+        let attached = self.attach_files(slice::from_ref(segment), Some(&url)).await;
         if attached.contains(&(id, of)) {
             return Ok(());
         }

@@ -94,14 +94,15 @@ impl Shard {
             return;
         };
         self.state.write().set_indexes(source, indexes.clone());
+        segment.indexes = indexes;
         let wanted = || self.wants_files_of(source);
         let saved = self
             .axis
-            .save(&segment.meta, &description, &indexes, &segment.data, wanted);
+            .save(&segment.meta, &description, &segment.indexes, &segment.data, wanted);
         if let Err(error) = saved.await {
             tracing::warn!(%error, segment = %segment.meta.id, "index is in memory only; it is built again after a restart");
         }
-        self.attach_files(slice::from_ref(&segment)).await;
+        self.attach_files(slice::from_ref(&segment), None).await;
     }
 
     /// Whether a file that is made of a segment is still of use when its turn comes to be written.
@@ -109,16 +110,30 @@ impl Shard {
         !self.is_closed() && self.state.read().segments().any(|segment| segment.source == source)
     }
 
-    /// Works on the files of segments as far as they are there, and returns which. Rows in memory stay there, unless a disk has them:
-    /// of a bucket they would have to be read again.
-    pub(super) async fn attach_files(&self, segments: &[SegmentSource]) -> BTreeSet<(SegmentId, IndexType)> {
+    /// Works on the files of segments as far as they are there, and returns which; not on those of the root with the URL to `avoid`.
+    /// Rows and indexes in memory stay there, unless a disk has them: of a bucket they would have to be read again.
+    pub(super) async fn attach_files(
+        &self,
+        segments: &[SegmentSource],
+        avoid: Option<&str>,
+    ) -> BTreeSet<(SegmentId, IndexType)> {
         let metas: Vec<SegmentMeta> = segments.iter().map(|segment| segment.meta.clone()).collect();
-        let in_files = segments.iter().filter(|segment| segment.data.is_in_file());
-        let in_files: BTreeSet<SegmentId> = in_files.map(|segment| segment.meta.id).collect();
+        let ids = |wanted: &dyn Fn(&SegmentSource) -> bool| -> BTreeSet<SegmentId> {
+            let segments = segments.iter().filter(|segment| wanted(segment));
+            segments.map(|segment| segment.meta.id).collect()
+        };
         // Rows of a tree that were once in a file on a bucket could not be brought back.
         let is_viper = matches!(self.engine, Engine::Viper);
-        let rows_of = |root: &Root, id| root.fs().is_local() || is_viper && in_files.contains(&id);
-        let Loaded { mut indexes, mut rows } = self.axis.load(&metas, rows_of).await;
+        let rows = ids(&|segment| is_viper && segment.data.is_in_file());
+        // Indexes are mapped where rows are.
+        let indexes = ids(&|segment| {
+            segment.indexes.is_empty() || segment.indexes.partial().is_some() || segment.data.is_in_file()
+        });
+        let wanted = |root: &Root, (id, of): (SegmentId, IndexType)| {
+            let in_files = if of == IndexType::Idx { &rows } else { &indexes };
+            (root.fs().is_local() || in_files.contains(&id)) && avoid.is_none_or(|avoid| root.url() != avoid)
+        };
+        let Loaded { mut indexes, mut rows } = self.axis.load(&metas, wanted).await;
         let mut attached = BTreeSet::new();
         for segment in segments {
             let (indexes, rows) = (indexes.remove(&segment.meta.id), rows.remove(&segment.meta.id));
@@ -140,7 +155,7 @@ impl Shard {
     /// be the last that is left of a deleted file.
     pub(super) async fn work_on_files(self: &Arc<Self>) {
         let segments = self.segments();
-        let attached = self.attach_files(&segments).await;
+        let attached = self.attach_files(&segments, None).await;
         for segment in segments {
             if segment.data.is_in_file() && !attached.contains(&(segment.meta.id, IndexType::Idx)) {
                 self.restore_or_warn(&segment).await;
@@ -194,7 +209,7 @@ impl Shard {
             self.axis
                 .save(&now.meta, &description, &nothing, &now.data, wanted)
                 .await?;
-            self.attach_files(slice::from_ref(&now)).await;
+            self.attach_files(slice::from_ref(&now), None).await;
         }
         Ok(())
     }

@@ -1,10 +1,15 @@
 //! Encoded indexes: read back the same, or refused.
 
-use std::sync::LazyLock;
+use std::ops::Range;
+use std::sync::{Arc, LazyLock, Mutex};
 
 use bytes::Bytes;
+use fixedbitset::FixedBitSet;
 use proptest::prelude::*;
-use proximadb_index::{Flat, Hnsw, HnswParams, IndexError, IndexKind, Metric, Rows, SearchParams, VectorIndex, decode};
+use proximadb_index::{
+    Chosen, Flat, Hnsw, HnswParams, IndexError, IndexKind, Metric, Presence, Rows, SearchParams, SearchStats,
+    VectorIndex, decode, decode_partial,
+};
 
 use crate::{METRICS, build_both, clumped};
 
@@ -42,6 +47,74 @@ fn i1_a_decoded_index_answers_as_the_original() {
             );
         }
     }
+}
+
+/// A file of which only some bytes were read.
+#[derive(Debug)]
+struct InParts {
+    bytes: Bytes,
+    read: Mutex<Vec<Range<u64>>>,
+}
+
+impl Presence for InParts {
+    fn absent(&self, part: &[u8]) -> Option<Range<u64>> {
+        let start = (part.as_ptr().addr() - self.bytes.as_ptr().addr()) as u64;
+        let part = start..start + part.len() as u64;
+        let read = self.read.lock().unwrap();
+        (!part.is_empty() && !read.contains(&part)).then_some(part)
+    }
+}
+
+/// What is absent is zeros here, so that an answer made of it would be another one.
+#[test]
+fn issue5_an_index_read_in_parts_asks_for_what_it_needs_and_chooses_as_the_whole() {
+    let rows = clumped(9_000, 24, 60, 5);
+    let some: FixedBitSet = (0..9_000).filter(|row| row % 3 != 0).collect();
+    for metric in METRICS {
+        for (rows, index) in build_both(metric, &rows, 64) {
+            let whole = index.encode();
+            let head = index.head_bytes().unwrap();
+            for (k, allowed) in [(5, None), (60, None), (5, Some(&some))] {
+                let params = SearchParams::new(k);
+                let query = rows.get(77);
+                let expected = index.choose(query, &params, allowed, &mut SearchStats::default());
+                let mut bytes = whole.clone();
+                bytes[head..].fill(0);
+                let (mut read, mut rounds) = (Vec::new(), 0);
+                let chosen = loop {
+                    let file = InParts {
+                        bytes: bytes.clone().into(),
+                        read: Mutex::new(read.clone()),
+                    };
+                    let bytes_now = file.bytes.clone();
+                    let part = decode_partial(&bytes_now, Arc::new(file)).unwrap();
+                    match part.choose(query, &params, allowed, &mut SearchStats::default()) {
+                        Chosen::Absent(ranges) => {
+                            for range in &ranges {
+                                let range = range.start as usize..range.end as usize;
+                                bytes[range.clone()].copy_from_slice(&whole[range]);
+                            }
+                            read.extend(ranges);
+                            rounds += 1;
+                        }
+                        chosen => break chosen,
+                    }
+                };
+                assert_eq!(chosen, expected, "{metric:?} {k}");
+                assert!((1..=3).contains(&rounds), "{metric:?} {k}: {rounds} rounds");
+            }
+        }
+    }
+    let (rows, _) = &build_both(Metric::Dot, &rows, 64)[0];
+    let graph = Hnsw::build(Metric::Dot, rows, None, HnswParams::default());
+    assert_eq!(graph.head_bytes(), None);
+    let bytes = Bytes::from(graph.encode());
+    let read = Mutex::default();
+    let file = InParts {
+        bytes: bytes.clone(),
+        read,
+    };
+    assert!(decode_partial(&bytes, Arc::new(file)).is_err());
 }
 
 #[test]
