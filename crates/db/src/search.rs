@@ -290,8 +290,8 @@ pub fn search_segment(segment: &SegmentSource, metric: Metric, query: &Query) ->
     })
 }
 
-/// What was not read yet of the index, or of the vectors that are to be compared. If there is any of these, also of the payloads of the rows that an index has
-/// chosen, if they are wanted: most are among the answers, and both come in one round of requests.
+/// What was not read yet of the index, or of the vectors that are to be compared. If there is any of these, also of the payloads of the
+/// rows that an index has chosen, if they are wanted: most are among the answers, and both come in one round of requests.
 fn note_chosen(
     segment: &SegmentSource,
     column: &VectorColumn,

@@ -157,8 +157,13 @@ impl Partial {
             return None;
         }
         let start = part.as_ptr().addr().wrapping_sub(self.bytes.as_ptr().addr()) as u64;
-        assert!(start + part.len() as u64 <= self.file.size, "a part of the file");
-        let range = start..start + part.len() as u64;
+        let end = start
+            .checked_add(part.len() as u64)
+            .filter(|end| *end <= self.file.size);
+        let Some(end) = end else {
+            unreachable!("whoever asks has the part from `bytes`")
+        };
+        let range = start..end;
         (!self.has(range.clone())).then_some(range)
     }
 

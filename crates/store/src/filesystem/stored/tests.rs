@@ -308,6 +308,10 @@ async fn partial(world: &World, fs: &Filesystem, needed: u64) -> Arc<Partial> {
     stored.partial().unwrap().clone()
 }
 
+async fn fetch(file: &Partial, range: Range<u64>) -> Result<Option<Fetched>, StoreError> {
+    file.fetch(std::slice::from_ref(&range)).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_file_of_blocks_only_those_are_read_that_are_asked_for_and_then_they_are_there() {
     let world = world_of_blocks(50 * SMALL).await;
@@ -340,9 +344,9 @@ async fn of_a_file_of_blocks_only_those_are_read_that_are_asked_for_and_then_the
     // Another reader, and one after a restart, have them from the cache.
     let before = world.bucket.reads.lock().len();
     let again = partial(&world, &world.fs, 100).await;
-    assert_eq!(again.fetch(&[far..far + 10]).await.unwrap(), Some(Fetched::default()));
+    assert_eq!(fetch(&again, far..far + 10).await.unwrap(), Some(Fetched::default()));
     assert_eq!(world.bucket.reads.lock().len(), before);
-    again.fetch(&[0..u64::MAX]).await.unwrap().unwrap();
+    fetch(&again, 0..u64::MAX).await.unwrap().unwrap();
     assert_eq!(again.bytes(), &world.bytes);
 }
 
@@ -352,11 +356,11 @@ async fn a_damaged_block_is_read_again_and_then_reported_and_never_there() {
     let opened = partial(&world, &world.fs, 3 * SMALL).await;
     assert!(opened.has(0..3 * SMALL) && !opened.has(0..3 * SMALL + 1));
     world.script([Answer::Damaged]);
-    let fetched = opened.fetch(&[5 * SMALL..6 * SMALL]).await.unwrap().unwrap();
+    let fetched = fetch(&opened, 5 * SMALL..6 * SMALL).await.unwrap().unwrap();
     assert_eq!(fetched.requests, 2);
     assert!(opened.has(5 * SMALL..6 * SMALL));
     world.script([Answer::Damaged, Answer::Damaged]);
-    assert_eq!(opened.fetch(&[7 * SMALL..8 * SMALL]).await.unwrap(), None);
+    assert_eq!(fetch(&opened, 7 * SMALL..8 * SMALL).await.unwrap(), None);
     assert!(!opened.has(7 * SMALL..8 * SMALL));
     // A damaged head is no head: the whole is read, and its reader decides.
     world.script([Answer::Damaged]);
@@ -369,8 +373,8 @@ async fn a_damaged_block_is_read_again_and_then_reported_and_never_there() {
         .put(&Path::from("c/file"), world.bytes.slice(1..).into())
         .await
         .unwrap();
-    assert_eq!(opened.fetch(&[7 * SMALL..8 * SMALL]).await.unwrap(), None);
+    assert_eq!(fetch(&opened, 7 * SMALL..8 * SMALL).await.unwrap(), None);
     world.bucket.store.delete(&Path::from("c/file")).await.unwrap();
-    assert!(opened.fetch(&[7 * SMALL..8 * SMALL]).await.unwrap_err().is_not_found());
+    assert!(fetch(&opened, 7 * SMALL..8 * SMALL).await.unwrap_err().is_not_found());
     assert!(opened.has(5 * SMALL..6 * SMALL), "what is there stays");
 }
