@@ -112,7 +112,7 @@ pub trait VectorIndex: Send + Sync {
     fn metric(&self) -> Metric;
 
     /// The rows among which the best `params.k` of those in `allowed` (of all without a set) are, to be scored exactly by
-    /// [`score`](crate::score): the part of a search that the index alone answers. The set may be shorter or longer than the rows;
+    /// [`score`]: the part of a search that the index alone answers. The set may be shorter or longer than the rows;
     /// rows it does not reach are not allowed. What was done is added to `stats`.
     ///
     /// # Panics
