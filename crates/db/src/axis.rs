@@ -19,6 +19,7 @@
 //! All changes of files happen under one lock, and whether a segment is still there is asked under it: so the files of a
 //! segment that is gone are never written again.
 
+mod choose;
 mod file;
 mod homes;
 mod moves;
@@ -33,7 +34,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use proximadb_index::{Hnsw, Ivf, VectorIndex, kmeans};
+use proximadb_index::{Hnsw, IndexKind, Ivf, VectorIndex, kmeans};
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::engine::manifest::SegmentMeta;
@@ -43,14 +44,14 @@ use crate::error::{Error, Result};
 use crate::root::{IndexType, Root, RootId, RootState};
 use crate::schema::{CollectionDescription, CollectionId, IndexChoice, Schema, StorageEngineKind};
 
+pub use choose::reason;
+use choose::{ROWS_MIN, choose};
 use file::Identity;
 pub use file::{SegmentIndexes, check, parse_name, type_of};
 pub use homes::IndexHomes;
 use places::{Copy, FileKey, Places, list};
 pub use read::Loaded;
 
-/// Segments with fewer rows are scanned: that is as fast as probing an index, and exact.
-const ROWS_MIN: usize = 2_048;
 /// Rounds of k-means for vector spaces that the rows are not sorted by, and any fixed number.
 const ITERATIONS: usize = 10;
 const SEED: u64 = 1;
@@ -68,25 +69,8 @@ pub fn wants_index(data: &SegmentData, schema: &Schema) -> bool {
     match schema.index() {
         IndexChoice::Flat => false,
         IndexChoice::Hnsw => is_large,
-        IndexChoice::Auto | IndexChoice::Ivf => is_large && data.clustering.is_some(),
+        IndexChoice::Auto | IndexChoice::Ivf | IndexChoice::Hybrid => is_large && data.clustering.is_some(),
     }
-}
-
-/// Why a segment has the index that it has, or none.
-pub fn reason(data: &SegmentData, schema: &Schema) -> String {
-    let choice = schema.index();
-    if choice != IndexChoice::Flat && !wants_index(data, schema) {
-        return format!("fewer than {ROWS_MIN} rows are compared exactly as fast as through an index");
-    }
-    match choice {
-        IndexChoice::Flat => "metadata.proximadb.index = \"flat\"",
-        IndexChoice::Ivf => "metadata.proximadb.index = \"ivf\"",
-        IndexChoice::Hnsw => "metadata.proximadb.index = \"hnsw\"",
-        IndexChoice::Auto => {
-            "automatic: lists of quantised rows are the fastest index measured at every size from here on"
-        }
-    }
-    .to_owned()
 }
 
 /// Builds an index for each vector space of a segment that is to be indexed; lists over the clusters that its rows are sorted by, or over
@@ -97,17 +81,20 @@ pub fn build(data: &SegmentData, schema: &Schema) -> SegmentIndexes {
         return SegmentIndexes::default();
     }
     let indexable = data.vectors.iter().filter_map(|(name, column)| {
-        let metric = schema.vectors.get(name)?.distance.metric();
-        if schema.index() == IndexChoice::Hnsw {
-            let graph = Hnsw::build(metric, &column.rows, column.present.as_ref(), schema.hnsw(name));
-            return Some((name.clone(), Box::new(graph) as Box<dyn VectorIndex>));
-        }
-        let clusters = data.clusters(name).unwrap_or_else(|| {
-            let count = kmeans::cluster_count(column.rows.len());
-            kmeans::train(metric, &column.rows, count, ITERATIONS, SEED)
-        });
-        let index = Ivf::build(metric, &column.rows, &clusters);
-        Some((name.clone(), Box::new(index) as Box<dyn VectorIndex>))
+        let (metric, rows) = (schema.vectors.get(name)?.distance.metric(), &column.rows);
+        let clusters = || {
+            let count = kmeans::cluster_count(rows.len());
+            let of_its_own = || kmeans::train(metric, rows, count, ITERATIONS, SEED);
+            data.clusters(name).unwrap_or_else(of_its_own)
+        };
+        let (kind, _) = choose(schema.index(), rows.len(), rows.dim());
+        let index: Box<dyn VectorIndex> = match kind {
+            IndexKind::Flat => return None,
+            IndexKind::Ivf => Box::new(Ivf::build(metric, rows, &clusters())),
+            IndexKind::Hybrid => Box::new(Ivf::hybrid(metric, rows, &clusters())),
+            IndexKind::Hnsw => Box::new(Hnsw::build(metric, rows, column.present.as_ref(), schema.hnsw(name))),
+        };
+        Some((name.clone(), index))
     });
     indexable.collect::<BTreeMap<_, _>>().into()
 }

@@ -85,6 +85,8 @@ pub enum IndexChoice {
     Ivf,
     /// A graph of similar rows.
     Hnsw,
+    /// Short lists of similar rows, and a graph that leads to them.
+    Hybrid,
     /// None: every row is compared.
     Flat,
 }

@@ -19,6 +19,15 @@ use crate::space::Query;
 pub(crate) const ONE_BIT_FROM: usize = 256;
 const TWO_BITS_FROM: usize = 64;
 
+/// Bits of a coordinate in the shortest codes of vectors of a dimension.
+pub fn bits_per_coordinate(dim: usize) -> usize {
+    match dim {
+        ..TWO_BITS_FROM => 4,
+        TWO_BITS_FROM..ONE_BIT_FROM => 2,
+        _ => 1,
+    }
+}
+
 /// How the coordinates of a space become bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BitCodes {
@@ -46,11 +55,7 @@ pub(crate) struct Residual<'a> {
 impl BitCodes {
     /// The codes that suit vectors of a dimension, placed in so many coordinates.
     pub fn new(dim: usize, coordinates: usize) -> Self {
-        let bits = match dim {
-            ..TWO_BITS_FROM => 4,
-            TWO_BITS_FROM..ONE_BIT_FROM => 2,
-            _ => 1,
-        };
+        let bits = bits_per_coordinate(dim);
         Self { bits, coordinates }
     }
 

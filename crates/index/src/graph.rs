@@ -22,7 +22,7 @@ use fixedbitset::FixedBitSet;
 use crate::byte_codes::ByteCodes;
 use crate::space::Query;
 use crate::vector_index::{IndexError, Reader, SearchStats};
-use walk::{Lists, Walker};
+use walk::{Extent, Lists, Walker};
 
 /// Nodes are numbered by 31 bits in a walk.
 pub(crate) const NODES_MAX: usize = 1 << 31;
@@ -79,9 +79,39 @@ impl Graph {
             starts.extend(spread(allowed, self.nodes));
         }
         let mut walker = WALKER.take();
-        walker.walk(self.lists(0), &starts, room, allowed, score(codes, query), stats);
+        walker.walk(
+            self.lists(0),
+            &starts,
+            Extent::room(room),
+            allowed,
+            score(codes, query),
+            stats,
+        );
         let is_allowed = |(node, _): &(u32, f32)| allowed.is_none_or(|set| set.contains(*node as usize));
         let found = walker.found().filter(is_allowed).collect();
+        WALKER.set(walker);
+        found
+    }
+
+    /// The nodes that `score` finds no more than `reach` worse than the best one, about, the best first, with their scores.
+    pub fn near(
+        &self,
+        reach: f32,
+        mut score: impl FnMut(&[u32], &mut [f32]),
+        stats: &mut SearchStats,
+    ) -> Vec<(u32, f32)> {
+        if self.linked == 0 {
+            return Vec::new();
+        }
+        let mut walker = WALKER.take();
+        let place = self.descend(&mut walker, 0, &mut score, stats);
+        let starts = [self.tall[place as usize]];
+        let extent = Extent {
+            room: self.nodes,
+            reach,
+        };
+        walker.walk(self.lists(0), &starts, extent, None, &mut score, stats);
+        let found = walker.found().collect();
         WALKER.set(walker);
         found
     }
@@ -91,7 +121,7 @@ impl Graph {
         &self,
         walker: &mut Walker,
         above: usize,
-        score: impl Fn(&[u32], &mut [f32]),
+        mut score: impl FnMut(&[u32], &mut [f32]),
         stats: &mut SearchStats,
     ) -> u32 {
         let mut place = 0;
@@ -102,7 +132,7 @@ impl Graph {
                 rows.extend(places.iter().map(|place| self.tall[*place as usize]));
                 score(&rows, worths);
             };
-            walker.walk(self.lists(level), &[place], 1, None, score, stats);
+            walker.walk(self.lists(level), &[place], Extent::room(1), None, score, stats);
             place = walker.found().next().map_or(0, |(place, _)| place);
         }
         place

@@ -15,8 +15,12 @@
 //!
 //! to offer. Lists are read in the order of their prospects, down to `reach` below the best one. With a filter, or for many hits, the best
 //! prospect says less about how good the hits can be; then lists are read down to `reach` below the middle between the best
-//! prospect and the k-th best estimate so far. A row is looked at more closely if its estimate and `slack` × its error
-//! come up to the k-th best estimate. Reach and slack are measured when the index is built (`ivf/tune.rs`).
+//! prospect and the k-th best estimate so far, and never less far than otherwise. A row is looked at more closely if its estimate and
+//! `slack` × its error come up to the k-th best estimate. Reach and slack are measured when the index is built (`ivf/tune.rs`).
+//!
+//! **A hybrid index** (after SPANN, Chen et al. 2021) has many short lists and a graph over their means. A search walks the graph by the
+//! prospects, as far as the reach, instead of calculating them all; one whose lists turn out to have too few allowed rows looks at the others
+//! as well.
 //!
 //! **Outliers**, rows far from the mean of their list, are in no list: they would spoil its radius. They are scored in every search.
 
@@ -33,6 +37,8 @@ use fixedbitset::{Block, FixedBitSet};
 
 use crate::bit_codes::BitCodes;
 use crate::byte_codes::ByteCodes;
+use crate::graph::Graph;
+use crate::kmeans::cluster_count;
 use crate::metric::Metric;
 use crate::simd::codes::BLOCK_ROWS;
 use crate::space::Space;
@@ -57,6 +63,8 @@ pub struct Ivf {
     /// The mean of each list; `added` is the mean offset of its rows.
     means: ByteCodes,
     lists: Vec<List>,
+    /// Leads to the lists near a query where there are too many to look at all of their means.
+    router: Option<Graph>,
     /// What every search calculates with for every list.
     factors: Factors,
     /// Rows of all lists, list after list; `None` if the rows are sorted by list, so that member `i` is row `i`.
@@ -145,16 +153,14 @@ impl Ivf {
 
     /// The best of the lists' prospects, or the first that has `k` rows in lists as good or better: a list of few rows far out says
     /// nothing about how good the k-th hit will be.
-    fn best_prospect(&self, prospects: impl Iterator<Item = f32> + Clone, k: usize) -> f32 {
-        let size = |list: usize| (self.lists[list].end - self.lists[list].start) as usize;
-        let better = |best: (f32, usize), (list, prospect): (usize, f32)| {
-            if prospect > best.0 { (prospect, list) } else { best }
-        };
-        let (best, list) = prospects.clone().enumerate().fold((f32::MIN, 0), better);
+    fn best_prospect(&self, prospects: impl Iterator<Item = (u32, f32)> + Clone, k: usize) -> f32 {
+        let size = |list: u32| (self.lists[list as usize].end - self.lists[list as usize].start) as usize;
+        let better = |best: (u32, f32), next: (u32, f32)| if next.1 > best.1 { next } else { best };
+        let (list, best) = prospects.clone().fold((0, f32::MIN), better);
         if self.lists.is_empty() || size(list) >= k {
             return best;
         }
-        let mut sorted: Vec<(usize, f32)> = prospects.enumerate().collect();
+        let mut sorted: Vec<(u32, f32)> = prospects.collect();
         sorted.sort_unstable_by(|a, b| b.1.total_cmp(&a.1));
         let mut rows = 0;
         let reached = sorted.iter().find(|(list, _)| {
@@ -226,7 +232,11 @@ fn low_bits(count: u32) -> u16 {
 
 impl VectorIndex for Ivf {
     fn kind(&self) -> IndexKind {
-        IndexKind::Ivf
+        if self.router.is_some() {
+            IndexKind::Hybrid
+        } else {
+            IndexKind::Ivf
+        }
     }
 
     fn shape(&self) -> (usize, usize) {
@@ -246,7 +256,8 @@ impl VectorIndex for Ivf {
     ) -> Chosen {
         let k = params.k.max(NEIGHBOURS);
         let scanned = allowed.map_or(self.rows, |set| set.count_ones(..));
-        let few = scanned <= (self.lists.len() * ALLOWED_PER_LIST).max(k * ROWS_PER_HIT);
+        let lists = self.lists.len().min(cluster_count(self.rows));
+        let few = scanned <= (lists * ALLOWED_PER_LIST).max(k * ROWS_PER_HIT);
         let usable = !params.exact && !few && params.k > 0;
         let Some(placed) = usable.then(|| self.space.query(query)).flatten() else {
             return Chosen::All;
@@ -266,19 +277,30 @@ impl VectorIndex for Ivf {
     }
 
     fn head_bytes(&self) -> Option<usize> {
-        Some(file::head_bytes(self))
+        // The graph lies at the end: a hybrid is read whole.
+        self.router.is_none().then(|| file::head_bytes(self))
     }
 
     fn memory_bytes(&self) -> usize {
         let members = self.members.as_ref().map_or(0, Vec::len) + self.outliers.len();
         let codes = self.means.data().len() + self.blocks.len() + self.bytes.data().len();
         let lists = self.lists.len() * (size_of::<List>() + Factors::BYTES_PER_LIST);
-        size_of::<Self>() + codes + members * size_of::<u32>() + lists
+        let graph = self.router.as_ref().map_or(0, Graph::memory_bytes);
+        size_of::<Self>() + codes + members * size_of::<u32>() + lists + graph
     }
 
     fn describe(&self) -> String {
+        let routed = |graph: &Graph| {
+            format!(
+                "graph of {} levels with {} neighbours over {} centroids, ",
+                graph.levels(),
+                2 * graph.m(),
+                self.lists.len()
+            )
+        };
         format!(
-            "{} lists, {}-bit and 8-bit codes, {} outliers, reach {:.3} (wide {:.3}), slack {:.2}",
+            "{}{} lists, {}-bit and 8-bit codes, {} outliers, reach {:.3} (wide {:.3}), slack {:.2}",
+            self.router.as_ref().map(routed).unwrap_or_default(),
             self.lists.len(),
             self.bits.bits(),
             self.outliers.len(),

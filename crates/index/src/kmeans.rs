@@ -3,6 +3,8 @@
 //! Invariants: the same rows, `k` and seed give the same clusters (on one kind of CPU); no cluster is empty; rows that are not
 //! finite belong to some cluster and move no centroid.
 
+mod split;
+
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 

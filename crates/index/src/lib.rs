@@ -41,6 +41,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use bit_codes::bits_per_coordinate;
 pub use flat::Flat;
 pub use hnsw::{Hnsw, HnswParams};
 pub use ivf::Ivf;
@@ -60,7 +61,7 @@ pub fn decode(bytes: &Bytes) -> Result<Box<dyn VectorIndex>, IndexError> {
     let (header, body) = vector_index::unframe(bytes, true)?;
     Ok(match header.kind {
         IndexKind::Flat => Box::new(Flat::decode(&header, body)?),
-        IndexKind::Ivf => Box::new(Ivf::decode(&header, body, None)?),
+        IndexKind::Ivf | IndexKind::Hybrid => Box::new(Ivf::decode(&header, body, None)?),
         IndexKind::Hnsw => Box::new(Hnsw::decode(&header, body)?),
     })
 }
@@ -74,6 +75,8 @@ pub fn decode_partial(bytes: &Bytes, presence: Arc<dyn Presence>) -> Result<Box<
     let (header, body) = vector_index::unframe(bytes, false)?;
     match header.kind {
         IndexKind::Ivf => Ok(Box::new(Ivf::decode(&header, body, Some(presence))?)),
-        IndexKind::Flat | IndexKind::Hnsw => Err(IndexError::Damaged("of a kind that is not read in parts")),
+        IndexKind::Flat | IndexKind::Hnsw | IndexKind::Hybrid => {
+            Err(IndexError::Damaged("of a kind that is not read in parts"))
+        }
     }
 }

@@ -34,6 +34,8 @@ pub enum IndexKind {
     Ivf,
     /// Hierarchical navigable small world: a graph from rows to similar rows.
     Hnsw,
+    /// An inverted file of many small groups, with a graph that leads to those near the query.
+    Hybrid,
 }
 
 impl IndexKind {
@@ -43,6 +45,7 @@ impl IndexKind {
             Self::Flat => "flat",
             Self::Ivf => "ivf",
             Self::Hnsw => "hnsw",
+            Self::Hybrid => "hybrid",
         }
     }
 }
@@ -72,6 +75,8 @@ impl SearchParams {
 /// What a search did; counts of several searches add up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SearchStats {
+    /// Means of lists that were compared with the query.
+    pub means: usize,
     /// Lists that were read.
     pub lists: usize,
     /// Rows whose codes were looked at first.
@@ -243,6 +248,7 @@ pub(crate) fn frame(header: &Header, body: &[u8]) -> Vec<u8> {
         IndexKind::Flat => 0,
         IndexKind::Ivf => 1,
         IndexKind::Hnsw => 2,
+        IndexKind::Hybrid => 3,
     });
     bytes.push(match header.metric {
         Metric::Dot => 0,
@@ -281,6 +287,7 @@ pub(crate) fn unframe(bytes: &Bytes, is_whole: bool) -> Result<(Header, Reader),
         0 => IndexKind::Flat,
         1 => IndexKind::Ivf,
         2 => IndexKind::Hnsw,
+        3 => IndexKind::Hybrid,
         _ => return Err(IndexError::Damaged("unknown kind")),
     };
     let metric = match metric {

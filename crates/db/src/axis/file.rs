@@ -144,7 +144,8 @@ pub(super) struct Content {
 /// The type of the file that holds an index. A flat index is a scan: there is nothing to keep of it.
 pub fn type_of(kind: IndexKind) -> Option<IndexType> {
     match kind {
-        IndexKind::Ivf => Some(IndexType::Ivf),
+        // A hybrid is lists, too: the same file with a graph behind them.
+        IndexKind::Ivf | IndexKind::Hybrid => Some(IndexType::Ivf),
         IndexKind::Hnsw => Some(IndexType::Hnsw),
         IndexKind::Flat => None,
     }

@@ -167,7 +167,7 @@ impl Shard {
             rows: segment.data.len(),
             live_rows: segment.live_rows,
             indexes,
-            reason: axis::reason(&segment.data, &description.schema),
+            reason: axis::reason(&segment.data, &segment.indexes, &description.schema),
             waits_for_index: segment.indexes.is_empty() && axis::wants_index(&segment.data, &description.schema),
             work: found.map(Work::from),
         })

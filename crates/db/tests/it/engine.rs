@@ -337,6 +337,71 @@ async fn i1_a_collection_with_a_graph_finds_its_points_and_loads_the_graph_from_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn i3_a_hybrid_index_names_its_parts_and_comes_back_from_its_file_or_without_it() {
+    let directory = TempDir::new().unwrap();
+    let query = |exact| Query {
+        vector: clumped(5000..5001).remove(0).vectors.get("").unwrap().to_vec(),
+        ..query(exact)
+    };
+    let nearest = async |collection: &Collection, exact| collection.query(query(exact)).await.unwrap();
+    let database = open(directory.path(), &[]).await;
+    let settings = json!({ "metadata": { "proximadb": { "index": "hybrid" } } });
+    let collection = create_with(&database, "c", settings).await;
+    for start in (0..5000).step_by(500) {
+        collection.upsert(clumped(start..start + 500)).await.unwrap();
+    }
+    collection.flush().await.unwrap();
+    collection.compact().await.unwrap();
+    let lists = || files(directory.path(), "ivf");
+    eventually("the index", async || {
+        lists().len() == 1 && collection.info().unwrap().indexed_vectors == 5000
+    })
+    .await;
+    let file = lists().pop().unwrap();
+
+    let plan = collection.explain(Some(query(false))).await.unwrap();
+    let (segment, index) = (&plan.segments[0], &plan.segments[0].indexes[0]);
+    assert!(index.kind == "hybrid" && file.ends_with(&index.file), "{index:?}");
+    assert!(
+        index.description.contains("graph")
+            && index.description.contains(" centroids, ")
+            && index.description.contains(" lists, "),
+        "{index:?}"
+    );
+    assert!(segment.reason.contains("\"hybrid\""), "{}", segment.reason);
+    let stats = segment.work.unwrap().stats;
+    assert!(
+        stats.means > 0 && stats.lists > 0 && stats.codes < segment.rows,
+        "{stats:?}"
+    );
+    let (exact, found) = (nearest(&collection, true).await, nearest(&collection, false).await);
+    assert!(exact.iter().filter(|hit| found.contains(hit)).count() >= 8);
+    database.close().await;
+    drop(database);
+
+    for damage in ["none", "lost", "damaged"] {
+        let whole = std::fs::read(&file).unwrap();
+        match damage {
+            "lost" => std::fs::remove_file(&file).unwrap(),
+            "damaged" => std::fs::write(&file, &whole[..whole.len() / 2]).unwrap(),
+            _ => {}
+        }
+        let database = open(directory.path(), &[]).await;
+        let collection = database.collection("c").await.unwrap();
+        eventually("the index", async || {
+            collection.info().unwrap().indexed_vectors == 5000 && std::fs::read(&file).is_ok_and(|now| now == whole)
+        })
+        .await;
+        assert_eq!(
+            nearest(&collection, false).await,
+            found,
+            "{damage}: the same rows make the same index"
+        );
+        database.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn d9_a_use_of_a_collection_moves_its_last_access() {
     let directory = TempDir::new().unwrap();
     let database = open(directory.path(), &[]).await;

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use super::walk::{Lists, Walker};
+use super::walk::{Extent, Lists, Walker};
 use super::{Graph, M_RANGE, NODES_MAX, level_counts, list_size};
 use crate::byte_codes::ByteCodes;
 use crate::parallel::in_parallel;
@@ -198,7 +198,7 @@ impl Builder<'_> {
         // The nodes of the level above are the first ones of this one.
         let start = self.number(if above < done { above } else { 0 });
         let nearness = |numbers: &[u32], out: &mut [f32]| self.nearness(&point, numbers, out);
-        walker.walk(lists, &[start], self.ef, None, nearness, &mut stats);
+        walker.walk(lists, &[start], Extent::room(self.ef), None, nearness, &mut stats);
         let candidates: Vec<(u32, f32)> = walker.found().collect();
         let (mut chosen, rest) = self.choose(&point, &candidates, self.graph.m);
         // Rows that are all alike would have next to no neighbours otherwise.

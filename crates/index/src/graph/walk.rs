@@ -9,6 +9,9 @@ use crate::vector_index::SearchStats;
 /// Lists that are on their way from memory while one is read.
 const AHEAD: usize = 6;
 
+/// Nodes that are kept and visited whatever the reach: the first nodes of a walk lie far from the best ones.
+const NEAR: usize = 8;
+
 /// Lists of neighbours, all with room for as many. A number that is no node ends a list: [`Lists::NONE`], or whatever damaged bytes
 /// hold, so that a walk never leaves the graph.
 #[derive(Debug, Clone, Copy)]
@@ -40,11 +43,30 @@ impl<'a> Lists<'a> {
     }
 }
 
+/// Which nodes a walk keeps.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Extent {
+    /// How many at most.
+    pub room: usize,
+    /// How far below the best one others may lie, except for the first few.
+    pub reach: f32,
+}
+
+impl Extent {
+    /// As many as there is room for.
+    pub fn room(room: usize) -> Self {
+        Self {
+            room,
+            reach: f32::INFINITY,
+        }
+    }
+}
+
 /// The best nodes of a walk, the best first. An entry is a rank of [`crate::topk`] whose lowest bit says that its neighbours are known.
 #[derive(Debug, Default)]
 struct Pool {
     entries: Vec<u64>,
-    room: usize,
+    extent: Extent,
     /// No entry before this one waits for its neighbours.
     next: usize,
 }
@@ -53,11 +75,25 @@ impl Pool {
     #[inline]
     fn push(&mut self, node: u32, worth: f32) {
         let entry = rank(true, worth, node << 1);
-        if self.entries.len() == self.room {
+        if self.entries.len() == self.extent.room {
             if self.entries.last().is_none_or(|last| entry >= *last) {
                 return;
             }
             self.entries.pop();
+        }
+        // Nodes that lie too far below the best one make room one by one, as better ones come.
+        if self.entries.len() > NEAR {
+            let best = self.entries.first().map_or(f32::MIN, |best| score_of(true, *best));
+            if self
+                .entries
+                .last()
+                .is_some_and(|last| score_of(true, *last) < best - self.extent.reach)
+            {
+                self.entries.pop();
+            }
+            if worth < best - self.extent.reach {
+                return;
+            }
         }
         let at = self.entries.partition_point(|other| *other < entry);
         self.entries.insert(at, entry);
@@ -127,20 +163,20 @@ pub(super) struct Walker {
 }
 
 impl Walker {
-    /// Walks from `starts` towards what `score` finds best, and keeps the best `room` nodes; of all others than the starts only those that
+    /// Walks from `starts` towards what `score` finds best, and keeps the best nodes; of all others than the starts only those that
     /// are `allowed`. A node that is not allowed is walked through: its neighbours count as those of the node before it.
     pub fn walk(
         &mut self,
         lists: Lists<'_>,
         starts: &[u32],
-        room: usize,
+        extent: Extent,
         allowed: Option<&FixedBitSet>,
         mut score: impl FnMut(&[u32], &mut [f32]),
         stats: &mut SearchStats,
     ) {
         self.seen.clear(lists.nodes);
         self.pool.entries.clear();
-        (self.pool.room, self.pool.next) = (room, 0);
+        (self.pool.extent, self.pool.next) = (extent, 0);
         self.fresh.clear();
         for start in starts {
             if self.seen.insert(*start) {

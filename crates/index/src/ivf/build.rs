@@ -3,6 +3,7 @@
 use super::{Factors, Ivf, List, Tuning};
 use crate::bit_codes::{BitCodes, Residual};
 use crate::byte_codes::ByteCodes;
+use crate::graph::Graph;
 use crate::kmeans::Clusters;
 use crate::metric::Metric;
 use crate::parallel::in_parallel;
@@ -12,6 +13,12 @@ use crate::simd::codes::BLOCK_ROWS;
 use crate::space::{Space, fits};
 use crate::truth::quantile;
 
+/// Rows of a list of a hybrid index, about. Measured: shorter ones are more to route to and to fetch, longer ones more to read.
+const HYBRID_ROWS_PER_LIST: usize = 64;
+/// Neighbours of a list on the upper levels of the graph, and lists in sight when they are looked for. A walk visits several lists in any
+/// case: more neighbours make it longer and find nothing more.
+const GRAPH_M: usize = 8;
+const GRAPH_EF: usize = 100;
 /// A row further from the mean than so many times the list's radius is an outlier …
 const OUTLIER_RADII: f32 = 3.0;
 /// … and so is one that is so many times as long as half of the rows: alone in its list, it would still move the centre …
@@ -26,6 +33,19 @@ impl Ivf {
     /// # Panics
     /// If the clusters are of another dimension, or assign more rows than there are.
     pub fn build(metric: Metric, rows: &Rows, clusters: &Clusters) -> Self {
+        Self::build_routed(metric, rows, clusters, false)
+    }
+
+    /// A hybrid index: the clusters are split into lists of about 64 rows, and a graph leads to those near a query.
+    /// Otherwise as [`build`](Self::build).
+    ///
+    /// # Panics
+    /// As [`build`](Self::build).
+    pub fn hybrid(metric: Metric, rows: &Rows, clusters: &Clusters) -> Self {
+        Self::build_routed(metric, rows, &clusters.split(metric, rows, HYBRID_ROWS_PER_LIST), true)
+    }
+
+    fn build_routed(metric: Metric, rows: &Rows, clusters: &Clusters, routed: bool) -> Self {
         assert_eq!(clusters.centroids.dim(), rows.dim(), "clusters of the same space");
         assert!(clusters.assignment.len() <= rows.len(), "clusters of these rows");
         let order = clusters.order();
@@ -58,6 +78,10 @@ impl Ivf {
         let mut index = Self {
             rows: rows.len(),
             factors: Factors::new(&means, &lists),
+            router: routed.then(|| {
+                let all: Vec<u32> = (0..lists.len() as u32).collect();
+                Graph::build(&means, &all, GRAPH_M, GRAPH_EF)
+            }),
             means,
             lists,
             members,

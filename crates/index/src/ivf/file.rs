@@ -6,12 +6,14 @@
 //! lists × (start, end, first block, squared length: f32, radius: f32)
 //! members × row, if there are            outliers × row
 //! byte codes of the means │ blocks of bit codes │ byte codes of the members
+//! the graph over the means (`hnsw/file.rs` draws it), if the index is a hybrid
 //! ```
 
 use std::sync::Arc;
 
 use crate::bit_codes::BitCodes;
 use crate::byte_codes::ByteCodes;
+use crate::graph::Graph;
 use crate::ivf::{Factors, Ivf, List, Tuning};
 use crate::simd::codes::BLOCK_ROWS;
 use crate::space::Space;
@@ -49,8 +51,11 @@ pub(super) fn encode(index: &Ivf) -> Vec<u8> {
     body.extend_from_slice(index.means.data());
     body.extend_from_slice(&index.blocks);
     body.extend_from_slice(index.bytes.data());
+    if let Some(graph) = &index.router {
+        graph.encode(&mut body);
+    }
     let header = Header {
-        kind: IndexKind::Ivf,
+        kind: index.kind(),
         metric: index.space.metric(),
         dim: index.space.dim(),
         rows: index.rows,
@@ -121,6 +126,10 @@ impl Ivf {
         let means = ByteCodes::of(space.padded(), body.take(size(lists, stride)?)?);
         let blocks = body.take(size(block as usize, bits.block_bytes())?)?;
         let bytes = ByteCodes::of(space.padded(), body.take(size(count, stride)?)?);
+        let router = match header.kind {
+            IndexKind::Hybrid => Some(Graph::decode(lists, &mut body)?),
+            _ => None,
+        };
         body.finish()?;
         Ok(Self {
             rows: header.rows,
@@ -128,6 +137,7 @@ impl Ivf {
             factors: Factors::new(&means, &read),
             means,
             lists: read,
+            router,
             members,
             bits,
             blocks,

@@ -6,6 +6,7 @@ use fixedbitset::FixedBitSet;
 
 use super::{Ivf, Tuning};
 use crate::bit_codes::Table;
+use crate::graph::Graph;
 use crate::metric::Metric;
 use crate::simd::codes::{self, BLOCK_ROWS, CHUNK_BLOCKS, Estimates, Terms};
 use crate::space::Query;
@@ -14,8 +15,11 @@ use crate::vector_index::SearchStats;
 
 /// From so many wanted hits on the best prospect alone says too little.
 const MANY_HITS: usize = 20;
+/// How much further a graph is walked by a wide search, which does not know beforehand how far it reads.
+const WIDE_REACH: f32 = 2.0;
 /// Lists whose prospects are sorted at once: as many as most searches read.
 const SORTED_LISTS: usize = 32;
+const SHORT_LISTS_AHEAD: usize = 4;
 /// Rows for each wanted hit that are asked for at once of a file that is read in parts, before any of them says how far to look.
 const ABSENT_PER_HIT: usize = 4;
 /// Candidates refined between two looks at the k-th best.
@@ -39,8 +43,9 @@ pub(super) struct Search<'a> {
     table: Table,
     allowed: Option<&'a FixedBitSet>,
     slack: f32,
-    /// In units of worth.
+    /// In units of worth, both.
     reach: f32,
+    reach_wide: f32,
     wide: bool,
     k: usize,
     /// The best estimates so far.
@@ -74,10 +79,12 @@ impl<'a> Search<'a> {
             slack,
             ..
         } = index.tuning;
+        let unit = effort * query.unit(index.tuning.length);
         Self {
             index,
             table: index.bits.table(&query),
-            reach: if wide { reach_wide } else { reach } * effort * query.unit(index.tuning.length),
+            reach: reach * unit,
+            reach_wide: reach_wide * unit,
             slack: slack * effort.sqrt(),
             wide,
             k,
@@ -104,44 +111,96 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// The lists whose prospects lie within the reach of the best one or above (all for a wide search), and that one.
-    fn prospects(&self) -> (Vec<Prospect>, f32) {
+    /// Of what lists promise, what lies within the reach of the best or above (all for a wide search), and the best.
+    fn worthwhile(&self, mut prospects: Vec<Prospect>) -> (Vec<Prospect>, f32) {
         let index = self.index;
-        let factors = &index.factors;
-        let count = index.lists.len();
-        let mut integers = vec![0; count];
-        index.means.products(&self.query, &factors.numbers, &mut integers);
-        let numbers = integers.iter().zip(&factors.step).zip(&factors.added);
-        let numbers = numbers.zip(&factors.squared).zip(&factors.spread);
-        let mut all = Vec::with_capacity(count);
-        for ((((integer, step), added), squared), spread) in numbers {
-            let product = *integer as f32 * (step * self.query.step);
-            let squared = self.query.squared - 2.0 * product + squared;
-            let away = if squared > 0.0 { squared } else { 0.0 }.sqrt();
-            all.push([product + added + spread * away, product, away]);
-        }
         if let Some(allowed) = self.allowed {
-            for ([prospect, ..], list) in all.iter_mut().zip(&index.lists) {
-                if !index.has_allowed(list, allowed) {
-                    *prospect = f32::NEG_INFINITY;
+            for prospect in &mut prospects {
+                if !index.has_allowed(&index.lists[prospect.list as usize], allowed) {
+                    prospect.prospect = f32::NEG_INFINITY;
                 }
             }
         }
-        let prospects = all.iter().map(|[prospect, ..]| *prospect);
-        let best = index.best_prospect(prospects, self.k);
+        let pairs = prospects.iter().map(|prospect| (prospect.list, prospect.prospect));
+        let best = index.best_prospect(pairs, self.k);
         let least = if self.wide { f32::MIN } else { best - self.reach };
         // A list without allowed rows comes nowhere near; one with a damaged mean is not a number and is read.
-        let near = all
+        prospects.retain(|prospect| prospect.prospect.total_cmp(&least).is_ge());
+        (prospects, best)
+    }
+
+    /// What all lists promise.
+    fn all(&self, stats: &mut SearchStats) -> Vec<Prospect> {
+        let factors = &self.index.factors;
+        let mut integers = vec![0; factors.numbers.len()];
+        self.index.means.products(&self.query, &factors.numbers, &mut integers);
+        stats.means += integers.len();
+        let numbers = integers.iter().zip(&factors.step).zip(&factors.added);
+        let numbers = numbers.zip(&factors.squared).zip(&factors.spread).zip(0..);
+        let prospects = numbers.map(|(((((integer, step), added), squared), spread), list)| {
+            self.prospect(list, *integer, [*step, *added, *squared, *spread])
+        });
+        prospects.collect()
+    }
+
+    /// What the lists promise that a graph leads to.
+    fn routed(&self, graph: &Graph, stats: &mut SearchStats) -> Vec<Prospect> {
+        let Ivf { means, factors, .. } = self.index;
+        let of = |list: u32, integer: i32| {
+            let at = list as usize;
+            let of_list = [
+                factors.step[at],
+                factors.added[at],
+                factors.squared[at],
+                factors.spread[at],
+            ];
+            self.prospect(list, integer, of_list)
+        };
+        let mut integers = Vec::new();
+        let score = |lists: &[u32], worths: &mut [f32]| {
+            integers.resize(lists.len(), 0);
+            lists.iter().for_each(|list| means.prefetch(*list));
+            means.products(&self.query, lists, &mut integers);
+            for ((list, integer), worth) in lists.iter().zip(&integers).zip(worths) {
+                *worth = of(*list, *integer).prospect;
+            }
+        };
+        let mut walked = SearchStats::default();
+        let reach = if self.wide {
+            WIDE_REACH * self.reach.max(self.reach_wide)
+        } else {
+            self.reach
+        };
+        let near = graph.near(reach, score, &mut walked);
+        stats.means += walked.codes;
+        // What lies beyond the reach is not all there is: a wide search would end at it and leave better lists out.
+        let least = near
+            .first()
+            .filter(|_| self.wide)
+            .map_or(f32::MIN, |(_, best)| best - reach);
+        let near = near.into_iter().filter(|(_, prospect)| *prospect >= least);
+        let lists: Vec<u32> = near.map(|(list, _)| list).collect();
+        let mut integers = vec![0; lists.len()];
+        means.products(&self.query, &lists, &mut integers);
+        lists
             .iter()
-            .zip(0..)
-            .filter(|([prospect, ..], _)| prospect.total_cmp(&least).is_ge());
-        let near = near.map(|(&[prospect, product, away], list)| Prospect {
-            prospect,
+            .zip(integers)
+            .map(|(list, integer)| of(*list, integer))
+            .collect()
+    }
+
+    /// What a list promises, from the product of its mean with the query and its factors: step, added, squared, spread.
+    #[inline]
+    fn prospect(&self, list: u32, integer: i32, [step, added, squared, spread]: [f32; 4]) -> Prospect {
+        let product = integer as f32 * (step * self.query.step);
+        let squared = self.query.squared - 2.0 * product + squared;
+        let away = if squared > 0.0 { squared } else { 0.0 }.sqrt();
+        Prospect {
+            prospect: product + added + spread * away,
             list,
             product,
             away,
-        });
-        (near.collect(), best)
+        }
     }
 
     /// The estimate that the k-th best row has so far.
@@ -151,17 +210,31 @@ impl<'a> Search<'a> {
 
     /// Reads lists, the most promising first, down to the reach, and further while there are too few rows.
     fn read_lists(&mut self, stats: &mut SearchStats) {
-        let (mut near, best) = self.prospects();
-        self.read_in_order(&mut near, best, stats);
-        if !self.wide && !self.best.is_full() && self.absent.is_empty() {
-            self.wide = true;
-            let (mut all, best) = self.prospects();
-            all.retain(|prospect| prospect.prospect.total_cmp(&(best - self.reach)).is_lt());
-            self.read_in_order(&mut all, best, stats);
+        let near = match &self.index.router {
+            Some(graph) => self.routed(graph, stats),
+            None => self.all(stats),
+        };
+        let (mut near, best) = self.worthwhile(near);
+        let is_done = self.read_in_order(&mut near, best, stats);
+        let were_all = self.wide && self.index.router.is_none();
+        if is_done || were_all || !self.absent.is_empty() || (self.best.is_full() && !self.wide) {
+            return;
         }
+        self.wide = true;
+        let (mut others, best) = self.worthwhile(self.all(stats));
+        let read: FixedBitSet = near.iter().map(|prospect| prospect.list as usize).collect();
+        others.retain(|prospect| !read.contains(prospect.list as usize));
+        self.read_in_order(&mut others, best, stats);
     }
 
-    fn read_in_order(&mut self, prospects: &mut [Prospect], best: f32, stats: &mut SearchStats) {
+    /// Whether it came to a list of a wide search that is too bad to be read.
+    fn read_in_order(&mut self, prospects: &mut [Prospect], best: f32, stats: &mut SearchStats) -> bool {
+        // Short lists are read faster than the memory brings the next one.
+        let ahead = if self.index.router.is_some() {
+            SHORT_LISTS_AHEAD
+        } else {
+            1
+        };
         let mut rest = prospects;
         while !rest.is_empty() {
             let count = rest.len().min(SORTED_LISTS);
@@ -171,25 +244,35 @@ impl<'a> Search<'a> {
             }
             let (sorted, after) = rest.split_at_mut(count);
             sorted.sort_unstable_by(better);
+            for next in sorted.iter().take(ahead) {
+                self.prefetch(next.list);
+            }
             for (at, next) in sorted.iter().enumerate() {
                 let worst = self.best.worst().filter(|_| self.wide);
-                if worst.is_some_and(|worst| next.prospect < best.midpoint(worst) - self.reach) {
-                    return;
+                // Never less far than without a filter.
+                let far = |worst: f32| (best.midpoint(worst) - self.reach_wide).min(best - self.reach);
+                if worst.is_some_and(|worst| next.prospect < far(worst)) {
+                    return true;
                 }
                 // How far to look shows when what is absent was read.
                 let is_first = self.wide && worst.is_none();
                 if is_first && self.absent_rows > (self.k * ABSENT_PER_HIT) as f32 && next.prospect < best - self.reach
                 {
-                    return;
+                    return true;
                 }
-                if let Some(after) = sorted.get(at + 1) {
-                    let (start, size) = self.index.blocks_of(after.list);
-                    codes::prefetch(&self.index.blocks, start, size);
+                if let Some(after) = sorted.get(at + ahead) {
+                    self.prefetch(after.list);
                 }
                 self.read_list(next, stats);
             }
             rest = after;
         }
+        false
+    }
+
+    fn prefetch(&self, list: u32) {
+        let (start, size) = self.index.blocks_of(list);
+        codes::prefetch(&self.index.blocks, start, size);
     }
 
     fn read_list(&mut self, prospect: &Prospect, stats: &mut SearchStats) {

@@ -75,7 +75,7 @@ impl Ivf {
         let estimates = RefCell::new(Estimates::new());
         let unit = query.unit(self.tuning.length).max(f32::MIN_POSITIVE);
         let prospects = self.all_prospects(&query);
-        let best = self.best_prospect(prospects.iter().copied(), NEIGHBOURS + 1);
+        let best = self.best_prospect((0..).zip(prospects.iter().copied()), NEIGHBOURS + 1);
         // Under a filter the same rows are asked of a worse threshold, from the middle of which the reach counts.
         let of = |hit: &Hit, last: f32, from: f32| {
             let list = clusters.assignment[hit.row as usize];

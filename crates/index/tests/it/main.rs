@@ -3,6 +3,7 @@
 
 mod bytes;
 mod hnsw;
+mod hybrid;
 mod search;
 
 use fixedbitset::FixedBitSet;
@@ -45,11 +46,12 @@ fn rows_and_queries(count: usize, queries: usize, dim: usize, clumps: usize) -> 
     )
 }
 
-/// An index over rows as they are (members listed), and one over rows sorted by cluster (members implied).
-fn build_both(metric: Metric, rows: &Rows, lists: usize) -> [(Rows, Ivf); 2] {
+/// An index over rows as they are (members listed), one over rows sorted by cluster (members implied), and a hybrid.
+fn build_all(metric: Metric, rows: &Rows, lists: usize) -> [(Rows, Ivf); 3] {
     let clusters = kmeans::train(metric, rows, lists, 10, 1);
     let unsorted = (rows.clone(), Ivf::build(metric, rows, &clusters));
-    [unsorted, build_sorted(metric, rows, lists)]
+    let hybrid = (rows.clone(), Ivf::hybrid(metric, rows, &clusters));
+    [unsorted, build_sorted(metric, rows, lists), hybrid]
 }
 
 /// An index over rows sorted by cluster.

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proximadb_index::{Flat, Rows, SearchParams, SearchStats, VectorIndex, kmeans};
 
 use crate::{
-    METRICS, Numbers, build_both, build_sorted, clumped, exact, recall, rows_and_queries, rows_of, with_outliers,
+    METRICS, Numbers, build_all, build_sorted, clumped, exact, recall, rows_and_queries, rows_of, with_outliers,
 };
 
 /// Mean recall at default effort, with queries that are no rows.
@@ -17,7 +17,7 @@ fn check_recall(selectivity: f32, k: usize, clumps: usize) {
             .filter(|_| numbers.next() < 2.0 * selectivity - 1.0)
             .collect();
         let allowed = (selectivity < 1.0).then_some(&set);
-        for (rows, index) in build_both(metric, &rows, kmeans::cluster_count(rows.len())) {
+        for (rows, index) in build_all(metric, &rows, kmeans::cluster_count(rows.len())) {
             let mean = recall(metric, &rows, &index, &queries, &SearchParams::new(k), allowed);
             assert!(mean >= 0.95, "{metric:?} selectivity {selectivity} k {k}: {mean}");
         }
@@ -132,7 +132,7 @@ fn outliers_are_found_and_spoil_nothing() {
     let (rows, queries) = rows_and_queries(4000, 50, 32, 60);
     let rows = with_outliers(&rows);
     for metric in METRICS {
-        for (rows, index) in build_both(metric, &rows, kmeans::cluster_count(rows.len())) {
+        for (rows, index) in build_all(metric, &rows, kmeans::cluster_count(rows.len())) {
             let mean = recall(metric, &rows, &index, &queries, &SearchParams::new(10), None);
             assert!(mean >= 0.95, "{metric:?}: {mean}");
             // From so far away all rows are at about one distance, so it only matters that there are as many hits as asked for.
@@ -150,7 +150,7 @@ fn rows_that_are_not_allowed_are_never_found_whatever_their_number() {
         .filter(|row| row % 3 != 0 && !(1000..2500).contains(row))
         .collect();
     for metric in METRICS {
-        for (rows, index) in build_both(metric, &rows, kmeans::cluster_count(rows.len())) {
+        for (rows, index) in build_all(metric, &rows, kmeans::cluster_count(rows.len())) {
             let mean = recall(metric, &rows, &index, &queries, &SearchParams::new(10), Some(&set));
             assert!(mean >= 0.95, "{metric:?}: {mean}");
         }
@@ -163,7 +163,7 @@ fn a_filter_that_leaves_fewer_rows_than_wanted_gives_them_all() {
     // Enough allowed rows that the lists are used, in places far from the query as well.
     let set: FixedBitSet = (0..rows.len()).filter(|row| row % 3 == 0).collect();
     for metric in METRICS {
-        for (rows, index) in build_both(metric, &rows, 30) {
+        for (rows, index) in build_all(metric, &rows, 30) {
             for effort in [1.0, 0.1] {
                 let params = SearchParams {
                     effort,
@@ -186,7 +186,7 @@ fn nan_and_infinity_never_panic_and_nan_is_never_a_hit() {
     data[82..84].fill(f32::MAX);
     let rows = Rows::from_vec(4, data);
     for metric in METRICS {
-        for (rows, index) in build_both(metric, &rows, 20) {
+        for (rows, index) in build_all(metric, &rows, 20) {
             for query in [[f32::NAN; 4], [f32::INFINITY; 4], [f32::MAX; 4], [0.0; 4]] {
                 let hits = index.search(&rows, &query, &SearchParams::new(600), None);
                 let all = exact(metric, &rows, &query, 600, None);
@@ -202,7 +202,7 @@ fn nan_and_infinity_never_panic_and_nan_is_never_a_hit() {
 fn an_index_of_other_rows_answers_exactly() {
     let (rows, other) = (clumped(500, 4, 10, 3), clumped(300, 4, 10, 5));
     for metric in METRICS {
-        for (_, index) in build_both(metric, &rows, 20) {
+        for (_, index) in build_all(metric, &rows, 20) {
             assert_eq!(
                 index.search(&other, other.get(7), &SearchParams::new(9), None),
                 exact(metric, &other, other.get(7), 9, None)
@@ -244,7 +244,7 @@ proptest! {
         let set: FixedBitSet = bits.iter().enumerate().filter(|(_, on)| **on).map(|(bit, _)| bit).collect();
         let allowed = with_set.then_some(&set);
         for metric in METRICS {
-            for (rows, index) in build_both(metric, &rows, lists) {
+            for (rows, index) in build_all(metric, &rows, lists) {
                 let truth = exact(metric, &rows, query, k, allowed);
                 let found = index.search(&rows, query, &SearchParams { k, effort, exact: false }, allowed);
                 prop_assert_eq!(found.len(), truth.len(), "as many as there are");

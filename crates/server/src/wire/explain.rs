@@ -73,6 +73,8 @@ struct MemtableOut {
 struct WorkOut {
     /// Rows that could be found.
     allowed_rows: usize,
+    /// Means of lists that were compared to choose the lists that are read.
+    means: usize,
     lists: usize,
     codes: usize,
     refined_rows: usize,
@@ -148,6 +150,7 @@ fn memtable(memtable: &MemtableUse) -> MemtableOut {
 fn work(work: Work) -> WorkOut {
     WorkOut {
         allowed_rows: work.allowed,
+        means: work.stats.means,
         lists: work.stats.lists,
         codes: work.stats.codes,
         refined_rows: work.stats.refined,

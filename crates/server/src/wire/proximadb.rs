@@ -42,9 +42,12 @@ pub fn storage_engine(metadata: Option<&Map<String, Value>>) -> Result<Option<St
     let index = asked
         .get("index")
         .map(|index| serde_json::from_value::<IndexChoice>(index.clone()));
-    index
-        .transpose()
-        .map_err(|_| wrong("metadata.proximadb.index", "\"auto\", \"ivf\", \"hnsw\" or \"flat\""))?;
+    index.transpose().map_err(|_| {
+        wrong(
+            "metadata.proximadb.index",
+            "\"auto\", \"ivf\", \"hnsw\", \"hybrid\" or \"flat\"",
+        )
+    })?;
     let engine = asked
         .get("storage_engine")
         .map(|engine| serde_json::from_value(engine.clone()));
