@@ -244,7 +244,8 @@ pub(super) fn decode(file: &Stored, path: &str, segment: Option<&SegmentMeta>) -
         let part = &header.parts[part];
         // Shared with the file, not copied.
         let bytes = bytes.slice(range.start as usize..range.end as usize);
-        let index = match file.partial() {
+        let partial = file.partial().filter(|_| part.head_bytes < part.bytes);
+        let index = match partial {
             Some(partial) => proximadb_index::decode_partial(&bytes, Arc::new(InFile(partial.clone()))),
             None => proximadb_index::decode(&bytes),
         };

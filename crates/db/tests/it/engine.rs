@@ -354,7 +354,7 @@ async fn i3_a_hybrid_index_names_its_parts_and_comes_back_from_its_file_or_witho
     collection.compact().await.unwrap();
     let lists = || files(directory.path(), "ivf");
     eventually("the index", async || {
-        lists().len() == 1 && collection.info().unwrap().indexed_vectors == 5000
+        lists().len() == 1 && collection.info().indexed_vectors == 5000
     })
     .await;
     let file = lists().pop().unwrap();
@@ -389,7 +389,7 @@ async fn i3_a_hybrid_index_names_its_parts_and_comes_back_from_its_file_or_witho
         let database = open(directory.path(), &[]).await;
         let collection = database.collection("c").await.unwrap();
         eventually("the index", async || {
-            collection.info().unwrap().indexed_vectors == 5000 && std::fs::read(&file).is_ok_and(|now| now == whole)
+            collection.info().indexed_vectors == 5000 && std::fs::read(&file).is_ok_and(|now| now == whole)
         })
         .await;
         assert_eq!(

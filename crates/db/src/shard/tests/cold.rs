@@ -1,6 +1,6 @@
 //! A shard whose index root is a bucket: it reads what it needs, and answers as one that has everything in memory.
 
-use proximadb_index::Metric;
+use proximadb_index::{IndexKind, Metric};
 use proximadb_store::{Blocks, Cache, CacheConfig, FileInfo};
 use serde_json::json;
 use testservers::{Faults, Kind};
@@ -234,6 +234,33 @@ async fn issue5_a_shard_on_a_bucket_reads_what_it_needs_and_answers_as_from_memo
     let shard = fixture.open().await.unwrap();
     assert_eq!(in_parts(&shard), 1);
     assert_eq!(seen(&shard).await, merged);
+    shard.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i3_a_hybrid_index_on_a_bucket_is_read_whole_and_finds_the_same() {
+    let (fixture, _faults) = Fixture::with_index_on_bucket().await;
+    let open = async || {
+        let mut description = description(DIM);
+        let metadata = json!({"proximadb": {"index": "hybrid"}});
+        description.schema.settings.insert("metadata".to_owned(), metadata);
+        let options = fixture.options(description.id);
+        Shard::open(description, "000", options).await.unwrap()
+    };
+    let shard = open().await;
+    shard.write(upserts(0..ROWS)).await.unwrap();
+    shard.flush().await.unwrap();
+    eventually("index files", async || {
+        fixture.stored(".ivf").await.len() == 1 && fixture.stored(".idx").await.len() == 1
+    })
+    .await;
+    let expected = seen(&shard).await;
+    shard.close().await;
+    let shard = open().await;
+    let segments = shard.segments();
+    let kinds: Vec<IndexKind> = segments[0].indexes.values().map(|index| index.kind()).collect();
+    assert!(kinds.contains(&IndexKind::Hybrid), "{kinds:?}");
+    assert_eq!(seen(&shard).await, expected);
     shard.close().await;
 }
 
