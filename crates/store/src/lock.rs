@@ -4,12 +4,19 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use thiserror::Error;
 
 /// Where the lock is, below the base directory of the root.
 pub const LOCK_PATH: &str = "_proximadb/lock";
+
+/// A lock that was given up may still be held for a moment, by a child of its process that has not become another program yet.
+const PATIENCE: Duration = Duration::from_millis(300);
+const STEP: Duration = Duration::from_millis(10);
 
 /// Why a root could not be locked.
 #[derive(Debug, Error)]
@@ -29,8 +36,7 @@ pub struct RootLock {
 }
 
 impl RootLock {
-    /// Takes the lock of the root at `base`, whose `_proximadb` directory exists. Blocking disk access, but does not wait
-    /// for another holder.
+    /// Takes the lock of the root at `base`, whose `_proximadb` directory exists. Blocking: disk access, and a moment for another holder.
     ///
     /// # Errors
     /// [`LockError::Taken`] when another process (or another handle of this one) has it.
@@ -42,9 +48,17 @@ impl RootLock {
             .create(true)
             .truncate(false)
             .open(path)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        let began = Instant::now();
+        let taken = loop {
+            let locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
+            if locked != Err(Errno::WOULDBLOCK) || began.elapsed() >= PATIENCE {
+                break locked;
+            }
+            thread::sleep(STEP);
+        };
+        match taken {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(Errno::WOULDBLOCK) => {
                 let mut pid = String::new();
                 // Only a hint for the message.
                 let _ = file.read_to_string(&mut pid);
