@@ -102,7 +102,7 @@ def raw(store, proxy, bytes_each, in_flight):
     def put(worker):
         connection = http.client.HTTPConnection(host, timeout=600)
         while time.monotonic() < until:
-            path = f"/test/raw/{worker}/{counted[worker]}"
+            path = f"/test/raw-{bytes_each}/{worker}/{counted[worker]}"
             connection.request("PUT", path, body, signed("PUT", host, path, sha256, store.options))
             answer = connection.getresponse()
             assert answer.status == 200, answer.read()
