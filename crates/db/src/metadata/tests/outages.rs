@@ -245,9 +245,6 @@ struct History {
     record: Option<CollectionRecord>,
     away: Option<usize>,
     acknowledged: BTreeSet<usize>,
-    /// A crash has left a version on a part of its roots while another root was away. When that one is back and the other away instead, it
-    /// may look as if there were two histories: then the record is refused, also with three roots. Nothing is lost or mixed.
-    torn: bool,
 }
 
 impl History {
@@ -257,7 +254,6 @@ impl History {
             world,
             away,
             acknowledged,
-            torn,
             ..
         } = self;
         let world = world.restart().await;
@@ -275,7 +271,6 @@ impl History {
             record,
             away,
             acknowledged,
-            torn,
         }
     }
 
@@ -299,7 +294,6 @@ impl History {
             Step::Repair => drop(store.repair_lagging(&record).await),
             Step::Restart => return self.restart().await,
             Step::Crash(stored) => {
-                self.torn |= self.away.is_some();
                 if let Ok((newest, _)) = store.survey(&record).await {
                     let homes = store.target_homes(&record, &BTreeSet::new());
                     let stand_ins = store.choose_stand_ins(&record, &BTreeSet::new(), 2 - homes.len().min(2));
@@ -324,11 +318,10 @@ async fn check_outages(roots: usize, steps: Vec<Step>) {
         record,
         away: None,
         acknowledged: BTreeSet::new(),
-        torn: false,
     };
     for (number, step) in steps.into_iter().enumerate() {
         history = history.step(number, step).await;
-        if roots > 2 && (history.record.is_some() || !history.torn) {
+        if roots > 2 {
             let record = history
                 .record
                 .as_ref()
@@ -338,9 +331,9 @@ async fn check_outages(roots: usize, steps: Vec<Step>) {
     }
     history.away = None;
     let history = history.restart().await;
-    // Two roots, or a torn version: either nothing is lost, or the collection is refused.
+    // Two roots: either nothing is lost, or the collection is refused.
     let Some(record) = history.record else {
-        return assert!(roots == 2 || history.torn);
+        return assert_eq!(roots, 2);
     };
     assert!(changes(&record).is_superset(&history.acknowledged), "{record:?}");
     let world = history.world;
