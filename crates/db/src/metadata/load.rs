@@ -93,6 +93,7 @@ impl MetadataStore {
         check_lineage(record, copies).await?;
         let whole = self.repair(record, bytes, copies, &newest.damaged).await;
         self.note_loaded(record, copies, &whole);
+        self.complete(record, bytes, &newest.valid, &whole).await;
         self.dismiss_stand_ins(record).await;
         Ok(record.clone())
     }
@@ -114,6 +115,27 @@ impl MetadataStore {
         let mut all = self.known.lock();
         known.tried = all.remove(&record.description.id).unwrap_or_default().tried;
         all.insert(record.description.id, known);
+    }
+
+    /// Gives the record to the stand-ins that it names for homes that do not have it: whoever wrote it may have been killed before they
+    /// had it, and what was seen once must be seen again when another root is away.
+    async fn complete(
+        &self,
+        record: &CollectionRecord,
+        bytes: &Bytes,
+        valid: &[(Arc<Root>, Bytes, CollectionRecord)],
+        whole: &BTreeSet<RootId>,
+    ) {
+        let missing = home_ids(record).filter(|home| !whole.contains(home)).count();
+        for root in self.choose_stand_ins(record, &BTreeSet::new(), missing) {
+            let is_named = record.lineage.stand_ins.contains(&root.id());
+            if is_named
+                && valid.iter().all(|(holder, ..)| holder.id() != root.id())
+                && let Err(error) = self.create_copy(&root, record, bytes).await
+            {
+                tracing::warn!(%error, "metadata copy of a stand-in not completed");
+            }
+        }
     }
 
     /// Gives every available home of the record the same bytes, and returns the homes that have them. A copy that cannot

@@ -116,6 +116,28 @@ async fn a_record_without_any_of_its_homes_is_read_from_the_stand_in_and_not_cha
     world.store.update(renamed(&record, "d")).await.unwrap();
 }
 
+/// The next start completes what a killed writer began, also on the root that stands in for the home that is away.
+#[tokio::test]
+async fn j3_a_version_that_a_killed_writer_left_on_one_home_is_seen_when_the_other_is_away() {
+    let world = World::new(3).await;
+    let record = world.create(1, &[0, 1]).await.unwrap();
+    world.away(0);
+    let torn = world.store.next_version(renamed(&record, "torn"), 2, &[world.root(2)]);
+    let bytes = seal(&torn).unwrap();
+    world.store.create_copy(&world.root(1), &torn, &bytes).await.unwrap();
+    let world = world.restart().await;
+    world.away(0);
+    assert_eq!(world.load_one().await, torn);
+    let world = world.restart().await;
+    world.away(1);
+    let seen = world.load_one().await;
+    assert_eq!(seen, torn);
+    world.store.update(renamed(&seen, "next")).await.unwrap();
+    let world = world.restart().await;
+    assert_eq!(world.load_one().await.description.name, "next");
+    assert!(world.files(2, 1).is_empty(), "the stand-in is dismissed");
+}
+
 /// Deleted stays deleted: what a stand-in that is away still has must not come back.
 #[tokio::test]
 async fn a_drop_waits_for_a_stand_in_that_may_have_a_copy() {
