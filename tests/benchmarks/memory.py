@@ -1,11 +1,12 @@
 """Memory at rest and cold start (issue 5, Shows 5): 1,000,000 vectors of 128 dimensions in 1,000 clusters.
 
-    cargo build --release --workspace; target/python/bin/python tests/benchmarks/memory.py [rows] [dim]
+    cargo build --release --workspace; target/python/bin/python tests/benchmarks/memory.py [rows] [dim] [build_memory_mb]
 
 Needs numpy, and root to empty the page cache before the start that is measured (without it the start is warm). Set
 `PROXIMADB_BINARY` for another binary, `TMPDIR` for another disk. Imports, waits until all is indexed, and starts the server
 again: the time until a search is answered, and the memory of the process then and after all queries. Recall is measured
-against exact searches of the server. Prints a table and, as the last line, JSON.
+against exact searches of the server. While it imports, merges and indexes, the memory that is in no file is watched: merges and builds may
+hold `build_memory_mb` of it (default 256). Prints a table and, as the last line, JSON.
 """
 
 import json
@@ -14,6 +15,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import numpy
@@ -45,6 +47,26 @@ def memory(server):
     return {name: round(int(values[name].split()[0]) / 1024, 1) for name in ("RssAnon", "RssFile")}
 
 
+class Peak:
+    """Most MiB of the process that are in no file, from now to the end of the block."""
+
+    def __init__(self, server):
+        self.server, self.mib, self.done = server, 0.0, threading.Event()
+
+    def __enter__(self):
+        self.thread = threading.Thread(target=self.watch)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.thread.join()
+
+    def watch(self):
+        while not self.done.wait(0.05):
+            self.mib = max(self.mib, memory(self.server)["RssAnon"])
+
+
 def search(connection, vector, exact=False):
     body = {"query": [float(value) for value in vector], "limit": 10, "params": {"exact": exact}}
     status, answer = send(connection, "POST", "/collections/c/points/query", body)
@@ -62,25 +84,29 @@ def drop_caches():
 
 
 def main():
-    rows, dim = (int(argument) for argument in [*sys.argv[1:], "1000000", "128"][:2])
+    rows, dim, build_memory_mb = (int(argument) for argument in (sys.argv[1:] + ["1000000", "128", "256"][len(sys.argv) - 1 :]))
     raw = rows * dim * 4 / 2**20
     with tempfile.TemporaryDirectory() as directory:
         directory = pathlib.Path(directory)
         points, queries = vectors(rows, dim)
         numpy.save(directory / "points.npy", points)
         del points
-        server = Server(directory / "db", roots=1).start()
+        server = Server(directory / "db", roots=1, keys={"index": {"build_memory_mb": build_memory_mb}}).start()
         server.ok("PUT", "/collections/c", {"vectors": {"size": dim, "distance": "Euclid"}})
         began = time.monotonic()
         command = [str(BINARY), "import", str(directory / "points.npy"), "--collection", "c"]
-        subprocess.run([*command, "--url", f"http://127.0.0.1:{server.port}"], check=True, capture_output=True)
+        with Peak(server) as importing:
+            subprocess.run([*command, "--url", f"http://127.0.0.1:{server.port}"], check=True, capture_output=True)
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=1800)
-        for step in ("flush", "compact"):
-            status, answer = send(connection, "POST", f"/collections/c/{step}")
-            assert status == 200, answer
-        # The smallest segments are scanned.
-        until(lambda: server.ok("GET", "/collections/c")["indexed_vectors_count"] >= rows * 0.98, "the index", seconds=1800)
+        with Peak(server) as compacting:
+            for step in ("flush", "compact"):
+                status, answer = send(connection, "POST", f"/collections/c/{step}")
+                assert status == 200, answer
+            # The smallest segments are scanned.
+            until(lambda: server.ok("GET", "/collections/c")["indexed_vectors_count"] >= rows * 0.98, "the index", seconds=1800)
         measured = {"rows": rows, "dim": dim, "raw_mib": round(raw), "ingest_seconds": round(time.monotonic() - began, 1)}
+        measured |= {"build_memory_mb": build_memory_mb, "peak_importing": importing.mib, "peak_compacting": compacting.mib}
+        measured["segments"] = server.ok("GET", "/collections/c")["segments_count"]
         time.sleep(5)
         measured["after_ingest"] = memory(server)
         server.stop()
@@ -113,6 +139,7 @@ def main():
         server.stop()
     print(f"{rows:,} × {dim}, {raw:.0f} MiB of floats, recall@10 {measured['recall_at_10']}, disk {measured['disk_mib']} MiB")
     print(f"first answer {measured['first_answer_seconds']} s after the start (page cache {'empty' if measured['cold'] else 'warm'})")
+    print(f"most memory that is in no file: {measured['peak_importing']} MiB importing, {measured['peak_compacting']} compacting, {measured['segments']} segments")
     for moment in ("after_ingest", "after_first_answer", "at_rest", "after_queries"):
         kinds = measured[moment]
         total = 100 * sum(kinds.values()) / raw

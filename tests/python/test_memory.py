@@ -1,6 +1,7 @@
-"""Vectors of segments are mapped from their index files: memory stays small, and answers stay the same (I4)."""
+"""Memory stays small, and answers stay the same (I4): vectors of segments are mapped from their index files, and merges keep to a limit."""
 
 import pathlib
+import threading
 
 import numpy
 
@@ -64,4 +65,41 @@ def test_i4_memory_at_rest_is_far_below_the_vectors_and_answers_stay(tmp_path):
     assert answers(server, queries, exact=True) == expected
     until(lambda: list(root.rglob("*.idx")) and list(root.rglob("*.ivf")), "the files")
     assert answers(server, queries, exact=True) == expected
+    server.stop()
+
+
+def test_i4_merges_and_index_builds_keep_to_their_memory(tmp_path):
+    """`build_memory_mb` holds for an explicit compaction of more rows than fit into it."""
+    rows = numpy.random.default_rng(5).normal(size=(2 * ROWS, DIM)).astype(numpy.float32)
+    numpy.save(tmp_path / "rows.npy", rows)
+    queries, limit = rows[1::4000], 48 << 20
+    server = Server(tmp_path / "db", roots=1, keys={"index": {"build_memory_mb": limit >> 20}}).start()
+    server.ok("PUT", "/collections/c", {"vectors": {"size": DIM, "distance": "Euclid"}})
+    done = server.command("--json", "import", str(tmp_path / "rows.npy"), "--collection", "c", "--url", f"http://127.0.0.1:{server.port}")
+    assert done.returncode == 0, done.stderr
+    # So that every segment is to be rewritten.
+    server.ok("POST", "/collections/c/points/delete?wait=true", {"points": list(range(0, 2 * ROWS, 10))})
+    server.ok("POST", "/collections/c/flush")
+    expected = answers(server, queries, exact=True)
+
+    server.stop()
+    server.start()
+    # The smallest segments get none.
+    until(lambda: server.ok("GET", "/collections/c")["indexed_vectors_count"] >= 1.5 * ROWS, "the index")
+    before, peak, done = anonymous(server), [0], threading.Event()
+
+    def watch():
+        while not done.wait(0.02):
+            peak[0] = max(peak[0], anonymous(server))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    server.ok("POST", "/collections/c/compact")
+    until(lambda: server.ok("GET", "/collections/c")["indexed_vectors_count"] == 1.8 * ROWS, "the index")
+    done.set()
+    watching.join()
+    held = peak[0] - before
+    assert held < 2 * limit, f"{held >> 20} MiB"
+    assert answers(server, queries, exact=True) == expected
+    assert server.ok("POST", "/collections/c/points/count", {})["count"] == 1.8 * ROWS
     server.stop()

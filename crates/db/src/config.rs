@@ -152,6 +152,8 @@ pub struct IndexConfig {
     pub index_type_affinity: bool,
     /// Copies of each index as configured; 0 and 1 both mean one copy. At most the number of URLs.
     pub backup_replicas: u64,
+    /// Memory that merges and index builds of all collections may hold together, in MB of 1,048,576 bytes.
+    pub build_memory_mb: u64,
     /// Memory for bytes read from remote roots, in MB of 1,048,576 bytes.
     pub cache_size_mb: u64,
 }
@@ -261,6 +263,7 @@ impl StorageConfig {
                 component: ComponentConfig::new(settings, "storage.index_config", "index_urls")?,
                 index_type_affinity: settings.value("storage.index_config.index_type_affinity")?,
                 backup_replicas: settings.value("storage.index_config.backup_replicas")?,
+                build_memory_mb: settings.value("storage.index_config.build_memory_mb")?,
                 cache_size_mb: settings.value("storage.index_config.cache_size_mb")?,
             },
             metadata: CollectionMetadataConfig {

@@ -35,6 +35,7 @@ use crate::placement::{AssignmentService, Policies};
 use crate::root::{RootConfig, Roots, StorageComponentType};
 use crate::schema::{CollectionDescription, CollectionId, Schema};
 use crate::shard::budget::MemoryBudget;
+use crate::shard::building::BuildMemory;
 
 use caches::Caches;
 use candidates::Latencies;
@@ -55,6 +56,7 @@ pub struct Database {
     assignments: AssignmentService,
     metadata: MetadataStore,
     budget: Arc<MemoryBudget>,
+    build_memory: Arc<BuildMemory>,
     catalog: RwLock<BTreeMap<String, Arc<Entry>>>,
     usage: Mutex<Usage>,
     latencies: Latencies,
@@ -95,6 +97,7 @@ impl Database {
         let mover = Mover::new(moves.max_bytes_per_second, moves.parallel as usize);
         let database = Arc::new(Self {
             budget: MemoryBudget::new(config.storage.wal.global_flush_threshold),
+            build_memory: BuildMemory::new(config.storage.index.build_memory_mb << 20),
             config,
             roots,
             caches,

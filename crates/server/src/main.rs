@@ -9,6 +9,7 @@ use proximadb::cli::{Cli, run};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    proximadb_store::heap::give_back_large_blocks();
     // Before anything is loaded: loading a configuration may warn. RUST_LOG chooses what is shown.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,foyer_storage=warn"));
     let log = tracing_subscriber::fmt()

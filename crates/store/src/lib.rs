@@ -14,6 +14,7 @@ mod breaker;
 pub mod cache;
 pub mod error;
 pub mod filesystem;
+pub mod heap;
 pub mod local;
 pub mod lock;
 pub mod map;

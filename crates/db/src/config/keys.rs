@@ -244,7 +244,7 @@ pub(super) const KEYS: &[Key] = &[
         SIZE_MB,
         Default::Integer(512),
         "collection",
-        "Compaction merges Parquet segments up to this size, in MB",
+        "Compaction merges Parquet segments up to this size, in MB, or as far as storage.index_config.build_memory_mb allows",
     ),
     cache("storage.viper_config.cache_size_mb"),
     urls("storage.lsm_config.storage_urls", &[], "LSM", "lsm"),
@@ -278,6 +278,13 @@ pub(super) const KEYS: &[Key] = &[
         Default::Integer(1),
         "placement",
         "Copies of each index, each on another index root; 0 and 1 both mean one copy",
+    ),
+    key(
+        "storage.index_config.build_memory_mb",
+        SIZE_MB,
+        Default::Integer(2_048),
+        "database",
+        "Memory that merges of segments and index builds of all collections may hold together, in MB; segments become no larger than a third of it",
     ),
     cache("storage.index_config.cache_size_mb"),
     urls(

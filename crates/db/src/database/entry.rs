@@ -129,8 +129,9 @@ impl Database {
             // Without a second root there is nothing to go to: a slow write is waited for.
             spare: (self.roots.of_component(StorageComponentType::Wal).len() > 1).then(|| self.spare(entry)),
             memory_flush_size_bytes: self.config.storage.wal.memory_flush_size_bytes,
-            segment_size_bytes: self.config.storage.viper.segment_size_mb << 20,
+            segment_size_bytes: (self.config.storage.viper.segment_size_mb << 20).min(self.build_memory.merge_bytes()),
             budget: self.budget.clone(),
+            build_memory: self.build_memory.clone(),
         };
         // A task of its own: opening cuts, creates and deletes files, and goes on to its end when the request that asked
         // for it is cancelled. A second opening must not meet the rest of a first one.

@@ -101,14 +101,28 @@ pub fn choose(candidates: &[Candidate], segment_size_bytes: u64) -> Option<Vec<S
     })
 }
 
-/// Everything that an explicit compaction can improve: segments with dead rows or tombstones, and small ones. `None`
-/// if that would change nothing. The merge may exceed a segment's size and is then [split](SegmentData::split); one
-/// call does all there is to do.
-pub fn choose_all(candidates: &[Candidate], segment_size_bytes: u64) -> Option<Vec<SegmentId>> {
+/// Everything that an explicit compaction can improve: segments with dead rows or tombstones, and small ones. In merges of at most
+/// `merge_bytes` (or one segment), the oldest rows first, so that tombstones come last, when what they hide is gone. A merge may
+/// exceed a segment's size and is then [split](SegmentData::split).
+pub fn choose_all(candidates: &[Candidate], segment_size_bytes: u64, merge_bytes: u64) -> Vec<Vec<SegmentId>> {
     let improvable = |candidate: &&Candidate| !candidate.is_clean() || candidate.live_bytes() <= segment_size_bytes / 2;
-    let inputs: Vec<&Candidate> = candidates.iter().filter(improvable).collect();
-    let changes = inputs.len() > 1 || inputs.iter().any(|candidate| !candidate.is_clean());
-    changes.then(|| inputs.iter().map(|candidate| candidate.meta.id).collect())
+    let mut inputs: Vec<&Candidate> = candidates.iter().filter(improvable).collect();
+    inputs.sort_by_key(|candidate| candidate.meta.min_seq);
+    let mut merges: Vec<Vec<&Candidate>> = Vec::new();
+    let mut bytes = u64::MAX;
+    for candidate in inputs {
+        bytes = bytes.saturating_add(candidate.live_bytes());
+        match merges.last_mut() {
+            Some(merge) if bytes <= merge_bytes => merge.push(candidate),
+            _ => {
+                merges.push(vec![candidate]);
+                bytes = candidate.live_bytes();
+            }
+        }
+    }
+    let changes = |merge: &&Vec<&Candidate>| merge.len() > 1 || merge.iter().any(|candidate| !candidate.is_clean());
+    let ids = |merge: &Vec<&Candidate>| merge.iter().map(|candidate| candidate.meta.id).collect();
+    merges.iter().filter(changes).map(ids).collect()
 }
 
 /// The smallest sequence number of a segment outside the inputs that has dead rows: older tombstones hide nothing and

@@ -157,6 +157,8 @@ impl Viper {
         let encoding = move || {
             let Piece { footer, rows, order } = piece;
             let (data, sorted) = sort_by_cluster(&footer.description.schema, &rows);
+            // Large rows are here once, not twice, while they are encoded.
+            drop(rows);
             let order = sorted.iter().map(|row| order[*row as usize]).collect();
             let bytes =
                 encode(&footer, &data).map_err(|error| Error::Internal(format!("segment {}: {error}", footer.id)))?;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::Shard;
+use super::building::BuildReservation;
 use crate::engine::manifest::{Manifest, SegmentMeta};
 use crate::error::Result;
 use crate::point::Seq;
@@ -22,6 +23,8 @@ pub(super) struct Commit {
     pub flushed_seq: Seq,
     /// What they replace.
     pub takeover: Takeover,
+    /// Memory that is set aside for the rows until their indexes are built and they are in files.
+    pub reserved: Option<BuildReservation>,
 }
 
 /// What new segments take the rows of.
@@ -119,7 +122,7 @@ impl Shard {
             }
             Takeover::Relocated(metas) => self.state.write().relocate(metas),
         }
-        self.index_in_background(added);
+        self.index_in_background(added, commit.reserved);
     }
 
     /// Deletes the files of segments that no manifest names any more.

@@ -20,6 +20,26 @@ struct Inputs {
     oldest_dead_outside: Option<Seq>,
 }
 
+impl Inputs {
+    /// The chosen ones of the segments that there are.
+    fn new(segments: Vec<SegmentSource>, chosen: &[SegmentId]) -> Self {
+        let oldest_dead_outside = compaction::oldest_dead_outside(&candidates(&segments), chosen);
+        let is_chosen = |segment: &SegmentSource| chosen.contains(&segment.meta.id);
+        Self {
+            segments: segments.into_iter().filter(is_chosen).collect(),
+            oldest_dead_outside,
+        }
+    }
+}
+
+fn candidates(segments: &[SegmentSource]) -> Vec<Candidate> {
+    let candidate = |segment: &SegmentSource| Candidate {
+        meta: segment.meta.clone(),
+        live_rows: segment.live_rows as u64,
+    };
+    segments.iter().map(candidate).collect()
+}
+
 impl Shard {
     /// Merges all segments as far as their size allows, dropping what was deleted. Returns when it is durable.
     ///
@@ -32,10 +52,13 @@ impl Shard {
         if let Engine::Lsm(lsm) = &self.engine {
             lsm.read().await.compact().await?;
         }
-        match self.inputs(compaction::choose_all).await? {
-            Some(inputs) => self.merge(inputs, Spread::Wide).await,
-            None => Ok(()),
+        let all = candidates(&self.settled().await?);
+        let merge_bytes = self.options.build_memory.merge_bytes();
+        for chosen in compaction::choose_all(&all, self.options.segment_size_bytes, merge_bytes) {
+            let inputs = Inputs::new(self.settled().await?, &chosen);
+            self.merge(inputs, Spread::Wide).await?;
         }
+        Ok(())
     }
 
     /// Compacts in the background as long as the policy finds something to do; does nothing if that is under way.
@@ -57,40 +80,28 @@ impl Shard {
         if let Engine::Lsm(lsm) = &self.engine {
             lsm.read().await.maintain().await?;
         }
-        while let Some(inputs) = self.inputs(compaction::choose).await? {
-            let Some(first) = inputs.segments.first() else { break };
+        loop {
+            let segments = self.settled().await?;
+            let chosen = compaction::choose(&candidates(&segments), self.options.segment_size_bytes);
+            let Some(chosen) = chosen else { return Ok(()) };
+            let inputs = Inputs::new(segments, &chosen);
+            let Some(first) = inputs.segments.first() else {
+                return Ok(());
+            };
             let root = first.meta.root_id;
             self.merge(inputs, Spread::On(root)).await?;
         }
-        Ok(())
     }
 
-    /// Chosen while no commit is half done: a segment that has adopted only some of its rows looks as if the others were
-    /// dead, and merging it would lose them. A commit that failed is finished first, or its inputs would be merged twice.
-    async fn inputs(
-        self: &Arc<Self>,
-        choose: impl FnOnce(&[Candidate], u64) -> Option<Vec<SegmentId>>,
-    ) -> Result<Option<Inputs>> {
+    /// The segments while no commit is half done: one that has adopted only some of its rows looks as if the others were dead,
+    /// and merging it would lose them. A commit that failed is finished first, or its inputs would be merged twice. None once it is closed.
+    async fn settled(self: &Arc<Self>) -> Result<Vec<SegmentSource>> {
         let mut ledger = self.ledger.lock().await;
         if self.is_closed() {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         self.finish(&mut ledger).await?;
-        let state = self.state.read();
-        let candidate = |segment: &SegmentSource| Candidate {
-            meta: segment.meta.clone(),
-            live_rows: segment.live_rows as u64,
-        };
-        let candidates: Vec<Candidate> = state.segments().map(candidate).collect();
-        let chosen = choose(&candidates, self.options.segment_size_bytes);
-        Ok(chosen.map(|chosen| Inputs {
-            segments: state
-                .segments()
-                .filter(|segment| chosen.contains(&segment.meta.id))
-                .cloned()
-                .collect(),
-            oldest_dead_outside: compaction::oldest_dead_outside(&candidates, &chosen),
-        }))
+        Ok(self.segments())
     }
 
     async fn merge(self: &Arc<Self>, inputs: Inputs, spread: Spread) -> Result<()> {
@@ -98,6 +109,11 @@ impl Shard {
             segments,
             oldest_dead_outside,
         } = inputs;
+        if segments.is_empty() {
+            return Ok(());
+        }
+        let rows_bytes = segments.iter().map(|segment| segment.meta.data_bytes).sum();
+        let reserved = self.options.build_memory.reserve(rows_bytes).await?;
         let description = self.description();
         let mut parts = Vec::with_capacity(segments.len());
         for segment in &segments {
@@ -135,6 +151,7 @@ impl Shard {
             segments: new.collect(),
             flushed_seq: 0,
             takeover: Takeover::Segments(segments),
+            reserved: Some(reserved),
         };
         self.commit(commit).await?;
         self.delete_replaced().await

@@ -155,6 +155,7 @@ impl Shard {
             segments: segments.collect(),
             flushed_seq: through,
             takeover: Takeover::Frozen,
+            reserved: None,
         };
         let (entries, bytes) = commit.segments.iter().fold((0, 0), |(entries, bytes), segment| {
             (

@@ -9,6 +9,7 @@ use std::slice;
 use std::sync::Arc;
 
 use super::Shard;
+use super::building::BuildReservation;
 use super::engine::Engine;
 use crate::axis::{self, Attached, Loaded, SegmentIndexes};
 use crate::engine::manifest::SegmentMeta;
@@ -36,7 +37,7 @@ impl Shard {
                 None => missing.push(segment.source),
             }
         }
-        self.index_in_background(missing);
+        self.index_in_background(missing, None);
         let shard = self.clone();
         tokio::spawn(async move { shard.repair_indexes().await });
     }
@@ -57,8 +58,9 @@ impl Shard {
         repaired.written
     }
 
-    /// Builds the indexes of these segments and stores their files, one after the other, while they are searched exactly.
-    pub(super) fn index_in_background(self: &Arc<Self>, sources: Vec<SourceId>) {
+    /// Builds the indexes of these segments and stores their files, one after the other, while they are searched exactly; in memory that is
+    /// `reserved` for all of them, or set aside for each.
+    pub(super) fn index_in_background(self: &Arc<Self>, sources: Vec<SourceId>, reserved: Option<BuildReservation>) {
         let schema = self.description().schema.clone();
         let wanted = |segment: &SegmentSource| {
             sources.contains(&segment.source)
@@ -70,8 +72,14 @@ impl Shard {
             tokio::spawn(async move {
                 drop(shard.unverified.read().await);
                 for segment in segments {
+                    let bytes = segment.meta.data_bytes;
+                    let _own = match reserved {
+                        Some(_) => None,
+                        None => shard.options.build_memory.reserve(bytes).await.ok(),
+                    };
                     shard.index(segment.source).await;
                 }
+                drop(reserved);
             });
         }
     }
@@ -171,7 +179,7 @@ impl Shard {
         self.state
             .write()
             .set_indexes(segment.source, SegmentIndexes::default());
-        self.index_in_background(vec![segment.source]);
+        self.index_in_background(vec![segment.source], None);
     }
 
     /// Reads mapped rows through once, and brings those back from their segments that are damaged.

@@ -9,6 +9,7 @@
 //! `gate` is shared by blind writes and exclusive for read-modify-write operations, which must see all earlier ones.
 
 pub mod budget;
+pub mod building;
 mod homes;
 mod data;
 mod engine;
@@ -43,6 +44,7 @@ use crate::state::State;
 use crate::wal::{MAX_OBJECT_BYTES, Spare, Wal, WalFile, WalOptions, WalStart, WalStats};
 
 use budget::MemoryBudget;
+use building::BuildMemory;
 use commit::Ledger;
 use engine::{Engine, Flushed};
 pub use fetch::Reads;
@@ -65,6 +67,8 @@ pub struct ShardOptions {
     pub segment_size_bytes: u64,
     /// Memory shared by all memtables.
     pub budget: Arc<MemoryBudget>,
+    /// Memory shared by all merges and index builds.
+    pub build_memory: Arc<BuildMemory>,
 }
 
 /// Why memtables were flushed, counted.

@@ -256,6 +256,7 @@ impl Shard {
             segments: Vec::new(),
             flushed_seq: 0,
             takeover: Takeover::Relocated(metas),
+            reserved: None,
         };
         self.commit(commit).await
     }
@@ -290,6 +291,7 @@ impl Shard {
             segments: Vec::new(),
             flushed_seq: 0,
             takeover: Takeover::Relocated(Vec::new()),
+            reserved: None,
         };
         // If it fails with an unknown outcome the same bytes are written at home before anything else.
         ledger.unfinished = Some((next.clone(), commit));

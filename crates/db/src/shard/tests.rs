@@ -72,6 +72,7 @@ impl Fixture {
             memory_flush_size_bytes: 1 << 30,
             segment_size_bytes: 1 << 30,
             budget: self.budget.clone(),
+            build_memory: BuildMemory::new(1 << 30),
         }
     }
 

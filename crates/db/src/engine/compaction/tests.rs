@@ -111,17 +111,28 @@ fn a_segment_with_many_dead_rows_is_rewritten_alone() {
 
 #[test]
 fn an_explicit_compaction_takes_all_that_it_can_improve_and_nothing_twice() {
-    let all = |candidates: &[Candidate]| numbers(choose_all(candidates, SEGMENT));
-    assert_eq!(all(&[]), None);
-    assert_eq!(all(&[candidate(1, MIB, 0)]), None);
-    assert_eq!(all(&[candidate(1, MIB, 1)]), Some(vec![1]));
+    let all = |candidates: &[Candidate]| -> Vec<Vec<u64>> {
+        let merges = choose_all(candidates, SEGMENT, SEGMENT);
+        merges.into_iter().filter_map(|merge| numbers(Some(merge))).collect()
+    };
+    let none: [Vec<u64>; 0] = [];
+    assert_eq!(all(&[]), none);
+    assert_eq!(all(&[candidate(1, MIB, 0)]), none);
+    assert_eq!(all(&[candidate(1, MIB, 1)]), [vec![1]]);
     assert_eq!(
         all(&[candidate(1, MIB, 0), candidate(2, 500 * MIB, 0), candidate(3, MIB, 0)]),
-        Some(vec![1, 3])
+        [vec![1, 3]]
     );
     let mut deletions = candidate(1, MIB, 0);
     deletions.meta.tombstones = 1;
-    assert_eq!(all(&[deletions]), Some(vec![1]));
+    assert_eq!(all(&[deletions]), [vec![1]]);
+    let many = [4, 1, 3, 2, 5].map(|number| candidate(number, 200 * MIB, 0));
+    assert_eq!(
+        all(&many),
+        [vec![1, 2], vec![3, 4]],
+        "no merge is larger than asked for"
+    );
+    assert_eq!(all(&[candidate(1, 900 * MIB, 1), candidate(2, MIB, 0)]), [vec![1]]);
 }
 
 #[test]

@@ -438,7 +438,7 @@ impl Model {
                 live_rows: live.count_ones(..) as u64,
             })
             .collect();
-        let Some(mut inputs) = choose_all(&candidates, LARGE) else {
+        let Some(mut inputs) = choose_all(&candidates, LARGE, LARGE).pop() else {
             return;
         };
         // Any part of them is a legal compaction too.
