@@ -34,6 +34,7 @@ use crate::metadata::{CollectionRecord, CollectionState, MetadataStore};
 use crate::placement::{AssignmentService, Policies};
 use crate::root::{RootConfig, Roots, StorageComponentType};
 use crate::schema::{CollectionDescription, CollectionId, Schema};
+use crate::shard::bucket_memory::BucketMemory;
 use crate::shard::budget::MemoryBudget;
 use crate::shard::building::BuildMemory;
 
@@ -57,6 +58,7 @@ pub struct Database {
     metadata: MetadataStore,
     budget: Arc<MemoryBudget>,
     build_memory: Arc<BuildMemory>,
+    bucket_memory: Arc<BucketMemory>,
     catalog: RwLock<BTreeMap<String, Arc<Entry>>>,
     usage: Mutex<Usage>,
     latencies: Latencies,
@@ -98,6 +100,7 @@ impl Database {
         let database = Arc::new(Self {
             budget: MemoryBudget::new(config.storage.wal.global_flush_threshold),
             build_memory: BuildMemory::new(config.storage.index.build_memory_mb << 20),
+            bucket_memory: BucketMemory::new(config.storage.index.cache_size_mb << 20),
             config,
             roots,
             caches,

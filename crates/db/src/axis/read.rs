@@ -295,6 +295,7 @@ async fn open<T>(
     {
         // What is damaged stays absent, and its reader sees that the checksums do not match.
         root.fetch(partial, &ranges).await?;
+        partial.note_needed();
     }
     Ok(Some(stored))
 }

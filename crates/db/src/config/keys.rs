@@ -286,7 +286,13 @@ pub(super) const KEYS: &[Key] = &[
         "database",
         "Memory that merges of segments and index builds of all collections may hold together, in MB; segments become no larger than a third of it",
     ),
-    cache("storage.index_config.cache_size_mb"),
+    key(
+        "storage.index_config.cache_size_mb",
+        CACHE_MB,
+        Default::Integer(256),
+        "cache",
+        "Memory for bytes read from remote roots of this component, in MB; rows and indexes that lie there and were read or made may hold as much again; 0: none of them are cached, on the disk neither",
+    ),
     urls(
         "storage.collection_metadata_config.metadata_urls",
         &[same("storage.collection_metadata_config.storage_urls")],

@@ -132,6 +132,7 @@ impl Database {
             segment_size_bytes: (self.config.storage.viper.segment_size_mb << 20).min(self.build_memory.merge_bytes()),
             budget: self.budget.clone(),
             build_memory: self.build_memory.clone(),
+            bucket_memory: self.bucket_memory.clone(),
         };
         // A task of its own: opening cuts, creates and deletes files, and goes on to its end when the request that asked
         // for it is cancelled. A second opening must not meet the rest of a first one.

@@ -18,13 +18,32 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// wait for a flush.
 const EARLY_QUARTERS: u64 = 3;
 
+/// The open shards of the process.
+#[derive(Default)]
+pub struct Shards(Mutex<Vec<Weak<Shard>>>);
+
+impl Shards {
+    /// Adds one; it may go away.
+    pub fn register(&self, shard: &Arc<Shard>) {
+        let mut shards = self.0.lock();
+        shards.retain(|shard| shard.strong_count() > 0);
+        shards.push(Arc::downgrade(shard));
+    }
+
+    /// Those that were not closed.
+    pub fn open(&self) -> Vec<Arc<Shard>> {
+        let shards: Vec<Arc<Shard>> = self.0.lock().iter().filter_map(Weak::upgrade).collect();
+        shards.into_iter().filter(|shard| !shard.is_closed()).collect()
+    }
+}
+
 /// Memory of all memtables, in bytes.
 pub struct MemoryBudget {
     limit: u64,
     used: AtomicU64,
     /// Whether a flush is under way that nobody waits for.
     flushing_early: AtomicBool,
-    shards: Mutex<Vec<Weak<Shard>>>,
+    shards: Shards,
 }
 
 /// Bytes set aside for a write until it is applied; given back on drop.
@@ -40,7 +59,7 @@ impl MemoryBudget {
             limit,
             used: AtomicU64::new(0),
             flushing_early: AtomicBool::new(false),
-            shards: Mutex::default(),
+            shards: Shards::default(),
         })
     }
 
@@ -51,9 +70,7 @@ impl MemoryBudget {
 
     /// Lets the budget flush `shard` when memory is short.
     pub fn register(&self, shard: &Arc<Shard>) {
-        let mut shards = self.shards.lock();
-        shards.retain(|shard| shard.strong_count() > 0);
-        shards.push(Arc::downgrade(shard));
+        self.shards.register(shard);
     }
 
     /// Sets `bytes` aside, flushing the largest memtables first if they do not fit. A write larger than the whole budget
@@ -121,10 +138,9 @@ impl MemoryBudget {
 
     /// The largest memtable that a flush can empty.
     fn largest(&self, failed: &[(Arc<Shard>, Error)]) -> Option<Arc<Shard>> {
-        let shards: Vec<Arc<Shard>> = self.shards.lock().iter().filter_map(Weak::upgrade).collect();
+        let shards = self.shards.open().into_iter();
         shards
-            .into_iter()
-            .filter(|shard| !shard.is_closed() && shard.memtable_bytes() > 0 && shard.can_flush())
+            .filter(|shard| shard.memtable_bytes() > 0 && shard.can_flush())
             .filter(|shard| failed.iter().all(|(other, _)| !Arc::ptr_eq(other, shard)))
             .max_by_key(|shard| shard.memtable_bytes())
     }

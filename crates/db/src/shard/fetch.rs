@@ -50,7 +50,12 @@ impl Shard {
         let mut reads = Reads::default();
         loop {
             let fetch = match look() {
-                Ok(found) => return Ok((found, reads)),
+                Ok(found) => {
+                    if reads.rounds > 0 {
+                        self.options.bucket_memory.check(&self.runtime);
+                    }
+                    return Ok((found, reads));
+                }
                 Err(Miss::Failed(error)) => return Err(error),
                 Err(Miss::Absent(absent)) => self.fetch(absent, reads.clone()),
             };

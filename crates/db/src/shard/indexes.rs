@@ -111,6 +111,7 @@ impl Shard {
             tracing::warn!(%error, segment = %segment.meta.id, "index is in memory only; it is built again after a restart");
         }
         self.attach_files(slice::from_ref(&segment), None).await;
+        self.options.bucket_memory.check(&self.runtime);
     }
 
     /// Whether a file that is made of a segment is still of use when its turn comes to be written.
@@ -125,17 +126,31 @@ impl Shard {
         segments: &[SegmentSource],
         avoid: Option<&str>,
     ) -> BTreeSet<(SegmentId, IndexType)> {
+        self.attach(segments, avoid, false).await
+    }
+
+    /// Whether rows can be read from index files again. Those of a tree that were once in a file on a bucket could not be brought back.
+    pub(super) fn rows_are_in_files(&self) -> bool {
+        matches!(self.engine, Engine::Viper)
+    }
+
+    /// The same; `from_buckets`: instead of what is in memory, too.
+    pub(super) async fn attach(
+        &self,
+        segments: &[SegmentSource],
+        avoid: Option<&str>,
+        from_buckets: bool,
+    ) -> BTreeSet<(SegmentId, IndexType)> {
         let metas: Vec<SegmentMeta> = segments.iter().map(|segment| segment.meta.clone()).collect();
         let ids = |wanted: &dyn Fn(&SegmentSource) -> bool| -> BTreeSet<SegmentId> {
             let segments = segments.iter().filter(|segment| wanted(segment));
             segments.map(|segment| segment.meta.id).collect()
         };
-        // Rows of a tree that were once in a file on a bucket could not be brought back.
-        let is_viper = matches!(self.engine, Engine::Viper);
-        let rows = ids(&|segment| is_viper && segment.data.is_in_file());
+        let rows = ids(&|segment| self.rows_are_in_files() && (from_buckets || segment.data.is_in_file()));
         // Indexes are mapped where rows are.
         let indexes = ids(&|segment| {
-            segment.indexes.is_empty() || segment.indexes.partial().is_some() || segment.data.is_in_file()
+            let is_in_file = segment.indexes.partial().is_some() || segment.data.is_in_file();
+            from_buckets || segment.indexes.is_empty() || is_in_file
         });
         let wanted = |root: &Root, (id, of): (SegmentId, IndexType)| {
             let in_files = if of == IndexType::Idx { &rows } else { &indexes };

@@ -8,6 +8,7 @@
 //! A move of files holds `relocating`, which comes before all of them.
 //! `gate` is shared by blind writes and exclusive for read-modify-write operations, which must see all earlier ones.
 
+pub mod bucket_memory;
 pub mod budget;
 pub mod building;
 mod homes;
@@ -43,6 +44,7 @@ use crate::schema::CollectionDescription;
 use crate::state::State;
 use crate::wal::{MAX_OBJECT_BYTES, Spare, Wal, WalFile, WalOptions, WalStart, WalStats};
 
+use bucket_memory::BucketMemory;
 use budget::MemoryBudget;
 use building::BuildMemory;
 use commit::Ledger;
@@ -69,6 +71,8 @@ pub struct ShardOptions {
     pub budget: Arc<MemoryBudget>,
     /// Memory shared by all merges and index builds.
     pub build_memory: Arc<BuildMemory>,
+    /// Memory shared by all that lies on buckets.
+    pub bucket_memory: Arc<BucketMemory>,
 }
 
 /// Why memtables were flushed, counted.
@@ -158,6 +162,7 @@ impl Shard {
         // What the replay brought counts from here on: an opening that failed above leaves nothing behind.
         shard.options.budget.add(shard.memtable_bytes());
         shard.options.budget.register(&shard);
+        shard.options.bucket_memory.register(&shard);
         shard.attach_indexes(indexes).await;
         shard.flush_if_large();
         shard.compact_in_background();

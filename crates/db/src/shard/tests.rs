@@ -25,6 +25,7 @@ struct Fixture {
     directory: TempDir,
     roots: Arc<Roots>,
     budget: Arc<MemoryBudget>,
+    bucket_memory: Arc<BucketMemory>,
 }
 
 impl Fixture {
@@ -47,6 +48,7 @@ impl Fixture {
             directory,
             roots,
             budget: MemoryBudget::new(bytes),
+            bucket_memory: BucketMemory::new(1 << 30),
         }
     }
 
@@ -73,6 +75,7 @@ impl Fixture {
             segment_size_bytes: 1 << 30,
             budget: self.budget.clone(),
             build_memory: BuildMemory::new(1 << 30),
+            bucket_memory: self.bucket_memory.clone(),
         }
     }
 

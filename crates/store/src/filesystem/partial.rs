@@ -35,6 +35,8 @@ pub struct Partial {
     present: Vec<AtomicU64>,
     /// One puts blocks into the region at a time.
     putting: Mutex<()>,
+    /// Blocks that whoever opened it will always need.
+    needed: AtomicU64,
 }
 
 /// What reading cost.
@@ -88,6 +90,7 @@ impl Filesystem {
             bytes: region.bytes(),
             present: (0..blocks.count().div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
             putting: Mutex::default(),
+            needed: AtomicU64::new(0),
             region,
             blocks,
         };
@@ -146,6 +149,22 @@ impl Partial {
     /// The root that it is on.
     pub fn filesystem(&self) -> &Filesystem {
         &self.fs
+    }
+
+    /// What was read so far is what is always needed of it.
+    pub fn note_needed(&self) {
+        self.needed.store(self.present_blocks(), Ordering::Relaxed);
+    }
+
+    /// Bytes in memory that would be given up if it were opened anew, about.
+    pub fn given_up_bytes(&self) -> u64 {
+        let needed = self.needed.load(Ordering::Relaxed);
+        self.present_blocks().saturating_sub(needed) * BLOCK_BYTES
+    }
+
+    fn present_blocks(&self) -> u64 {
+        let ones = |bits: &AtomicU64| u64::from(bits.load(Ordering::Relaxed).count_ones());
+        self.present.iter().map(ones).sum()
     }
 
     /// Where in the file a part of [`bytes`](Self::bytes) is, if not all of it was read yet.
@@ -234,11 +253,7 @@ impl Partial {
 
 impl fmt::Debug for Partial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let present = self
-            .present
-            .iter()
-            .map(|bits| bits.load(Ordering::Relaxed).count_ones());
-        let (present, all) = (present.sum::<u32>(), self.blocks.count());
+        let (present, all) = (self.present_blocks(), self.blocks.count());
         write!(f, "Partial({}: {present} of {all} blocks)", self.file.path)
     }
 }

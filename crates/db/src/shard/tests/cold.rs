@@ -46,6 +46,7 @@ impl Fixture {
             directory,
             roots,
             budget: MemoryBudget::new(1 << 30),
+            bucket_memory: BucketMemory::new(1 << 30),
         };
         (fixture, faults)
     }
@@ -324,5 +325,33 @@ async fn issue5_while_a_bucket_refuses_searches_of_what_was_not_read_say_so_and_
     faults.clear();
     fixture.bucket().set_state(RootState::Online);
     assert_eq!(seen(&shard).await, expected);
+    shard.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn issue5_what_lies_on_a_bucket_holds_no_more_memory_than_allowed_and_answers_stay() {
+    let (mut fixture, _faults) = Fixture::with_index_on_bucket().await;
+    let shard = filled(&fixture).await;
+    let expected = seen(&shard).await;
+    assert_eq!(in_parts(&shard), 0, "what was written is in memory");
+    let all = fixture.bucket_memory.used();
+    shard.close().await;
+
+    fixture.bucket_memory = BucketMemory::new(all / 3);
+    let shard = fixture.open().await.unwrap();
+    for _ in 0..5 {
+        // Exact searches read everything.
+        assert_eq!(seen(&shard).await, expected);
+    }
+    let is_kept = || fixture.bucket_memory.used() <= all / 3;
+    eventually("memory given up", async || is_kept()).await;
+    assert_eq!(in_parts(&shard), 1);
+    assert_eq!(seen(&shard).await, expected);
+
+    // What is made here does not stay in memory either.
+    shard.compact().await.unwrap();
+    eventually("new files, in parts", async || in_parts(&shard) == 1 && is_kept()).await;
+    let now = seen(&shard).await;
+    assert_eq!((now.count, &now.page), (expected.count, &expected.page));
     shard.close().await;
 }
