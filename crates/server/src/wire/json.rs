@@ -78,9 +78,18 @@ impl<'de> Reader<'de> {
     }
 
     /// Goes past `text`.
-    #[inline]
     fn take(&mut self, text: &[u8]) -> Result<(), Unusual> {
         self.rest = self.rest.strip_prefix(text).ok_or(Unusual)?;
+        Ok(())
+    }
+
+    /// Goes past a byte; not as a text of one, whose comparison is a call.
+    #[inline]
+    fn take_byte(&mut self, byte: u8) -> Result<(), Unusual> {
+        match self.rest.split_first() {
+            Some((first, rest)) if *first == byte => self.rest = rest,
+            _ => return Err(Unusual),
+        }
         Ok(())
     }
 
@@ -125,7 +134,7 @@ impl<'de> Reader<'de> {
             first,
         })?;
         self.peek();
-        self.take(&[end])?;
+        self.take_byte(end)?;
         self.depth += 1;
         Ok(value)
     }
@@ -152,15 +161,17 @@ enum Number {
 /// The number at the front of a text, and what follows it.
 #[inline(always)]
 fn number(text: &[u8]) -> Result<(Number, &[u8]), Unusual> {
-    let unsigned = text.strip_prefix(b"-");
-    let (negative, text) = (unsigned.is_some(), unsigned.unwrap_or(text));
+    let (negative, text) = match text.split_first() {
+        Some((b'-', unsigned)) => (true, unsigned),
+        _ => (false, text),
+    };
     let (whole, mut rest) = single_digits(0, text);
     let mut count = text.len() - rest.len();
     if count == 0 || count > 1 && text.starts_with(b"0") {
         return Err(Unusual);
     }
     let (mut value, mut power) = (whole, 0);
-    if let Some(fraction) = rest.strip_prefix(b".") {
+    if let Some((b'.', fraction)) = rest.split_first() {
         (value, rest) = digits(whole, fraction);
         let places = fraction.len() - rest.len();
         if places == 0 {
@@ -321,7 +332,7 @@ impl Items<'_, '_> {
             return Ok(None);
         }
         if !std::mem::take(&mut self.first) {
-            self.reader.take(b",")?;
+            self.reader.take_byte(b',')?;
             if self.reader.peek() == Some(self.end) {
                 return Err(Unusual);
             }
@@ -354,7 +365,7 @@ impl<'de> MapAccess<'de> for Items<'_, 'de> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Unusual> {
         self.reader.peek();
-        self.reader.take(b":")?;
+        self.reader.take_byte(b':')?;
         seed.deserialize(&mut *self.reader)
     }
 }
