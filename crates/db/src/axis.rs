@@ -21,6 +21,8 @@
 
 mod choose;
 mod file;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod homes;
 mod moves;
 mod places;
