@@ -257,7 +257,7 @@ impl VectorIndex for Ivf {
         let k = params.k.max(NEIGHBOURS);
         let scanned = allowed.map_or(self.rows, |set| set.count_ones(..));
         let lists = self.lists.len().min(cluster_count(self.rows));
-        let few = scanned <= (lists * ALLOWED_PER_LIST).max(k * ROWS_PER_HIT);
+        let few = scanned <= (lists * ALLOWED_PER_LIST).max(k.saturating_mul(ROWS_PER_HIT));
         let usable = !params.exact && !few && params.k > 0;
         let Some(placed) = usable.then(|| self.space.query(query)).flatten() else {
             return Chosen::All;

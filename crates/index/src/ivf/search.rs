@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use fixedbitset::FixedBitSet;
 
-use super::{Ivf, Tuning};
+use super::{Ivf, Tuning, low_bits};
 use crate::bit_codes::Table;
 use crate::graph::Graph;
 use crate::metric::Metric;
@@ -311,8 +311,12 @@ impl<'a> Search<'a> {
         for block in 0..blocks {
             let mut passing = self.estimates.passing[block];
             let start = first + (block * BLOCK_ROWS) as u32;
-            if let (Some(allowed), true) = (self.allowed, passing != 0) {
-                passing &= self.index.allowed_mask(start, (end - start) as usize, allowed);
+            if passing != 0 {
+                // Damaged codes let places pass that have no row.
+                passing &= low_bits(end - start);
+                if let Some(allowed) = self.allowed {
+                    passing &= self.index.allowed_mask(start, (end - start) as usize, allowed);
+                }
             }
             while passing != 0 {
                 let place = passing.trailing_zeros();

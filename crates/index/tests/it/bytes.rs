@@ -118,6 +118,20 @@ fn issue5_an_index_read_in_parts_asks_for_what_it_needs_and_chooses_as_the_whole
 }
 
 #[test]
+fn i1_more_hits_than_rows_are_all_rows() {
+    for (rows, index) in SAMPLES.iter() {
+        let query = [1.0, 2.0, 3.0];
+        for k in [201, usize::MAX / 4 + 2, usize::MAX] {
+            assert_eq!(
+                index.search(rows, &query, &SearchParams::new(k), None).len(),
+                rows.len(),
+                "{k}"
+            );
+        }
+    }
+}
+
+#[test]
 fn i1_bytes_cut_anywhere_are_refused() {
     for (_, index) in SAMPLES.iter() {
         let bytes = index.encode();
@@ -144,6 +158,27 @@ fn the_reason_for_a_refusal_is_told() {
     changed[13] ^= 1;
     assert_eq!(decode(&changed.into()).err(), Some(IndexError::Damaged("checksum")));
     assert_eq!(decode(&bytes.into()).unwrap().kind(), IndexKind::Flat);
+}
+
+#[test]
+fn i1_codes_of_places_without_a_row_are_never_hits() {
+    for (rows, index) in SAMPLES
+        .iter()
+        .filter(|(rows, index)| !rows.is_empty() && index.kind() == IndexKind::Ivf)
+    {
+        let mut bytes = index.encode();
+        let (head, end) = (index.head_bytes().unwrap(), bytes.len() - 4);
+        let members = u32::from_le_bytes(*bytes[24..].first_chunk().unwrap()) as usize;
+        // Dimension 3 has byte codes of 16 coordinates and two factors.
+        let blocks = head..end - members * (16 + 8);
+        for factor in bytes[blocks].chunks_exact_mut(4) {
+            factor.copy_from_slice(&1f32.to_le_bytes());
+        }
+        let index = decode(&with_checksum(bytes).into()).unwrap();
+        for query in clumped(20, 3, 9, 8).as_slice().chunks_exact(3) {
+            assert_eq!(index.search(rows, query, &SearchParams::new(49), None).len(), 49);
+        }
+    }
 }
 
 /// Sets the checksum right, so that the damage reaches the code behind it.
