@@ -24,7 +24,7 @@ use crate::point::{NamedVectors, Operation, Payload, Point, PointId, Seq};
 use crate::sealed::crc32;
 
 use super::block::{Author, CHECKSUM_BYTES, FORMAT_VERSION, Header, OBJECT_VERSION, SyncMarker};
-use super::codec::{Damage, Frame, LogCodec};
+use super::codec::{Damage, Frame, LogCodec, check_seq};
 
 /// First bytes of every file.
 pub(super) const MAGIC: &[u8; 8] = b"PXWALBIN";
@@ -150,7 +150,7 @@ impl LogCodec for Bincode {
     }
 
     fn mark<'a>(&self, _version: u32, mut data: &'a [u8]) -> Result<(Seq, &'a [u8]), Damage> {
-        Ok((read(&mut data)?, data))
+        Ok((check_seq(read(&mut data)?)?, data))
     }
 
     fn entries(&self, _version: u32, mut raw: &[u8]) -> Result<Vec<(Seq, Operation)>, Damage> {
@@ -188,7 +188,7 @@ fn read_id(rest: &mut &[u8]) -> Result<PointId, Damage> {
 }
 
 fn read_entry(rest: &mut &[u8]) -> Result<(Seq, Operation), Damage> {
-    let seq = read(rest)?;
+    let seq = check_seq(read(rest)?)?;
     let kind = read::<u32>(rest)?;
     let id = read_id(rest)?;
     match kind {

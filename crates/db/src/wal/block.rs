@@ -17,7 +17,7 @@ use crate::config::WalFormat;
 use crate::point::{Operation, Seq};
 use crate::sealed::crc32;
 
-use super::codec::{Damage, LogCodec, codec};
+use super::codec::{Damage, LogCodec, check_seq, codec};
 
 /// Version of the format as a whole, in the header of a file on a disk. Version 1 had no marks.
 pub(super) const FORMAT_VERSION: u32 = 2;
@@ -83,7 +83,17 @@ impl Header {
         } else {
             WalFormat::Avro
         };
-        codec(format).header(bytes)
+        let (header, length) = codec(format).header(bytes)?;
+        let author = header.author.iter();
+        let of_author = author.flat_map(|author| [author.epoch, author.fence.unwrap_or_default()]);
+        let own = [header.first_seq, header.previous_seq, header.acknowledged];
+        for seq in own.into_iter().chain(of_author) {
+            check_seq(seq)?;
+        }
+        if header.first_seq == 0 {
+            return Err(Damage::new("the first entry has number 0, and numbers begin with 1"));
+        }
+        Ok((header, length))
     }
 
     /// Whether it is that of an object without entries, which only takes a name.
@@ -268,7 +278,9 @@ fn parse_block<'a>(bytes: &'a [u8], at: usize, header: &Header) -> Result<Block<
     if marker != header.marker {
         return Err(bad("the sync marker after the block is wrong"));
     }
-    let (mark, raw) = codec.mark(header.version, data)?;
+    let (mark, raw) = codec
+        .mark(header.version, data)
+        .map_err(|damage| BadBlock { damage, trusted_end })?;
     if (frame.count == 0) != raw.is_empty() || frame.count == 0 && header.version == 1 {
         return Err(bad("the number of entries contradicts the length of the block"));
     }

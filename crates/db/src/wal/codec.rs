@@ -69,6 +69,14 @@ pub(super) trait LogCodec: Sync {
     fn entries(&self, version: u32, raw: &[u8]) -> Result<Vec<(Seq, Operation)>, Damage>;
 }
 
+/// A sequence number as a file may have it. Avro's long ends there, and what is calculated with numbers fits a `u64`.
+pub(super) fn check_seq(seq: Seq) -> Result<Seq, Damage> {
+    if i64::try_from(seq).is_ok() {
+        return Ok(seq);
+    }
+    Err(Damage(format!("sequence number {seq} is too large")))
+}
+
 /// Upper bound of the encoded size of `operation` in either format, without its payload text, in bytes.
 pub(super) fn entry_bound(operation: &Operation) -> usize {
     // Mark, number, kind, id as text, count of vectors and their end, length of the payload: each number at most 10 bytes.

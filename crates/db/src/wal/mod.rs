@@ -204,12 +204,12 @@ impl Home {
     }
 }
 
-/// Sequence number that a log file begins with, by its name; `None` for other files.
+/// Sequence number that a log file begins with, by its name; `None` for other files. Numbers begin with 1.
 pub fn first_seq(path: &str) -> Option<Seq> {
     let name = path.rsplit('/').next()?;
     let (first, format) = name.split_once('.')?;
     let (first, format) = (first.parse().ok()?, format.parse().ok()?);
-    (name == file_name(first, format)).then_some(first)
+    (first > 0 && name == file_name(first, format)).then_some(first)
 }
 
 /// The collection that a log file says it belongs to.

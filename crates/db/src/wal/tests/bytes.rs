@@ -275,6 +275,38 @@ fn a_block_with_a_right_checksum_and_wrong_numbers_is_corruption() {
 }
 
 #[test]
+fn f8_numbers_that_nothing_can_follow_are_corruption() {
+    for format in WalFormat::ALL {
+        for first in [0, 1 << 63, u64::MAX] {
+            let bytes = Header {
+                first_seq: first,
+                ..header(format, 1)
+            };
+            assert!(matches!(read(&bytes.encode()), Err(Error::Corruption(_))), "{first}");
+        }
+    }
+    let header = Header {
+        lanes: 2,
+        ..header(WalFormat::Bincode, 1)
+    };
+    for (first, mark) in [(u64::MAX, 0), (u64::MAX - 1, 0), (1, u64::MAX)] {
+        let operations = [upsert(1), delete(2)];
+        let codec = codec(WalFormat::Bincode);
+        let mut frame = FrameBuffer::reusing(Vec::new());
+        for (seq, operation) in [first, first.wrapping_add(1)].into_iter().zip(&operations) {
+            codec
+                .put_entry(frame.entries_mut(), seq == first, seq, operation, b"")
+                .unwrap();
+        }
+        let block = frame.seal(codec, operations.len(), mark, &header.marker);
+        let file = [&header.encode(), block.bytes(), block.bytes()].concat();
+        assert!(matches!(read(&file), Err(Error::Corruption(_))), "{first} {mark}");
+    }
+    assert_eq!(first_seq("00000000000000000000.avro"), None);
+    assert_eq!(first_seq("00000000000000000001.avro"), Some(1));
+}
+
+#[test]
 fn a_file_of_another_version_is_refused_by_name() {
     let mut bytes = header(WalFormat::Avro, 1).encode();
     let at = bytes
