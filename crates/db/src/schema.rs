@@ -5,7 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use proximadb_index::{HnswParams, Metric};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
 /// Id of a collection, a UUID (v7). Paths carry the id, never the name.
@@ -51,16 +52,31 @@ impl Distance {
     }
 }
 
+/// Most dimensions of a vector.
+pub const MAX_DIMENSIONS: usize = 65_535;
+
 /// One vector space of a collection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VectorSpace {
-    /// Number of dimensions, 1 to 65,535.
+    /// Number of dimensions, 1 to [`MAX_DIMENSIONS`].
+    #[serde(deserialize_with = "dimensions")]
     pub size: usize,
     /// How two vectors compare.
     pub distance: Distance,
     /// Further fields of the Qdrant API (`on_disk`, `hnsw_config`, …), kept and answered as given.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
+}
+
+/// Rows are made by this number, so a file must not say any.
+fn dimensions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let size = usize::deserialize(deserializer)?;
+    if (1..=MAX_DIMENSIONS).contains(&size) {
+        return Ok(size);
+    }
+    Err(D::Error::custom(format_args!(
+        "a vector space has from 1 to {MAX_DIMENSIONS} dimensions, not {size}"
+    )))
 }
 
 /// Engine that keeps the segments of a collection.
@@ -166,4 +182,20 @@ pub struct CollectionDescription {
     pub schema: Schema,
     /// When it was created, ms since 1970 UTC.
     pub created_at_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn g8_a_number_of_dimensions_that_no_collection_has_is_refused() {
+        let space = |size: u64| serde_json::from_str::<VectorSpace>(&format!(r#"{{"size":{size},"distance":"Dot"}}"#));
+        for size in [1, 65_535] {
+            assert!(space(size).is_ok(), "{size}");
+        }
+        for size in [0, 65_536, u64::MAX] {
+            assert!(space(size).is_err(), "{size}");
+        }
+    }
 }

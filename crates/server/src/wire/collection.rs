@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proximadb_db::CollectionInfo;
-use proximadb_db::schema::{CollectionDescription, Distance, Schema, VectorSpace};
+use proximadb_db::schema::{CollectionDescription, Distance, MAX_DIMENSIONS, Schema, VectorSpace};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -14,8 +14,6 @@ use crate::failure::Failure;
 
 /// Longest collection name, in bytes, as Qdrant has it.
 const MAX_NAME_BYTES: usize = 255;
-/// Most dimensions of a vector.
-const MAX_DIMENSIONS: u64 = 65_535;
 /// Characters that Qdrant refuses in the name of a new collection, beside control characters.
 const REFUSED: [char; 9] = ['<', '>', ':', '"', '/', '\\', '|', '?', '*'];
 
@@ -132,7 +130,7 @@ fn vector_space(path: &str, mut object: Map<String, Value>) -> Result<VectorSpac
     let size = size
         .as_u64()
         .ok_or_else(|| wrong(&format!("{path}.size"), "an unsigned integer"))?;
-    if !(1..=MAX_DIMENSIONS).contains(&size) {
+    if !(1..=MAX_DIMENSIONS as u64).contains(&size) {
         let reason = format!("value {size} invalid, must be from 1 to {MAX_DIMENSIONS}");
         return Err(Failure::validation("JSON body", &format!("{path}.size"), reason));
     }
