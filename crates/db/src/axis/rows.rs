@@ -294,7 +294,11 @@ fn decode_bits(bytes: &Bytes, rows: usize) -> Result<FixedBitSet, String> {
     if blocks.len() != rows.div_ceil(64) {
         return Err("bits of other rows".to_owned());
     }
-    Ok(FixedBitSet::with_capacity_and_blocks(rows, blocks))
+    let bits = FixedBitSet::with_capacity_and_blocks(rows, blocks);
+    if bits.maximum().is_some_and(|last| last >= rows) {
+        return Err("bits of other rows".to_owned());
+    }
+    Ok(bits)
 }
 
 fn decode_clustering(space: String, bytes: &Bytes, rows: usize) -> Result<Clustering, String> {

@@ -169,7 +169,7 @@ pub fn decode_tombstones(text: &str) -> Result<Vec<(PointId, Seq)>, FormatError>
         .decode(text)
         .map_err(|error| FormatError(format!("tombstones: {error}")))?;
     read_tombstones(&mut bytes.as_slice())
-        .ok_or_else(|| FormatError("tombstones are cut short or too large".to_owned()))
+        .ok_or_else(|| FormatError("tombstones are cut short, too large or not sorted".to_owned()))
 }
 
 fn read_tombstones(bytes: &mut &[u8]) -> Option<Vec<(PointId, Seq)>> {
@@ -188,7 +188,7 @@ fn read_tombstones(bytes: &mut &[u8]) -> Option<Vec<(PointId, Seq)>> {
             base.checked_add(read_varint(bytes)?)?,
         ));
     }
-    bytes.is_empty().then_some(tombstones)
+    (bytes.is_empty() && tombstones.is_sorted()).then_some(tombstones)
 }
 
 fn write_varint(mut value: u64, out: &mut Vec<u8>) {
@@ -241,6 +241,14 @@ mod tests {
         fn damaged_tombstones_are_an_error_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
             let _any = decode_tombstones(&BASE64.encode(bytes));
         }
+    }
+
+    #[test]
+    fn tombstones_out_of_order_are_an_error() {
+        let uuid = |first: u8| [vec![first; 16], vec![0]].concat();
+        let bytes = |uuids: [u8; 2]| [vec![1, 0, 2], uuid(uuids[0]), uuid(uuids[1])].concat();
+        decode_tombstones(&BASE64.encode(bytes([3, 4]))).unwrap();
+        decode_tombstones(&BASE64.encode(bytes([4, 3]))).unwrap_err();
     }
 
     #[test]

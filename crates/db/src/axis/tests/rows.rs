@@ -92,6 +92,26 @@ async fn i4_every_flipped_byte_and_every_cut_of_a_rows_file_is_refused() {
 }
 
 #[tokio::test]
+async fn i4_vectors_of_rows_behind_the_last_one_are_refused() {
+    let world = World::with_rows(1).await;
+    world.save(&world.open(&[0]).await).await;
+    let file = world.copies()[0].clone().unwrap();
+    let blocks = Blocks::of(&file).unwrap();
+    let header: serde_json::Value = serde_json::from_slice(blocks.header()).unwrap();
+    let mut body = file[blocks.body().start as usize..].to_vec();
+    let mut end = 0;
+    for part in header["parts"].as_array().unwrap() {
+        end = usize::next_multiple_of(end, 64) + part["bytes"].as_u64().unwrap() as usize;
+        if part["content"]["present"].is_string() {
+            body[end - 1] |= 0x80;
+        }
+    }
+    let forged = blocks::encode(blocks.magic(), blocks.header(), vec![body.into()]).concat();
+    let reason = check(&forged.into(), &world.rows_path(), Some(&world.segment)).unwrap_err();
+    assert_eq!(reason, "bits of other rows");
+}
+
+#[tokio::test]
 async fn i4_damage_of_vectors_or_payloads_is_found_when_the_file_is_read_through() {
     let world = World::with_rows(2).await;
     world.save(&world.open(&[0, 1]).await).await;
