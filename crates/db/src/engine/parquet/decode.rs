@@ -1,6 +1,7 @@
 //! The bytes of a Parquet file as a segment.
 
 use std::collections::BTreeMap;
+use std::panic::catch_unwind;
 
 use arrow_array::{
     Array, Float32Array, LargeStringArray, ListArray, RecordBatch, StringArray, UInt32Array, UInt64Array,
@@ -25,6 +26,11 @@ const BATCH_ROWS: usize = 4096;
 /// If a single byte differs from what [`encode`](super::encode) wrote, or the file is of another format.
 pub fn decode(bytes: &Bytes) -> Result<(SegmentFooter, SegmentData)> {
     check(bytes)?;
+    // The Parquet library panics over some files that a writer with a fault would leave.
+    catch_unwind(|| read(bytes)).unwrap_or_else(|_| Err(FormatError("the Parquet reader panicked".to_owned())))
+}
+
+fn read(bytes: &Bytes) -> Result<(SegmentFooter, SegmentData)> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes.clone())?.with_batch_size(BATCH_ROWS);
     let stored = builder
         .metadata()

@@ -81,6 +81,22 @@ fn a_changed_byte_anywhere_is_an_error() {
     }
 }
 
+/// A writer with a fault would leave such files; the Parquet library panics over some.
+#[test]
+fn a_changed_byte_behind_a_right_checksum_is_an_error_or_read_never_a_panic() {
+    let (footer, data) = segment(6, 2);
+    let bytes = encode(&footer, &data).unwrap();
+    for at in HEAD_BYTES..bytes.len() {
+        for value in [0, 0x7f, 0xff, bytes[at] ^ 1, bytes[at] ^ 0x80] {
+            let mut damaged = bytes.to_vec();
+            damaged[at] = value;
+            let checksum = crc32(&damaged[HEAD_BYTES..]);
+            damaged[8..HEAD_BYTES].copy_from_slice(&checksum.to_le_bytes());
+            let _read_or_not = decode(&damaged.into());
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn damaged_bytes_are_an_error_never_a_panic(cut in 0usize..20_000, noise in prop::collection::vec((0usize..20_000, any::<u8>()), 1..20)) {
