@@ -14,7 +14,7 @@ use proximadb_fuzz::parts;
 use proximadb_index::{Chosen, Presence, Rows, SearchParams, SearchStats, VectorIndex, decode, decode_partial};
 
 /// Floats up to which rows are made up for an index.
-const FLOATS_MAX: usize = 1 << 18;
+const FLOATS_MAX: usize = 1 << 14;
 
 fuzz_target!(|input: &[u8]| {
     let Some((kind, content)) = input.split_first() else {

@@ -20,11 +20,13 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let parts = parts(content);
-    if format % 2 == 0 {
-        read(&log::avro(parts[0], &parts[1..]), "avro");
-    } else {
-        read(&log::bincode(parts[0], &parts[1..]), "bincode");
-    }
+    let (mut file, name) = match format % 2 {
+        0 => (log::avro(parts[0], &parts[1..]), "avro"),
+        _ => (log::bincode(parts[0], &parts[1..]), "bincode"),
+    };
+    // A torn end.
+    file.truncate(file.len() - usize::from(format / 2).min(file.len()));
+    read(&file, name);
 });
 
 fn read(file: &[u8], format: &str) {
