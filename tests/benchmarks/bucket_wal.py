@@ -2,8 +2,8 @@
 
     cargo build --release --workspace; target/python/bin/python tests/benchmarks/bucket_wal.py
 
-All roots but the WAL root are directories, so that every request that the proxy sees is one of the log's. Three loads: one
-point a call (latency), and 100 and 200 points a call (throughput). The bandwidth of the server is measured in the same run through
+All roots but the WAL root are directories, so that every request that the proxy sees is one of the log's. Four loads: one
+point a call (latency), and 100, 200 and 300 points a call (throughput). The bandwidth of the server is measured in the same run through
 the same proxy: plain puts of objects of the same size, with the same number of requests under way. Prints a table and, as the
 last line, JSON.
 """
@@ -28,7 +28,7 @@ from conftest import REPOSITORY, send  # noqa: E402
 
 conftest.BINARY = pathlib.Path(os.environ.get("PROXIMADB_BINARY", REPOSITORY / "target" / "release" / "proximadb"))
 LATENCY_MS = 50
-LOADS = (1, 100, 200)
+LOADS = (1, 100, 200, 300)
 WRITERS, DIM, SECONDS = 64, 384, 15
 
 

@@ -119,6 +119,11 @@ impl Shard {
         !self.is_closed() && self.state.read().segments().any(|segment| segment.source == source)
     }
 
+    /// Whether rows can be read from index files again. Those of a tree that were once in a file on a bucket could not be brought back.
+    pub(super) fn rows_are_in_files(&self) -> bool {
+        matches!(self.engine, Engine::Viper)
+    }
+
     /// Works on the files of segments as far as they are there, and returns which; not on those of the root with the URL to `avoid`.
     /// Rows and indexes in memory stay there, unless a disk has them: of a bucket they would have to be read again.
     pub(super) async fn attach_files(
@@ -129,12 +134,7 @@ impl Shard {
         self.attach(segments, avoid, false).await
     }
 
-    /// Whether rows can be read from index files again. Those of a tree that were once in a file on a bucket could not be brought back.
-    pub(super) fn rows_are_in_files(&self) -> bool {
-        matches!(self.engine, Engine::Viper)
-    }
-
-    /// The same; `from_buckets`: instead of what is in memory, too.
+    /// The same; `from_buckets`: files on buckets take the place of what is in memory, too.
     pub(super) async fn attach(
         &self,
         segments: &[SegmentSource],

@@ -42,7 +42,7 @@ use crate::point::{Operation, Seq};
 use crate::root::StorageComponentType;
 use crate::schema::CollectionDescription;
 use crate::state::State;
-use crate::wal::{MAX_OBJECT_BYTES, Spare, Wal, WalFile, WalOptions, WalStart, WalStats};
+use crate::wal::{FULL_OBJECT_BYTES, MAX_OBJECT_BYTES, Spare, Wal, WalFile, WalOptions, WalStart, WalStats};
 
 use bucket_memory::BucketMemory;
 use budget::MemoryBudget;
@@ -337,8 +337,8 @@ async fn open_wal(
     let roots = options.homes.all(StorageComponentType::Wal)?;
     let mut sizes = WalOptions::default();
     if roots.iter().any(|root| !root.fs().is_local()) {
-        let full = usize::try_from(options.memory_flush_size_bytes).unwrap_or(MAX_OBJECT_BYTES);
-        (sizes.object_bytes, sizes.max_batch_bytes) = (full.min(MAX_OBJECT_BYTES), MAX_OBJECT_BYTES);
+        let full = usize::try_from(options.memory_flush_size_bytes).unwrap_or(FULL_OBJECT_BYTES);
+        (sizes.object_bytes, sizes.max_batch_bytes) = (full.min(FULL_OBJECT_BYTES), MAX_OBJECT_BYTES);
     }
     let start = WalStart {
         lanes: options.homes.lanes(StorageComponentType::Wal)?,

@@ -61,7 +61,7 @@ use crate::point::Seq;
 use crate::root::Root;
 use crate::schema::CollectionDescription;
 
-pub use self::bucket::MAX_OBJECT_BYTES;
+pub use self::bucket::{FULL_OBJECT_BYTES, MAX_OBJECT_BYTES};
 pub use self::replay::{Replay, check_file, check_sequence, log_begins};
 pub use self::scan::{FileEnd, FileSummary, read_log_file};
 pub use self::writer::{Apply, Spare, Wal, WalStart};

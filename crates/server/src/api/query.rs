@@ -1,5 +1,6 @@
 //! Search: `points/query`, and the older `points/search` that pinned clients still send.
 
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use axum::Router;
@@ -21,6 +22,7 @@ use crate::wire::query::{QueryBatch, QueryRequest, SearchBatch, SearchRequest, T
 
 /// Numbers to look at in about 250 µs: searches that look at more are carried out away from the thread of their connection.
 const QUICK_NUMBERS: usize = 1_000_000;
+static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
 
 const QUERY: &str = "/collections/{name}/points/query";
 const QUERY_BATCH: &str = "/collections/{name}/points/query/batch";
@@ -123,7 +125,7 @@ struct Points {
     points: Vec<ScoredOut>,
 }
 
-/// Carries out queries of any form: here if that is a matter of microseconds, else where it holds up nobody.
+/// Carries out queries of any form: here if that is a matter of microseconds, else where it holds up nobody, on all cores.
 async fn run(
     app: &AppState,
     collection: &str,
@@ -138,17 +140,31 @@ async fn run(
     queries.iter_mut().for_each(|(_, query)| query.deadline = deadline);
     let numbers = queries.iter().map(|(_, query)| collection.numbers_of(query));
     let quick = numbers.fold(0, usize::saturating_add) <= QUICK_NUMBERS;
-    let find_all = async move {
-        let found = queries
-            .into_iter()
-            .map(|(target, query)| find(&collection, target, query));
-        try_join_all(found).await
-    };
     if quick {
-        return find_all.await;
+        return find_all(collection, queries).await;
     }
-    let found = tokio::task::spawn_blocking(|| block_on(find_all));
-    found.await.map_err(Failure::internal)?
+    let each = queries.len().div_ceil(*CORES);
+    let mut parts = Vec::with_capacity(*CORES);
+    while !queries.is_empty() {
+        let others = queries.split_off(each.min(queries.len()));
+        let part = find_all(collection.clone(), std::mem::replace(&mut queries, others));
+        parts.push(tokio::task::spawn_blocking(|| block_on(part)));
+    }
+    let mut found = Vec::new();
+    for part in try_join_all(parts).await.map_err(Failure::internal)? {
+        found.extend(part?);
+    }
+    Ok(found)
+}
+
+async fn find_all(
+    collection: Arc<Collection>,
+    queries: Vec<(Option<Target>, Query)>,
+) -> Result<Vec<Vec<ScoredOut>>, Failure> {
+    let found = queries
+        .into_iter()
+        .map(|(target, query)| find(&collection, target, query));
+    try_join_all(found).await
 }
 
 async fn find(collection: &Collection, target: Option<Target>, query: Query) -> Result<Vec<ScoredOut>, Failure> {

@@ -219,6 +219,22 @@ fn batches_and_the_old_search_answer_in_their_own_shapes() {
 }
 
 #[test]
+fn a_batch_that_is_shared_out_among_the_cores_answers_as_its_queries_one_by_one() {
+    let server = with_points();
+    // So many hits make it one that takes long.
+    let query = |at: usize| json!({"query": [at, 1, 7 - at, 0], "limit": 500 - at, "with_vector": true});
+    let queries: Vec<_> = (0..7).map(query).collect();
+    let one_by_one = queries
+        .iter()
+        .map(|query| server.ok("POST", "/collections/c/points/query", query));
+    let path = "/collections/c/points/query/batch";
+    let batch = server.ok("POST", path, &json!({ "searches": queries }));
+    assert_eq!(batch, one_by_one.collect::<serde_json::Value>());
+    let wrong = [queries, vec![json!({"query": [1], "limit": 1})]].concat();
+    assert_eq!(server.send("POST", path, &json!({ "searches": wrong })).status, 400);
+}
+
+#[test]
 fn scroll_pages_by_id_and_ends_with_null() {
     let server = with_points();
     let page = server.ok("POST", "/collections/c/points/scroll", &json!({"limit": 2}));
