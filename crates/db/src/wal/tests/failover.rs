@@ -200,6 +200,8 @@ async fn k3_a_crash_between_the_stall_and_the_new_root_loses_nothing_that_was_ac
         gate.open();
         place.spare = None;
         drop((wal, place));
+        // The write that was held up ends by itself, and lets go of the log.
+        eventually("the end of the log", async || Arc::strong_count(&copied) == 1).await;
         let directory = Arc::into_inner(copied).unwrap();
         let crashed = Place::over(directory, 2, options(STALL)).await;
         let found = crashed.replayed(0).await;
