@@ -8,9 +8,8 @@ use bytes::Bytes;
 use fixedbitset::FixedBitSet;
 use libfuzzer_sys::fuzz_target;
 use proximadb_db::axis::{self, fuzzing};
-use proximadb_db::engine::segment::SegmentData;
-use proximadb_fuzz::index::{DIRECTORY, SEGMENT, of_indexes, of_rows, sealed};
-use proximadb_fuzz::parts;
+use proximadb_fuzz::index::{SEGMENT, of_indexes, of_rows, sealed};
+use proximadb_fuzz::{DIRECTORY, look, parts};
 use proximadb_index::{Chosen, Presence, Rows, SearchParams, SearchStats, VectorIndex, decode, decode_partial};
 
 /// Floats up to which rows are made up for an index.
@@ -93,18 +92,4 @@ fn search(index: &dyn VectorIndex) {
     }
     let again = decode(&index.encode().into()).map(|index| index.encode());
     assert_eq!(again, Ok(index.encode()), "what is read can be written and read again");
-}
-
-/// What is done with the rows of a segment.
-fn look(data: &SegmentData) {
-    for row in 0..data.len() {
-        let _ = (data.named_vectors(row), data.payloads.get(row), data.row_bytes(row));
-    }
-    for (space, column) in &data.vectors {
-        let present = column.present.iter().flat_map(FixedBitSet::ones);
-        assert!(present.into_iter().all(|row| row < data.len()), "a row that is none");
-        let _ = data.clusters(space);
-    }
-    let _ = (data.seq_range(), data.bytes());
-    let _ = data.clone().split(1000);
 }

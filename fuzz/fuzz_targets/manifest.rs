@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use proximadb_db::engine::manifest::Manifest;
 use proximadb_db::engine::parquet;
 use proximadb_db::metadata::CollectionRecord;
-use proximadb_fuzz::{crc32, sealed_json};
+use proximadb_fuzz::{crc32, look, sealed_json};
 
 fuzz_target!(init: allow_panics_of_the_library(), |input: &[u8]| {
     let Some((kind, content)) = input.split_first() else {
@@ -59,12 +59,8 @@ fn segment(bytes: &[u8]) {
     let Ok((footer, data)) = parquet::decode(&Bytes::copy_from_slice(bytes)) else {
         return;
     };
-    for row in 0..data.len() {
-        let _ = (data.named_vectors(row), data.payloads.get(row), data.row_bytes(row));
-    }
-    data.vectors.keys().for_each(|space| drop(data.clusters(space)));
+    look(&data);
     let written = parquet::encode(&footer, &data).unwrap();
     let (again, _) = parquet::decode(&written).unwrap();
     assert_eq!(again, footer);
-    let _ = data.split(1000);
 }

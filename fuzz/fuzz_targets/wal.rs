@@ -7,12 +7,10 @@ use std::sync::{Arc, LazyLock};
 use libfuzzer_sys::fuzz_target;
 use proximadb_db::root::{Root, RootConfig, Roots, StorageComponentType};
 use proximadb_db::wal::{self, WalFile};
-use proximadb_fuzz::{log, parts};
+use proximadb_fuzz::{DIRECTORY, log, parts};
 use proximadb_store::StorageUrl;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
-
-const DIRECTORY: &str = "0198c5b1-0000-7000-8000-000000000001/000";
 
 fuzz_target!(|input: &[u8]| {
     read(input, "avro");

@@ -7,7 +7,6 @@ use serde_json::Value;
 use crate::crc32;
 
 /// What the seeds and paths call the segment of an index file.
-pub const DIRECTORY: &str = "0198c5b1-0000-7000-8000-000000000001/000";
 pub const SEGMENT: &str = "0198c5b1-0000-7000-8000-000000000002";
 /// Parts of an index file begin at multiples of it, if they are rows.
 const ALIGNMENT: usize = 64;
