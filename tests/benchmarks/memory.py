@@ -15,14 +15,13 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 import numpy
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "python"))
 os.environ.setdefault("PROXIMADB_BINARY", str(pathlib.Path(__file__).resolve().parents[2] / "target/release/proximadb"))
-from conftest import BINARY, Server, send, until  # noqa: E402
+from conftest import BINARY, Peak, Server, send, until  # noqa: E402
 import http.client  # noqa: E402
 
 CLUSTERS, QUERIES, EXACT = 1_000, 1_000, 100
@@ -45,26 +44,6 @@ def memory(server):
     lines = pathlib.Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
     values = dict(line.split(":", 1) for line in lines)
     return {name: round(int(values[name].split()[0]) / 1024, 1) for name in ("RssAnon", "RssFile")}
-
-
-class Peak:
-    """Most MiB of the process that are in no file, from now to the end of the block."""
-
-    def __init__(self, server):
-        self.server, self.mib, self.done = server, 0.0, threading.Event()
-
-    def __enter__(self):
-        self.thread = threading.Thread(target=self.watch)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.done.set()
-        self.thread.join()
-
-    def watch(self):
-        while not self.done.wait(0.05):
-            self.mib = max(self.mib, memory(self.server)["RssAnon"])
 
 
 def search(connection, vector, exact=False):
@@ -105,7 +84,7 @@ def main():
             # The smallest segments are scanned.
             until(lambda: server.ok("GET", "/collections/c")["indexed_vectors_count"] >= rows * 0.98, "the index", seconds=1800)
         measured = {"rows": rows, "dim": dim, "raw_mib": round(raw), "ingest_seconds": round(time.monotonic() - began, 1)}
-        measured |= {"build_memory_mb": build_memory_mb, "peak_importing": importing.mib, "peak_compacting": compacting.mib}
+        measured |= {"build_memory_mb": build_memory_mb, "peak_importing": round(importing.bytes / 2**20, 1), "peak_compacting": round(compacting.bytes / 2**20, 1)}
         measured["segments"] = server.ok("GET", "/collections/c")["segments_count"]
         time.sleep(5)
         measured["after_ingest"] = memory(server)

@@ -7,6 +7,7 @@ import pathlib
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 import pyarrow.parquet as pq
@@ -35,6 +36,32 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def anonymous(server):
+    """Bytes of the process that are in no file."""
+    lines = pathlib.Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+
+class Peak:
+    """Most bytes of the process that are in no file, within a `with` block."""
+
+    def __init__(self, server):
+        self.server, self.bytes, self.done = server, 0, threading.Event()
+
+    def __enter__(self):
+        self.thread = threading.Thread(target=self.watch)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.thread.join()
+
+    def watch(self):
+        while not self.done.wait(0.02):
+            self.bytes = max(self.bytes, anonymous(self.server))
 
 
 def until(condition, what, seconds=60):

@@ -1,20 +1,11 @@
 """Memory stays small, and answers stay the same (I4): vectors of segments are mapped from their index files, and merges keep to a limit."""
 
-import pathlib
-import threading
-
 import numpy
 
-from conftest import Server, until
+from conftest import Peak, Server, anonymous, until
 
 ROWS, DIM = 20_000, 512
 RAW_BYTES = ROWS * DIM * 4
-
-
-def anonymous(server):
-    """Bytes of the process that are in no file."""
-    lines = pathlib.Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
 
 def answers(server, queries, exact):
@@ -86,19 +77,11 @@ def test_i4_merges_and_index_builds_keep_to_their_memory(tmp_path):
     server.start()
     # The smallest segments get none.
     until(lambda: server.ok("GET", "/collections/c")["indexed_vectors_count"] >= 1.5 * ROWS, "the index")
-    before, peak, done = anonymous(server), [0], threading.Event()
-
-    def watch():
-        while not done.wait(0.02):
-            peak[0] = max(peak[0], anonymous(server))
-
-    watching = threading.Thread(target=watch)
-    watching.start()
-    server.ok("POST", "/collections/c/compact")
-    until(lambda: server.ok("GET", "/collections/c")["indexed_vectors_count"] == 1.8 * ROWS, "the index")
-    done.set()
-    watching.join()
-    held = peak[0] - before
+    before = anonymous(server)
+    with Peak(server) as peak:
+        server.ok("POST", "/collections/c/compact")
+        until(lambda: server.ok("GET", "/collections/c")["indexed_vectors_count"] == 1.8 * ROWS, "the index")
+    held = peak.bytes - before
     assert held < 2 * limit, f"{held >> 20} MiB"
     assert answers(server, queries, exact=True) == expected
     assert server.ok("POST", "/collections/c/points/count", {})["count"] == 1.8 * ROWS

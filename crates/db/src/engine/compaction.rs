@@ -109,9 +109,9 @@ pub fn choose_all(candidates: &[Candidate], segment_size_bytes: u64, merge_bytes
     let mut inputs: Vec<&Candidate> = candidates.iter().filter(improvable).collect();
     inputs.sort_by_key(|candidate| candidate.meta.min_seq);
     let mut merges: Vec<Vec<&Candidate>> = Vec::new();
-    let mut bytes = u64::MAX;
+    let mut bytes = 0;
     for candidate in inputs {
-        bytes = bytes.saturating_add(candidate.live_bytes());
+        bytes += candidate.live_bytes();
         match merges.last_mut() {
             Some(merge) if bytes <= merge_bytes => merge.push(candidate),
             _ => {

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 
 use super::Shard;
 use super::budget::Shards;
-use crate::axis;
+use crate::axis::{self, IndexHomes};
 use crate::engine::segment::Place;
 use crate::root::IndexType;
 use crate::state::SegmentSource;
@@ -91,16 +91,16 @@ impl BucketMemory {
 impl Shard {
     /// Bytes of rows and indexes in memory that lie on buckets and need not be in memory.
     pub fn bucket_bytes(&self) -> u64 {
-        let is_remote = |of: IndexType| {
-            let homes = self.options.homes.index();
-            homes.is_ok_and(|homes| homes.of(of).iter().all(|root| !root.fs().is_local()))
+        // Asked only where it matters: a database on disks, all of whose rows are mapped, pays nothing for it.
+        let rows_are_remote = || {
+            let is_remote = |homes: IndexHomes| homes.of(IndexType::Idx).iter().all(|root| !root.fs().is_local());
+            self.rows_are_in_files() && self.options.homes.index().is_ok_and(is_remote)
         };
-        let rows_are_remote = self.rows_are_in_files() && is_remote(IndexType::Idx);
         let given_up = |file: &Arc<Partial>| file.given_up_bytes();
         let bytes = |segment: &SegmentSource| {
             let rows = match &segment.data.place {
                 Place::Bucket(file) => given_up(file),
-                Place::Memory if rows_are_remote && axis::wants_rows(&segment.data) => segment.meta.data_bytes,
+                Place::Memory if axis::wants_rows(&segment.data) && rows_are_remote() => segment.meta.data_bytes,
                 Place::Memory | Place::Mapped => 0,
             };
             rows + segment.indexes.partial().map_or(0, given_up)
