@@ -25,14 +25,13 @@ IDLE_SECONDS = float(os.environ.get("PROXIMADB_IDLE_SECONDS", "33"))
 
 
 class OnBucket(Server):
-    """A server whose roots are in a bucket, but for the log, with a cache directory of its own."""
+    """A server all of whose roots are in a bucket, with a cache directory of its own."""
 
     def __init__(self, base, store, endpoint):
         self.cache = pathlib.Path(base) / "cache"
         super().__init__(base, roots=1, kinds=("s3",), stores=lambda kind: store, endpoints={"s3": endpoint})
 
     def write_config(self):
-        self.urls["wal"] = [f"file://{self.base}/wal"]
         super().write_config()
         lines = ["[cache]", f'directory = "{self.cache}"', ""]
         self.config.write_text(self.config.read_text() + "\n".join(lines))

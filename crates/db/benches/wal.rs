@@ -66,6 +66,7 @@ async fn log_round(root: &Arc<Root>, format: WalFormat, per_call: u64) -> Measur
         format,
         options: WalOptions::default(),
         apply: Arc::new(drop),
+        confirm: None,
     };
     let wal = Wal::open(start, &mut |_, _| {}).await.unwrap();
     let began = Instant::now();

@@ -10,8 +10,9 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     proximadb_store::heap::give_back_large_blocks();
+    let cli = Cli::parse();
     // Before anything is loaded: loading a configuration may warn. RUST_LOG chooses what is shown.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,foyer_storage=warn"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(cli.log_filter()));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -21,5 +22,5 @@ fn main() -> ExitCode {
     } else {
         log.init();
     }
-    run(Cli::parse())
+    run(cli)
 }

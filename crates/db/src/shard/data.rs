@@ -137,20 +137,26 @@ pub(super) async fn read_segments(
     Ok(segments.into_iter().map(|(_, segment)| segment).collect())
 }
 
-/// Deletes what an unfinished or replaced write has left; nothing is being written yet.
-pub(super) async fn delete_orphans(
+/// What an unfinished or replaced write has left; nothing is being written yet.
+pub(super) fn orphans(
     description: &CollectionDescription,
     shard: &str,
     manifest: &Manifest,
     files: &[Located],
-) -> Result<()> {
-    for Located { root, file } in files {
-        let viper = Viper::new(root.clone(), description.id, shard);
-        for orphan in viper.orphans(manifest, std::slice::from_ref(file)) {
-            let (root_url, file) = (root.url(), &orphan.path);
-            tracing::info!(root = root_url, file, "file of an unfinished or replaced write deleted");
-            root.delete(&orphan.path).await?;
-        }
+) -> Vec<Located> {
+    let is_orphan = |located: &&Located| {
+        let viper = Viper::new(located.root.clone(), description.id, shard);
+        !viper.orphans(manifest, std::slice::from_ref(&located.file)).is_empty()
+    };
+    files.iter().filter(is_orphan).cloned().collect()
+}
+
+/// Deletes them.
+pub(super) async fn delete_orphans(orphans: Vec<Located>) -> Result<()> {
+    for Located { root, file } in orphans {
+        let (root_url, file) = (root.url(), &file.path);
+        tracing::info!(root = root_url, file, "file of an unfinished or replaced write deleted");
+        root.delete(file).await?;
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use crate::engine::segment::{SegmentData, SegmentId};
 use crate::error::{Error, Result};
 use crate::root::{Root, RootId, StorageComponentType};
 use crate::schema::{CollectionDescription, StorageEngineKind};
-use crate::wal::{WalFile, log_begins};
+use crate::wal::{Wal, WalFile, log_begins};
 
 /// The engine of an open shard.
 pub(super) enum Engine {
@@ -176,18 +176,24 @@ impl Flushed {
         homes: &Homes,
         description: &CollectionDescription,
         shard: &str,
+        wal: &Wal,
     ) -> Result<Engine> {
         match rest {
             Rest::Viper { files, is_stored } => {
+                let orphans = data::orphans(description, shard, manifest, &files);
+                if !is_stored || !orphans.is_empty() {
+                    wal.take_over().await?;
+                }
                 if !is_stored {
                     let home = homes.home(StorageComponentType::Viper)?;
                     ManifestStore::new(home, description.id, shard).commit(manifest).await?;
                 }
-                data::delete_orphans(description, shard, manifest, &files).await?;
+                data::delete_orphans(orphans).await?;
                 Ok(Engine::Viper)
             }
             Rest::Lsm { tree: Some(lsm), .. } => Ok(Engine::Lsm(AsyncRwLock::new(lsm))),
             Rest::Lsm { tree: None, .. } => {
+                wal.take_over().await?;
                 let root = homes.home(StorageComponentType::Lsm)?;
                 let lsm = Lsm::open(root, description.id, shard, description).await?;
                 Ok(Engine::Lsm(AsyncRwLock::new(lsm)))
@@ -289,6 +295,7 @@ impl Shard {
     /// # Errors
     /// Errors of the root. The outcome may be unknown: the same commit is tried again before any other.
     pub(super) async fn persist(&self, manifest: &Manifest, commit: &Commit) -> Result<()> {
+        self.wal.take_over().await?;
         match (&self.engine, &commit.takeover) {
             (Engine::Viper, _) => self.manifests()?.commit(manifest).await,
             (Engine::Lsm(lsm), Takeover::Frozen) => {

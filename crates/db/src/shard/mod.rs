@@ -34,15 +34,17 @@ use tokio::sync::{Mutex as AsyncMutex, RwLock as AsyncRwLock};
 use crate::axis::{Axis, Loaded, SegmentIndexes};
 use crate::config::WalFormat;
 use crate::engine::absent::Miss;
-use crate::engine::manifest::SegmentMeta;
+use crate::engine::manifest::{Manifest, SegmentMeta, version_of};
 use crate::engine::segment::SegmentId;
 use crate::error::{Error, Result};
 use crate::memtable::memory_bytes;
 use crate::point::{Operation, Seq};
 use crate::root::StorageComponentType;
-use crate::schema::CollectionDescription;
+use crate::schema::{CollectionDescription, StorageEngineKind};
 use crate::state::State;
-use crate::wal::{FULL_OBJECT_BYTES, MAX_OBJECT_BYTES, Spare, Wal, WalFile, WalOptions, WalStart, WalStats};
+use crate::wal::{
+    Confirm, FULL_OBJECT_BYTES, MAX_OBJECT_BYTES, Spare, Wal, WalFile, WalOptions, WalStart, WalStats, read_ahead,
+};
 
 use bucket_memory::BucketMemory;
 use budget::MemoryBudget;
@@ -130,13 +132,17 @@ impl Shard {
             homes.list(component, &directory),
             Axis::open(homes.index()?, description.id, shard),
         );
-        let (log, files) = (log_files(wal_files?), files?);
+        let (mut log, files) = (log_files(wal_files?), files?);
         let find = Flushed::find(&homes, &description, shard, files, &log);
-        let (flushed, ()) = tokio::join!(find, axis.prefetch(&description.schema));
+        let (flushed, (), contents) =
+            tokio::join!(find, axis.prefetch(&description.schema), read_ahead(&log, &directory));
         let mut flushed = flushed?;
+        log.iter_mut()
+            .zip(contents)
+            .for_each(|(file, content)| file.content = content);
         let (state, wal, indexes) = read_content(&description, &directory, &options, log, &mut flushed, &axis).await?;
         let Flushed { manifest, rest } = flushed;
-        let engine = Flushed::settle(&manifest, rest, &homes, &description, shard).await?;
+        let engine = Flushed::settle(&manifest, rest, &homes, &description, shard, &wal).await?;
         let shard = Arc::new(Self {
             description: RwLock::new(description),
             number: shard.to_owned(),
@@ -164,9 +170,20 @@ impl Shard {
         shard.options.budget.register(&shard);
         shard.options.bucket_memory.register(&shard);
         shard.attach_indexes(indexes).await;
+        shard.take_over_in_background();
         shard.flush_if_large();
         shard.compact_in_background();
         Ok(shard)
+    }
+
+    /// Searches need not wait until no other process writes here.
+    fn take_over_in_background(&self) {
+        let (wal, collection) = (self.wal.clone(), self.description().id);
+        self.runtime.spawn(async move {
+            if let Err(error) = wal.take_over().await {
+                tracing::warn!(%error, %collection, "the log could not be taken over; the next write tries again");
+            }
+        });
     }
 
     /// The collection as this shard's files describe it.
@@ -286,17 +303,17 @@ async fn read_content(
     axis: &Axis,
 ) -> Result<(Arc<RwLock<State>>, Wal, BTreeMap<SegmentId, SegmentIndexes>)> {
     let schema = Arc::new(description.schema.clone());
-    let after = flushed.manifest.flushed_seq;
-    let metas = flushed.manifest.segments.clone();
+    let manifest = flushed.manifest.clone();
+    let after = manifest.flushed_seq;
     let state = Arc::new(RwLock::new(State::load(schema.clone(), after, Vec::new())));
     let mut replayed = Vec::new();
     let content = async {
-        let Loaded { indexes, rows } = axis.load(&metas, |_, _| true).await;
+        let Loaded { indexes, rows } = axis.load(&manifest.segments, |_, _| true).await;
         (flushed.segments(&options.homes, description, rows).await, indexes)
     };
     let ((segments, indexes), wal) = tokio::join!(
         content,
-        open_wal(description, directory, options, log, (after, &mut replayed), &state),
+        open_wal(description, directory, options, log, (&manifest, &mut replayed), &state),
     );
     let (segments, wal) = match (segments, wal) {
         (Ok(segments), Ok(wal)) => (segments, wal),
@@ -321,7 +338,7 @@ async fn open_wal(
     directory: &str,
     options: &ShardOptions,
     files: Vec<WalFile>,
-    (flushed_seq, replayed): (Seq, &mut Vec<(Seq, Operation)>),
+    (manifest, replayed): (&Manifest, &mut Vec<(Seq, Operation)>),
     state: &Arc<RwLock<State>>,
 ) -> Result<Wal> {
     let budget = options.budget.clone();
@@ -335,6 +352,8 @@ async fn open_wal(
     };
     let mut replay = |seq, operation: Operation| replayed.push((seq, operation));
     let roots = options.homes.all(StorageComponentType::Wal)?;
+    let confirm = (description.schema.storage_engine == StorageEngineKind::Viper)
+        .then(|| still_newest(directory, options.homes.clone(), manifest.version));
     let mut sizes = WalOptions::default();
     if roots.iter().any(|root| !root.fs().is_local()) {
         let full = usize::try_from(options.memory_flush_size_bytes).unwrap_or(FULL_OBJECT_BYTES);
@@ -347,12 +366,36 @@ async fn open_wal(
         directory: directory.to_owned(),
         description: to_json(description)?,
         files,
-        after: flushed_seq,
+        after: manifest.flushed_seq,
         format: options.wal_format,
         options: sizes,
         apply: Arc::new(apply),
+        confirm,
     };
     Wal::open(start, &mut replay).await
+}
+
+/// Makes sure that no other process has committed a manifest after `version`. (An LSM tree sees to that itself.)
+fn still_newest(directory: &str, homes: Arc<Homes>, version: u64) -> Confirm {
+    let directory = directory.to_owned();
+    Arc::new(move || {
+        let (homes, directory) = (homes.clone(), directory.clone());
+        Box::pin(async move {
+            let files = homes.list(StorageComponentType::Viper, &directory).await?;
+            let newer = files
+                .iter()
+                .find(|located| version_of(&located.file.path) > Some(version));
+            newer.map_or(Ok(()), |newer| {
+                Err(Error::RootUnavailable {
+                    url: newer.root.url().to_owned(),
+                    reason: format!(
+                        "{}: another process has flushed while this one opened the collection; restart this one if it should serve it",
+                        newer.file.path
+                    ),
+                })
+            })
+        })
+    })
 }
 
 /// The files of a log as the log knows them.
@@ -361,6 +404,7 @@ fn log_files(files: Vec<Located>) -> Vec<WalFile> {
     let file = |located: Located| WalFile {
         name: name(&located.file.path),
         bytes: located.file.size,
+        content: None,
         root: located.root,
     };
     files.into_iter().map(file).collect()

@@ -63,6 +63,7 @@ fn log_file(located: &Located) -> WalFile {
         root: located.root.clone(),
         name: path.rsplit('/').next().unwrap_or(path).to_owned(),
         bytes: located.file.size,
+        content: None,
     }
 }
 

@@ -143,6 +143,7 @@ impl Stopped {
                 root,
                 name: name(&log).to_owned(),
                 bytes: bytes.len() as u64,
+                content: None,
             }],
             after: 2_110,
             format: Default::default(),
@@ -151,6 +152,7 @@ impl Stopped {
                 ..WalOptions::default()
             },
             apply: Arc::new(|_| ()),
+            confirm: None,
         };
         let wal = Wal::open(start, &mut |_, _| ()).await.unwrap();
         for point in points(0..3) {

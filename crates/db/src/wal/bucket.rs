@@ -216,6 +216,7 @@ impl Shared {
             name: file.name.clone(),
             first: file.first,
             bytes: file.bytes,
+            content: None,
         };
         let is_fence = read_header(&found).await?.is_fence();
         if is_fence {

@@ -17,6 +17,10 @@
 //! nothing says that it was acknowledged, and each opening stops there again; it finds the fence M, goes on at N, and
 //! fences the writer before it. Names of two writers never meet, so whoever finds a name taken by another was replaced.
 //!
+//! **Before the fence** a log can be read: what was acknowledged before the listing is in it. Whoever wants to write waits for
+//! the fence; what came between is applied by then, and if the other has flushed and deleted it meanwhile, the data that was
+//! opened is not the newest (`confirm`), and this log never writes.
+//!
 //! **Several buckets.** The next block of the old writer may go to any of them, so the name M is taken on all. The first, in
 //! the order of root ids, decides between two that open at the same time. A block found at M is one more to replay, and M moves.
 //!
@@ -42,10 +46,10 @@ use crate::root::{Root, RootId};
 
 use super::block::{Author, Header};
 use super::codec::Damage;
-use super::log::{FileKind, Log, SealedFile};
-use super::replay::{Replay, check_place};
+use super::log::{FileKind, Hole, Log, SealedFile};
+use super::replay::check_place;
 use super::scan::{corruption, read_log_file};
-use super::writer::Shared;
+use super::writer::{Confirm, Shared};
 use super::{Home, WalFile};
 
 /// No block is put whose first number is so far beyond the last durable one. Far above what 8 blocks hold, far below what
@@ -63,6 +67,37 @@ pub(super) struct Presence {
     pub(super) proof: Instant,
     /// When it was there, if there were other writers before this one.
     pub(super) since: Option<Instant>,
+}
+
+/// What it takes to become the one writer.
+pub(super) struct Rivalry {
+    /// Names that have to be taken, by root id: a bucket, and a format that the log has there or will have. None for a log on
+    /// disks, which no other process can have open.
+    pub(super) places: Vec<(Home, WalFormat)>,
+    /// Whether nothing was listed.
+    pub(super) is_new: bool,
+    pub(super) confirm: Option<Confirm>,
+}
+
+impl Rivalry {
+    pub(super) fn new(buckets: Vec<Home>, files: &[WalFile], own: WalFormat, confirm: Option<Confirm>) -> Self {
+        let mut places = Vec::new();
+        for home in buckets {
+            let here = files.iter().filter(|file| file.root.id() == home.root.id());
+            let mut formats: BTreeSet<&str> = here.filter_map(|file| Some(file.name.split_once('.')?.1)).collect();
+            formats.insert(own.name());
+            places.extend(
+                formats
+                    .into_iter()
+                    .filter_map(|name| Some((home.clone(), name.parse().ok()?))),
+            );
+        }
+        Self {
+            places,
+            is_new: files.is_empty(),
+            confirm,
+        }
+    }
 }
 
 /// What has the name that we wanted.
@@ -129,22 +164,6 @@ fn fenced(home: &Home, name: &str, why: &str) -> Refusal {
     })
 }
 
-/// A name that has to be taken: a bucket, and a format that the log has there or will have.
-fn places(homes: &[Home], files: &[WalFile], own: WalFormat) -> Vec<(Home, WalFormat)> {
-    let mut places = Vec::new();
-    for home in homes {
-        let here = files.iter().filter(|file| file.root.id() == home.root.id());
-        let mut formats: BTreeSet<&str> = here.filter_map(|file| Some(file.name.split_once('.')?.1)).collect();
-        formats.insert(own.name());
-        places.extend(
-            formats
-                .into_iter()
-                .filter_map(|name| Some((home.clone(), name.parse().ok()?))),
-        );
-    }
-    places
-}
-
 impl Log {
     /// The header of a fence at `at`, whose writer goes on at `next`.
     fn fence_header(&self, home: &Home, at: Seq, next: Seq) -> Header {
@@ -169,99 +188,118 @@ impl Log {
         }
     }
 
-    /// Stops every earlier writer of the log on these buckets, in the order of their ids, and replays what one has written
-    /// since the listing. `gap` is the first number that was not found. Returns the number where this writer begins.
-    pub(super) async fn take_over(
-        &mut self,
-        buckets: &[Home],
-        files: &[WalFile],
-        gap: Seq,
-        each: &mut Replay<'_>,
-    ) -> Result<Seq> {
-        let places = places(buckets, files, self.format);
-        let is_new = files.is_empty() && gap == 1;
-        let mut at = gap;
-        for _ in 0..MAX_STEPS {
-            match self.take_name(&places, at, is_new, each).await? {
-                None => return Ok(at + WINDOW + 1),
-                Some(next) => at = next,
-            }
-        }
-        let reason = "another process keeps on writing to this log".to_owned();
-        let url = buckets
-            .first()
-            .map_or_else(String::new, |home| home.root.url().to_owned());
-        Err(Error::RootUnavailable { url, reason })
-    }
-
-    /// Puts a fence at `at` everywhere; the number to try next if another writer has got further.
-    async fn take_name(
-        &mut self,
-        places: &[(Home, WalFormat)],
-        at: Seq,
-        is_new: bool,
-        each: &mut Replay<'_>,
-    ) -> Result<Option<Seq>> {
-        self.author.epoch = at;
-        for (index, (home, format)) in places.iter().enumerate() {
-            let header = Header {
-                format: *format,
-                ..self.fence_header(home, at, at + WINDOW + 1)
-            };
-            let (name, bytes) = (super::file_name(at, *format), Bytes::from(header.encode()));
-            let (began, length) = (Instant::now(), bytes.len() as u64);
-            let found = match home.root.create(&home.path(&name), bytes).await? {
-                Created::Committed => None,
-                Created::Conflict(other) => match judge(home, &name, &other, at, self.author.writer)? {
-                    Found::Ours => None,
-                    Found::Fence(_) if index > 0 => continue,
-                    Found::Fence(next) => {
-                        self.end_file(Self::fence_file(home, name, at, other.len() as u64));
-                        return Ok(Some(next));
-                    }
-                    Found::Block => Some(other),
-                },
-            };
-            match found {
-                Some(block) => return self.replay_late(home, name, at, &block, each).map(Some),
-                None => {
-                    self.end_file(Self::fence_file(home, name.clone(), at, length));
-                    let since = (!is_new).then(Instant::now);
-                    self.settle(home.root.id(), name, began, since);
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// Replays a block that came after the listing.
-    fn replay_late(
-        &mut self,
-        home: &Home,
-        name: String,
-        first: Seq,
-        bytes: &[u8],
-        each: &mut Replay<'_>,
-    ) -> Result<Seq> {
-        let summary = read_log_file(&home.display(&name), bytes, &mut |seq, operation| each(seq, operation))?;
-        self.durable = summary.next_seq - 1;
-        self.end_file(SealedFile {
-            home: home.clone(),
-            name,
-            first,
-            last: self.durable,
-            bytes: bytes.len() as u64,
-            kind: FileKind::Entries,
-        });
-        Ok(summary.next_seq)
-    }
-
     fn settle(&mut self, root: RootId, name: String, proof: Instant, since: Option<Instant>) {
         self.presence.insert(root, Presence { name, proof, since });
     }
 }
 
 impl Shared {
+    /// Makes this writer the only one and lets it write. Nobody writes before, so what the log does not know yet (its next number,
+    /// blocks that came after the listing) is not needed before.
+    ///
+    /// # Errors
+    /// Errors of the roots, and of `confirm`: the next call goes on where this one has ended.
+    pub(super) async fn take_over(self: &Arc<Self>) -> Result<()> {
+        // Who closes the log waits for this: nothing appears in a directory that is deleted next.
+        let _only = self.only.lock().await;
+        if let Some(error) = &self.queue.lock().closed {
+            return Err(error.clone());
+        }
+        if !self.rivalry.places.is_empty() {
+            let begin = self.fence().await?;
+            let (mut log, mut queue) = (self.log.lock(), self.queue.lock());
+            queue.next = queue.next.max(begin);
+            log.hole = Some(Hole {
+                previous: log.durable,
+                first: queue.next,
+            });
+        }
+        self.begin().await
+    }
+
+    /// Stops every earlier writer of the log on its buckets, in the order of their ids, and applies what one has written
+    /// since the listing. Returns the number where this writer begins.
+    async fn fence(&self) -> Result<Seq> {
+        let mut at = self.log.lock().gap;
+        for _ in 0..MAX_STEPS {
+            let Some(next) = self.take_name(at).await? else {
+                // Before the fence another may have flushed what was not listed, and deleted its blocks: their names are free.
+                if let Some(confirm) = self.rivalry.confirm.as_ref().filter(|_| !self.rivalry.is_new) {
+                    confirm().await?;
+                }
+                return Ok(at + WINDOW + 1);
+            };
+            at = next;
+            self.log.lock().gap = at;
+        }
+        let reason = "another process keeps on writing to this log".to_owned();
+        let first = self.rivalry.places.first();
+        let url = first.map_or_else(String::new, |(home, _)| home.root.url().to_owned());
+        Err(Error::RootUnavailable { url, reason })
+    }
+
+    /// Puts a fence at `at` everywhere; the number to try next if another writer has got further.
+    async fn take_name(&self, at: Seq) -> Result<Option<Seq>> {
+        for (index, (home, format)) in self.rivalry.places.iter().enumerate() {
+            let (header, writer) = {
+                let mut log = self.log.lock();
+                log.author.epoch = at;
+                let header = log.fence_header(home, at, at + WINDOW + 1);
+                (header, log.author.writer)
+            };
+            let header = Header {
+                format: *format,
+                ..header
+            };
+            let (name, bytes) = (super::file_name(at, *format), Bytes::from(header.encode()));
+            let (began, length) = (Instant::now(), bytes.len() as u64);
+            let found = match home.root.create(&home.path(&name), bytes).await? {
+                Created::Committed => None,
+                Created::Conflict(other) => match judge(home, &name, &other, at, writer)? {
+                    Found::Ours => None,
+                    Found::Fence(_) if index > 0 => continue,
+                    Found::Fence(next) => {
+                        let fence = Log::fence_file(home, name, at, other.len() as u64);
+                        self.log.lock().end_file(fence);
+                        return Ok(Some(next));
+                    }
+                    Found::Block => Some(other),
+                },
+            };
+            match found {
+                Some(block) => return self.apply_late(home, name, at, &block).map(Some),
+                None => {
+                    let mut log = self.log.lock();
+                    log.end_file(Log::fence_file(home, name.clone(), at, length));
+                    let since = (!self.rivalry.is_new).then(Instant::now);
+                    log.settle(home.root.id(), name, began, since);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Applies a block that came after the listing.
+    fn apply_late(&self, home: &Home, name: String, first: Seq, bytes: &[u8]) -> Result<Seq> {
+        let mut operations = Vec::new();
+        let summary = read_log_file(&home.display(&name), bytes, &mut |seq, operation| {
+            operations.push((seq, operation));
+        })?;
+        (self.apply)(operations);
+        let mut log = self.log.lock();
+        log.durable = summary.next_seq - 1;
+        let last = log.durable;
+        log.end_file(SealedFile {
+            home: home.clone(),
+            name,
+            first,
+            last,
+            bytes: bytes.len() as u64,
+            kind: FileKind::Entries,
+        });
+        Ok(summary.next_seq)
+    }
+
     /// Sees to it that a fence of this writer is on a bucket that the log comes to: it describes the collection there, and
     /// shows later that the log was not moved away by somebody else.
     pub(super) async fn arrive(&self, home: &Home) -> Result<(), Refusal> {

@@ -81,6 +81,8 @@ pub(super) struct Log {
     /// Last sequence number that is durable with all before it.
     pub(super) durable: Seq,
     pub(super) hole: Option<Hole>,
+    /// First number that was not found when the log was read, all before it counted: where other writers are stopped.
+    pub(super) gap: Seq,
     /// Whether new blocks wait.
     pub(super) paused: bool,
     /// Whether somebody applies a block now.

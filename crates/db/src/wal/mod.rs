@@ -53,6 +53,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use proximadb_store::StoreError;
 
 use crate::config::WalFormat;
@@ -62,9 +63,9 @@ use crate::root::Root;
 use crate::schema::CollectionDescription;
 
 pub use self::bucket::{FULL_OBJECT_BYTES, MAX_OBJECT_BYTES};
-pub use self::replay::{Replay, check_file, check_sequence, log_begins};
+pub use self::replay::{Replay, check_file, check_sequence, log_begins, read_ahead};
 pub use self::scan::{FileEnd, FileSummary, read_log_file};
-pub use self::writer::{Apply, Spare, Wal, WalStart};
+pub use self::writer::{Apply, Confirm, Spare, Wal, WalStart};
 
 /// Sizes of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +109,8 @@ pub struct WalFile {
     pub name: String,
     /// Size in bytes.
     pub bytes: u64,
+    /// Its beginning, or all of it, if it was read ahead of the replay.
+    pub content: Option<Bytes>,
 }
 
 /// What a log holds and did.

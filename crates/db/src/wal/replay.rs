@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::error::{Error, Result};
@@ -23,6 +24,9 @@ const HEADER_READ: u64 = 64 * 1024;
 const HEADER_LIMIT: u64 = 16 * 1024 * 1024;
 /// Files that are looked at side by side.
 const READS: usize = 16;
+/// Files that are read ahead, and the largest of which not only the header. Bytes.
+const READ_AHEAD: usize = 8;
+const SMALL_FILE: u64 = 1 << 20;
 
 /// Receives each replayed operation in order.
 pub type Replay<'a> = &'a mut (dyn FnMut(Seq, Operation) + Send);
@@ -34,6 +38,8 @@ pub(super) struct Found {
     pub(super) name: String,
     pub(super) first: Seq,
     pub(super) bytes: u64,
+    /// Its beginning, or all of it, if that is known.
+    pub(super) content: Option<Bytes>,
 }
 
 impl Found {
@@ -55,6 +61,27 @@ pub(super) struct Replayed {
     next: Seq,
     /// First sequence number that was not found, all before it counted.
     pub(super) gap: Seq,
+}
+
+/// Reads what is small of the newest files on buckets, while it is not yet known which of them are needed: one round of
+/// requests less. What fails is read again by the replay.
+pub async fn read_ahead(files: &[WalFile], directory: &str) -> Vec<Option<Bytes>> {
+    let mut names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
+    names.sort_unstable_by(|a, b| b.cmp(a));
+    let oldest = names.get(READ_AHEAD - 1).copied().unwrap_or_default();
+    join_all(files.iter().map(async |file| {
+        let fs = file.root.fs();
+        if fs.is_local() || *file.name < *oldest {
+            return None;
+        }
+        let end = if file.bytes <= SMALL_FILE {
+            file.bytes
+        } else {
+            HEADER_READ
+        };
+        fs.read_range(&format!("{directory}/{}", file.name), 0..end).await.ok()
+    }))
+    .await
 }
 
 /// Reads one file block by block, as a check; changes nothing. `directory` is that of the log, `<collection id>/<shard>`.
@@ -172,6 +199,13 @@ async fn look_at(file: &Found) -> Result<(Header, Option<Bytes>)> {
 }
 
 async fn read(file: &Found) -> Result<Bytes> {
+    if let Some(all) = file
+        .content
+        .as_ref()
+        .filter(|content| content.len() as u64 == file.bytes)
+    {
+        return Ok(all.clone());
+    }
     let bytes = file.home.root.fs().read(&file.home.path(&file.name)).await;
     bytes.map_err(|error| file.home.error(error))
 }
@@ -190,6 +224,7 @@ fn in_order(directory: &Arc<str>, files: &[WalFile]) -> Result<Vec<Found>> {
             name: file.name.clone(),
             first,
             bytes: file.bytes,
+            content: file.content.clone(),
         });
     }
     ordered.sort_by(|a, b| (a.first, &a.name).cmp(&(b.first, &b.name)));
@@ -235,8 +270,13 @@ pub(super) async fn read_header(file: &Found) -> Result<Header> {
     let (home, shown) = (&file.home, file.shown());
     let mut read = file.bytes.min(HEADER_READ);
     loop {
-        let bytes = home.root.fs().read_range(&home.path(&file.name), 0..read).await;
-        let bytes = bytes.map_err(|error| home.error(error))?;
+        let bytes = match &file.content {
+            Some(beginning) if beginning.len() as u64 >= read => beginning.clone(),
+            _ => {
+                let bytes = home.root.fs().read_range(&home.path(&file.name), 0..read).await;
+                bytes.map_err(|error| home.error(error))?
+            }
+        };
         match Header::decode(&bytes) {
             Ok((header, _)) => {
                 check_place(home, &header, file.first).map_err(|damage| corruption(&shown, 0, &damage))?;

@@ -19,7 +19,7 @@ use std::time::Duration;
 use futures::future::{BoxFuture, join_all};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, OnceCell, Semaphore, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -30,9 +30,10 @@ use crate::root::{Root, RootId};
 
 use super::block::{Author, MAX_RAW_BYTES};
 use super::codec::{PayloadTexts, codec, entry_bound};
+use super::fence::Rivalry;
 use super::file::Faults;
 use super::flight::Lane;
-use super::log::{Hole, Log, SealedFile};
+use super::log::{Log, SealedFile};
 use super::queue::{Queue, Waiter};
 use super::replay::{Replay, replay};
 use super::{Home, WalFile, WalOptions, WalStats};
@@ -44,6 +45,9 @@ pub type Apply = Arc<dyn Fn(Vec<(Seq, Operation)>) + Send + Sync>;
 /// Asked for the root where the log goes on, when a write to this root has failed or stalled with this error. Before it
 /// answers it has made durable that the collection may have files there.
 pub type Spare = Arc<dyn Fn(RootId, Error) -> BoxFuture<'static, Result<Arc<Root>>> + Send + Sync>;
+
+/// Asked when all other writers are stopped: whether the data that was read before the log is still the newest.
+pub type Confirm = Arc<dyn Fn() -> BoxFuture<'static, Result<()>> + Send + Sync>;
 
 /// Bytes that may be queued, in KiB (permits of a semaphore). Callers beyond wait in line: a slow disk must not fill
 /// the memory.
@@ -69,8 +73,10 @@ pub struct WalStart {
     pub format: WalFormat,
     /// Sizes and patience.
     pub options: WalOptions,
-    /// Receives the operations of each commit.
+    /// Receives the operations of each commit, and those that another process has logged since the listing.
     pub apply: Apply,
+    /// On buckets: makes sure that no other process has flushed since.
+    pub confirm: Option<Confirm>,
 }
 
 /// The log of one shard. Cheap to clone; clones share everything.
@@ -87,6 +93,9 @@ pub(super) struct Shared {
     room: Arc<Semaphore>,
     pub(super) log: Mutex<Log>,
     pub(super) queue: Mutex<Queue>,
+    pub(super) rivalry: Rivalry,
+    /// Set when this writer is the only one.
+    taken: OnceCell<()>,
     /// Told when a block is applied, a lane rests or a root is replaced.
     pub(super) progress: Notify,
     /// Held by whoever keeps the log still.
@@ -94,8 +103,8 @@ pub(super) struct Shared {
 }
 
 impl Wal {
-    /// Opens the log: hands every operation after `start.after` to `replayed` in order, cuts a torn tail, and creates
-    /// the first file, a header only, if there is none.
+    /// Opens the log: hands every operation after `start.after` to `replayed` in order and cuts a torn tail. A log on disks gets
+    /// its first file, a header only, if there is none; one on buckets has yet to be [taken over](Self::take_over).
     ///
     /// # Errors
     /// `Corruption` naming file and offset; nothing is cut then, and what `replayed` has seen must be thrown away.
@@ -109,7 +118,6 @@ impl Wal {
         buckets.sort_by_key(|home| home.root.id());
         buckets.dedup_by_key(|home| home.root.id());
         let found = replay(&directory, &start.files, start.after, &mut replayed).await?;
-        let gap = found.gap;
         let mut log = Log {
             directory,
             description: start.description,
@@ -121,6 +129,7 @@ impl Wal {
             flights: BTreeMap::new(),
             durable: found.last,
             hole: None,
+            gap: found.gap,
             paused: false,
             applying: false,
             totals: WalStats::default(),
@@ -136,15 +145,8 @@ impl Wal {
             trouble: None,
         };
         log.set_lanes(homes);
-        let mut next = log.adopt(found).await;
-        if !buckets.is_empty() {
-            let begin = log.take_over(&buckets, &start.files, gap, &mut replayed).await?;
-            next = next.max(begin);
-            log.hole = Some(Hole {
-                previous: log.durable,
-                first: next,
-            });
-        }
+        let next = log.adopt(found).await;
+        let on_disks = buckets.is_empty();
         let lanes = log.shares();
         let shared = Shared {
             apply: start.apply,
@@ -159,37 +161,28 @@ impl Wal {
                 codec(start.format),
             )),
             log: Mutex::new(log),
+            rivalry: Rivalry::new(buckets, &start.files, start.format, start.confirm),
+            taken: OnceCell::new(),
             progress: Notify::new(),
             only: Arc::default(),
         };
         let wal = Self {
             shared: Arc::new(shared),
         };
-        wal.begin().await?;
+        if on_disks {
+            wal.take_over().await?;
+        }
         Ok(wal)
     }
 
-    /// Creates the first file unless appending can go on in one.
-    async fn begin(&self) -> Result<()> {
-        let shared = &self.shared;
-        let begun = |lane: &Lane| lane.file.is_some() || !lane.home.is_local();
-        if shared.log.lock().lanes.iter().any(begun) {
-            return Ok(());
-        }
-        let Err(error) = shared.begin_file().await else {
-            return Ok(());
-        };
-        let failed = shared.log.lock().lanes.first().map(|lane| lane.home.root.id());
-        let (Some(spare), Some(failed)) = (&shared.spare, failed) else {
-            return Err(error);
-        };
-        let root = spare(failed, error.clone()).await.map_err(|_| error)?;
-        {
-            let mut log = shared.log.lock();
-            let home = Home::new(&root, &log.directory);
-            log.rehome(failed, Some(home));
-        }
-        shared.begin_file().await
+    /// Makes this process the one that writes the log; at once if it is. Everything that changes files waits for it, so
+    /// that a search need not.
+    ///
+    /// # Errors
+    /// `RootUnavailable` or `StorageFull` as the roots answer: then it can be tried again.
+    pub async fn take_over(&self) -> Result<()> {
+        let taken = self.shared.taken.get_or_try_init(|| self.shared.take_over());
+        taken.await.copied()
     }
 
     /// Logs and applies the operations of one call as a whole and returns their sequence numbers, in order. When it
@@ -214,6 +207,7 @@ impl Wal {
             );
             return Err(Error::InvalidInput(reason));
         }
+        self.take_over().await?;
         let wanted = u32::try_from(bound / 1024 + 1).unwrap_or(QUEUE_KIB).min(QUEUE_KIB);
         let room = Arc::clone(&self.shared.room).acquire_many_owned(wanted).await;
         let room = room.map_err(|_| closed_error())?;
@@ -232,8 +226,9 @@ impl Wal {
     /// Everything appended and acknowledged before is in it.
     ///
     /// # Errors
-    /// None now: a new file that cannot be created (a full disk) is created by the next write.
+    /// Those of [`take_over`](Self::take_over). None for a new file that cannot be created (a full disk) is created by the next write.
     pub async fn roll(&self, min_bytes: u64) -> Result<()> {
+        self.take_over().await?;
         let _still = self.shared.still().await;
         if self.shared.end_files(min_bytes).await
             && let Err(error) = self.shared.begin_file().await
@@ -256,6 +251,7 @@ impl Wal {
     /// # Errors
     /// As the first root answers; the log then goes on where it was.
     pub async fn continue_on(&self, lanes: Vec<Arc<Root>>) -> Result<()> {
+        self.take_over().await?;
         self.shared.continue_on(&lanes).await
     }
 
@@ -266,6 +262,7 @@ impl Wal {
     /// # Errors
     /// The first error of a root, when all roots are done; the files that remain can be released later.
     pub async fn release(&self, through: Seq) -> Result<u64> {
+        self.take_over().await?;
         // A file of the same name must not be created meanwhile.
         let _only = self.shared.only.lock().await;
         let mut by_root: BTreeMap<RootId, Vec<SealedFile>> = BTreeMap::new();
@@ -292,6 +289,7 @@ impl Wal {
     /// `Overloaded` while files with entries are there, or while a writer before this one may take the root for its own;
     /// errors of the root.
     pub async fn leave(&self, root: &Arc<Root>) -> Result<()> {
+        self.take_over().await?;
         self.shared.leave(root).await
     }
 
@@ -348,6 +346,28 @@ impl Wal {
 }
 
 impl Shared {
+    /// Creates the first file unless appending can go on in one.
+    pub(super) async fn begin(self: &Arc<Self>) -> Result<()> {
+        let begun = |lane: &Lane| lane.file.is_some() || !lane.home.is_local();
+        if self.log.lock().lanes.iter().any(begun) {
+            return Ok(());
+        }
+        let Err(error) = self.begin_file().await else {
+            return Ok(());
+        };
+        let failed = self.log.lock().lanes.first().map(|lane| lane.home.root.id());
+        let (Some(spare), Some(failed)) = (&self.spare, failed) else {
+            return Err(error);
+        };
+        let root = spare(failed, error.clone()).await.map_err(|_| error)?;
+        {
+            let mut log = self.log.lock();
+            let home = Home::new(&root, &log.directory);
+            log.rehome(failed, Some(home));
+        }
+        self.begin_file().await
+    }
+
     /// Numbers the operations, adds them to the last batch or begins a new one, and sees to it that a lane writes.
     fn enqueue(
         self: &Arc<Self>,

@@ -48,6 +48,16 @@ pub struct Cli {
     json: bool,
 }
 
+impl Cli {
+    /// What is logged unless `RUST_LOG` says otherwise: a benchmark's own output is its figures.
+    pub fn log_filter(&self) -> &'static str {
+        match self.command {
+            Command::Bench(_) => "warn",
+            _ => "info,foyer_storage=warn",
+        }
+    }
+}
+
 #[derive(Subcommand)]
 enum Command {
     /// Run the server.

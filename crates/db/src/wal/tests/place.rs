@@ -81,6 +81,7 @@ impl Place {
                 root: self.roots[root].clone(),
                 name: entry.file_name().into_string().unwrap(),
                 bytes: entry.metadata().unwrap().len(),
+                content: None,
             })
             .filter(|file| !file.name.contains('#'))
             .collect();
@@ -112,6 +113,7 @@ impl Place {
             format: self.format,
             options: self.options,
             apply: Arc::new(move |operations| applied.lock().extend(operations)),
+            confirm: None,
         }
     }
 

@@ -89,16 +89,10 @@ async fn inv7_blocks_behind_a_hole_are_discarded_and_never_come_back() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn inv11_a_block_that_arrives_between_listing_and_fence_counts() {
-    let place = Buckets::new(1);
-    let old = place.open(0).await.unwrap();
-    old.wal.append(vec![upsert(1)]).await.unwrap();
-    let roots = place.roots();
-    let files = place.files(&roots).await;
-    old.wal.append(vec![upsert(2)]).await.unwrap();
-    old.wal.append(vec![upsert(3)]).await.unwrap();
-    let mut operations = Vec::new();
+/// A log that is opened with the listing of an earlier moment, and not taken over yet; what it has read, and what it applies later.
+async fn open_late(place: &Buckets, files: Vec<WalFile>, confirm: Confirm) -> (Wal, Entries, Arc<Mutex<Entries>>) {
+    let (roots, late) = (place.roots(), Arc::<Mutex<Entries>>::default());
+    let memory = late.clone();
     let start = WalStart {
         lanes: roots.clone(),
         spare: None,
@@ -109,15 +103,52 @@ async fn inv11_a_block_that_arrives_between_listing_and_fence_counts() {
         after: 0,
         format: WalFormat::Avro,
         options: place.options,
-        apply: Arc::new(|_| ()),
+        apply: Arc::new(move |operations| memory.lock().extend(operations)),
+        confirm: Some(confirm),
     };
-    let new = Wal::open(start, &mut |seq, operation| operations.push((seq, operation)))
+    let mut operations = Vec::new();
+    let wal = Wal::open(start, &mut |seq, operation| operations.push((seq, operation)))
         .await
         .unwrap();
-    assert_eq!(ids(&operations), (1..4).collect());
-    assert_fenced(&old.wal.append(vec![upsert(4)]).await.unwrap_err());
+    (wal, operations, late)
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv11_a_block_that_arrives_between_listing_and_fence_counts() {
+    let place = Buckets::new(1);
+    let old = place.open(0).await.unwrap();
+    old.wal.append(vec![upsert(1)]).await.unwrap();
+    let files = place.files(&place.roots()).await;
+    old.wal.append(vec![upsert(2)]).await.unwrap();
+    let (new, operations, late) = open_late(&place, files, Arc::new(|| Box::pin(async { Ok(()) }))).await;
+    assert_eq!(ids(&operations), [1].into());
+    // To read it nobody has to be stopped.
+    old.wal.append(vec![upsert(3)]).await.unwrap();
     new.append(vec![upsert(5)]).await.unwrap();
+    assert_eq!(ids(&late.lock()), [2, 3, 5].into());
+    assert_fenced(&old.wal.append(vec![upsert(4)]).await.unwrap_err());
     assert_eq!(place.found().await, [1, 2, 3, 5].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv11_a_log_whose_blocks_were_flushed_and_deleted_meanwhile_is_never_written() {
+    let place = Buckets::new(1);
+    let old = place.open(0).await.unwrap();
+    old.wal.append(vec![upsert(1)]).await.unwrap();
+    let files = place.files(&place.roots()).await;
+    let outdated = || Error::NotFound("another process has flushed".to_owned());
+    let confirm: Confirm = Arc::new(move || Box::pin(async move { Err(outdated()) }));
+    let (new, operations, late) = open_late(&place, files, confirm).await;
+    let flushed = old.wal.append(vec![upsert(2)]).await.unwrap().start;
+    old.wal.append(vec![upsert(3)]).await.unwrap();
+    old.wal.release(flushed).await.unwrap();
+    for id in [7, 8] {
+        assert!(matches!(new.append(vec![upsert(id)]).await, Err(Error::NotFound(_))));
+    }
+    assert_eq!((ids(&operations), late.lock().len()), ([1].into(), 0));
+    old.wal.append(vec![upsert(4)]).await.unwrap();
+    let found = place.open(flushed).await.unwrap();
+    assert_eq!(ids(&found.operations), [3, 4].into());
 }
 
 #[tokio::test(start_paused = true)]

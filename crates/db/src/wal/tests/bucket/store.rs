@@ -241,6 +241,7 @@ impl Buckets {
                     root: root.clone(),
                     name: file.path.rsplit('/').next().unwrap().to_owned(),
                     bytes: file.size,
+                    content: None,
                 });
             }
         }
@@ -269,9 +270,12 @@ impl Buckets {
             format: self.format,
             options: self.options,
             apply: Arc::new(move |operations| memory.lock().extend(operations)),
+            confirm: None,
         };
         let mut operations = Vec::new();
         let wal = Wal::open(start, &mut |seq, operation| operations.push((seq, operation))).await?;
+        wal.take_over().await?;
+        operations.append(&mut applied.lock());
         Ok(Process {
             wal,
             operations,
