@@ -4,7 +4,8 @@
 
 All roots but the WAL root are directories, so that every request that the proxy sees is one of the log's. Four loads: one
 point a call (latency), and 100, 200 and 300 points a call (throughput). The bandwidth of the server is measured in the same run through
-the same proxy: plain puts of objects of the same size, with the same number of requests under way. Prints a table and, as the
+the same proxy: plain puts of objects of the same size, one, two and three at once. The ratio compares with as many at once as the log
+had under way on average (the rate of its puts times what one took), on the line between the two nearest. Prints a table and, as the
 last line, JSON.
 """
 
@@ -20,6 +21,8 @@ import sys
 import tempfile
 import time
 
+import numpy
+
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "python"))
 import conftest  # noqa: E402
 from bucket_log import LogServer  # noqa: E402
@@ -30,6 +33,8 @@ conftest.BINARY = pathlib.Path(os.environ.get("PROXIMADB_BINARY", REPOSITORY / "
 LATENCY_MS = 50
 LOADS = (1, 100, 200, 300)
 WRITERS, DIM, SECONDS = 64, 384, 15
+# Plain puts at once, and how long: the server keeps in memory what it gets.
+AT_ONCE, PLAIN_SECONDS = (1, 2, 3), 4
 
 
 def bodies_of(writers, per_call):
@@ -57,22 +62,24 @@ def write(port, bodies, per_call, until, latencies):
     return written
 
 
-def load(server, proxy, store_bytes, per_call, writers=WRITERS):
+def load(server, proxy, totals, per_call, writers=WRITERS):
     """Acknowledged calls: latencies, points and bytes a second, requests a second, sizes of the objects."""
     latencies, bodies = [], bodies_of(writers, per_call)
     proxy.set({"action": "latency", "ms": LATENCY_MS})
-    before = store_bytes()
+    before = totals()
     began = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(writers) as pool:
         points = sum(pool.map(lambda own: write(server.port, own, per_call, began + SECONDS, latencies), bodies))
     seconds = time.monotonic() - began
-    puts, written = (now - then for now, then in zip(store_bytes(), before))
+    puts, written, busy = (now - then for now, then in zip(totals(), before))
     latencies.sort()
     return {
         "p50_ms": round(1000 * latencies[len(latencies) // 2]),
         "p99_ms": round(1000 * latencies[len(latencies) * 99 // 100]),
         "points_a_second": round(points / seconds),
         "requests_a_second": round(puts / seconds, 1),
+        "put_ms": round(1000 * busy / max(puts, 1)),
+        "under_way": round(busy / seconds, 2),
         "object_bytes": round(written / max(puts, 1)),
         "mb_a_second": round(written / seconds / 1e6, 2),
     }
@@ -96,7 +103,7 @@ def signed(method, host, path, sha256, options):
 
 def raw(store, proxy, bytes_each, in_flight):
     """MB/s of plain creates through the proxy: the server's own bandwidth for such objects."""
-    body, counted, until = os.urandom(bytes_each), [0] * in_flight, time.monotonic() + SECONDS
+    body, counted, until = os.urandom(bytes_each), [0] * in_flight, time.monotonic() + PLAIN_SECONDS
     sha256, host = hashlib.sha256(body).hexdigest(), proxy.address.removeprefix("http://")
 
     def put(worker):
@@ -128,23 +135,23 @@ def main():
             try:
                 server.ok("PUT", "/collections/c", {"vectors": {"size": DIM, "distance": "Euclid"}})
 
-                def store_bytes():
+                def totals():
+                    """Puts of the log, their bytes, and the seconds that they took."""
                     labels = {"component": "wal", "operation": "create"}
-                    names = ("proximadb_root_operations_total", "proximadb_root_moved_bytes_total")
-                    return tuple(server.metric(name, **labels) for name in names)
+                    names = ("operations_total", "moved_bytes_total", "latency_seconds_sum")
+                    return tuple(server.metric(f"proximadb_root_{name}", **labels) for name in names)
 
-                result["loads"] = {per_call: load(server, proxy, store_bytes, per_call) for per_call in LOADS}
-                idle = store_bytes()[0]
+                result["loads"] = {per_call: load(server, proxy, totals, per_call) for per_call in LOADS}
+                idle = totals()[0]
                 time.sleep(5)
-                result["requests_while_idle"] = store_bytes()[0] - idle
+                result["requests_while_idle"] = totals()[0] - idle
             finally:
                 server.stop()
             proxy.set({"action": "latency", "ms": LATENCY_MS})
             for measured in result["loads"].values():
-                # Requests under way on average: rate times duration; at least the one that a closed loop always has.
-                in_flight = max(1, min(8, round(measured["requests_a_second"] * measured["p50_ms"] / 1000)))
-                bandwidth = raw(store, proxy, measured["object_bytes"], in_flight)
-                measured |= {"in_flight": in_flight, "raw_mb_a_second": round(bandwidth, 1), "ratio": round(measured["mb_a_second"] / bandwidth, 2)}
+                plain = [raw(store, proxy, measured["object_bytes"] + at_once, at_once) for at_once in AT_ONCE]
+                bandwidth = float(numpy.interp(measured["under_way"], AT_ONCE, plain))
+                measured |= {"raw_mb_a_second": [round(mb, 1) for mb in plain], "ratio": round(measured["mb_a_second"] / bandwidth, 2)}
     finally:
         proxy.close()
         store.close()
