@@ -177,6 +177,29 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_which_a_byte_is_wrong_is_read_or_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let columns = Columns {
+            id: "id".to_owned(),
+            vector: "vector".to_owned(),
+        };
+        for extension in ["parquet", "jsonl", "npy", "fvecs"] {
+            let path = directory.path().join(format!("points.{extension}"));
+            let mut writer = create(&path).unwrap();
+            writer.write(&[point(json!(0), [1.0, -2.5], json!({}))]).unwrap();
+            writer.finish().unwrap();
+            let bytes = std::fs::read(&path).unwrap();
+            for at in 0..bytes.len() {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 0xff;
+                std::fs::write(&path, damaged).unwrap();
+                // Whatever it says, it must not end the program.
+                let _ = open(&path, &columns).map(|reader| reader.points.take(100).count());
+            }
+        }
+    }
+
+    #[test]
     fn a_damaged_or_unknown_file_is_named_in_the_error() {
         let directory = tempfile::tempdir().unwrap();
         let columns = Columns {

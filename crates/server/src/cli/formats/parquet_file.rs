@@ -2,6 +2,7 @@
 //! Files written here carry `id`, `vector` and the payload as one JSON column, and read back as they were.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,7 +19,17 @@ use super::{Columns, FilePoint, PointReader, PointWriter, numbers};
 /// Rows decoded at once: bounds memory with wide vectors.
 const BATCH_ROWS: usize = 1_024;
 
+/// The Parquet library panics over some damaged files.
+fn careful<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err("the file is damaged: the Parquet reader panicked".to_owned()))
+}
+
 pub fn open(path: &Path, columns: &Columns) -> Result<PointReader, String> {
+    careful(|| open_unchecked(path, columns))
+}
+
+fn open_unchecked(path: &Path, columns: &Columns) -> Result<PointReader, String> {
     let file = File::open(path).map_err(|e| e.to_string())?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| e.to_string())?;
     for name in [&columns.id, &columns.vector] {
@@ -33,13 +44,14 @@ pub fn open(path: &Path, columns: &Columns) -> Result<PointReader, String> {
         }
     }
     let total = builder.metadata().file_metadata().num_rows() as u64;
-    let reader = builder.with_batch_size(BATCH_ROWS).build().map_err(|e| e.to_string())?;
+    let mut reader = builder.with_batch_size(BATCH_ROWS).build().map_err(|e| e.to_string())?;
     let columns = columns.clone();
-    let points = reader.flat_map(move |batch| match batch {
+    let next = move || careful(|| reader.next().transpose().map_err(|e| e.to_string())).transpose();
+    let points = std::iter::from_fn(next).flat_map(move |batch| match batch {
         Ok(batch) => (0..batch.num_rows())
             .map(|row| point(&batch, row, &columns))
             .collect::<Vec<_>>(),
-        Err(error) => vec![Err(error.to_string())],
+        Err(error) => vec![Err(error)],
     });
     Ok(PointReader {
         total: Some(total),
