@@ -177,8 +177,8 @@ enum Number {
     Float(f64),
 }
 
-/// The number at the front of a text, if it is one as vectors have most: `0.` or `-0.` and at most 18 places, not near the end of the
-/// text; and what follows it. Without a branch that depends on the digits, or on the sign, which nobody can predict.
+/// The number at the front of a text, if it is one as vectors have most: `0.` or `-0.`, fewer than 24 places and at most 18 digits
+/// behind zeros, not near the end of the text; and what follows it. Without a branch that depends on the digits, or on the sign, which nobody can predict.
 #[inline(always)]
 fn fraction(text: &[u8]) -> Option<(f64, &[u8])> {
     let negative = text.first() == Some(&b'-');
@@ -192,8 +192,13 @@ fn fraction(text: &[u8]) -> Option<(f64, &[u8])> {
             let tail = few_digits(second, count);
             (eight_digits(first) * SMALL_POWERS[count] + tail, 8 + count)
         }
-        (8, 8, count @ ..3) => {
-            let value = eight_digits(first) * SMALL_POWERS[8] + eight_digits(second);
+        (8, 8, count @ ..8) => {
+            let first = eight_digits(first);
+            // More than 18 digits that are no zeros at the front.
+            if count > 2 && first >= SMALL_POWERS[10 - count] {
+                return None;
+            }
+            let value = first * SMALL_POWERS[8] + eight_digits(second);
             (value * SMALL_POWERS[count] + few_digits(third, count), 16 + count)
         }
         _ => return None,
@@ -479,7 +484,15 @@ mod tests {
         let mut random = StdRng::seed_from_u64(3);
         for places in 1..26 {
             for _ in 0..500 {
-                let digits: String = (0..places).map(|_| random.random_range('0'..='9')).collect();
+                let zeros = random.random_range(0..=places);
+                let digits = (0..places).map(|at| {
+                    if at < zeros {
+                        '0'
+                    } else {
+                        random.random_range('0'..='9')
+                    }
+                });
+                let digits: String = digits.collect();
                 let sign = if random.random() { "-" } else { "" };
                 for tail in ["", "e1", "E-3"] {
                     let text = format!("[{sign}0.{digits}{tail},{sign}0.{digits}{tail} , \"{:24}\"]", "");
