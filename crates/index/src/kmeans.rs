@@ -1,14 +1,17 @@
 //! Groups of similar rows: k-means, spherical for [`Metric::Dot`] (centroids of length 1, nearest by angle), Euclidean otherwise.
 //!
-//! Invariants: the same rows, `k` and seed give the same clusters (on one kind of CPU); no cluster is empty; rows that are not
+//! Invariants: the same rows, `k` and seed give the same clusters (on one kind of CPU, however many cores); no cluster is empty; rows that are not
 //! finite belong to some cluster and move no centroid.
 
 mod split;
+
+use std::ops::Range;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::metric::{Metric, normalize};
+use crate::parallel::in_parallel;
 use crate::rows::{RowSlice, Rows};
 use crate::simd;
 
@@ -16,6 +19,8 @@ use crate::simd;
 const SAMPLED_PER_CLUSTER: usize = 32;
 /// Rows whose nearest centroids are found together.
 const BLOCK: usize = 32;
+/// Multiplications from which on threads are worth their start: about a millisecond.
+const PARALLEL_FROM: usize = 1 << 24;
 
 /// A partition of rows.
 #[derive(Debug, Clone)]
@@ -183,12 +188,26 @@ impl Model {
         self.handicaps = self.centroids.chunks_exact(self.dim).map(handicap).collect();
     }
 
-    /// The nearest centroid of each row.
+    /// The nearest centroid of each row. Uses all cores if it is much to do.
     fn assign(&self, rows: RowSlice<'_>) -> Vec<u32> {
+        // Whole blocks, so that the results do not depend on the number of cores.
+        let part = |blocks: Range<usize>| {
+            let floats = BLOCK * self.dim;
+            let end = rows.as_slice().len().min(blocks.end * floats);
+            self.assign_part(&rows.as_slice()[blocks.start * floats..end])
+        };
+        let blocks = rows.len().div_ceil(BLOCK);
+        if rows.len() * self.centroids.len() < PARALLEL_FROM {
+            return part(0..blocks);
+        }
+        in_parallel(blocks, part).concat()
+    }
+
+    fn assign_part(&self, rows: &[f32]) -> Vec<u32> {
         let k = self.handicaps.len();
         let mut products = vec![0.0; BLOCK * k];
-        let mut assignment = Vec::with_capacity(rows.len());
-        for block in rows.as_slice().chunks(BLOCK * self.dim) {
+        let mut assignment = Vec::with_capacity(rows.len() / self.dim);
+        for block in rows.chunks(BLOCK * self.dim) {
             simd::products(block, &self.centroids, self.dim, &mut products);
             assignment.extend(
                 products
@@ -303,6 +322,20 @@ mod tests {
         );
         let other = train(Metric::Euclidean, &rows, 20, 10, 6);
         assert_ne!(other.centroids.as_slice(), one.centroids.as_slice());
+    }
+
+    #[test]
+    fn several_cores_assign_as_one_does() {
+        let mut random = StdRng::seed_from_u64(4);
+        let mut rows = |count: usize| {
+            (0..count * 64)
+                .map(|_| random.random_range(-1.0..1.0))
+                .collect::<Vec<f32>>()
+        };
+        let (rows, centroids) = (rows(701), rows(400));
+        assert!(rows.len() * 400 >= PARALLEL_FROM);
+        let model = Model::new(Metric::Euclidean, 64, centroids);
+        assert_eq!(model.assign(RowSlice::new(64, &rows)), model.assign_part(&rows));
     }
 
     #[test]

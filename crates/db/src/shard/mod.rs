@@ -177,10 +177,13 @@ impl Shard {
     }
 
     /// Searches need not wait until no other process writes here.
-    fn take_over_in_background(&self) {
-        let (wal, collection) = (self.wal.clone(), self.description().id);
+    fn take_over_in_background(self: &Arc<Self>) {
+        let shard = self.clone();
         self.runtime.spawn(async move {
-            if let Err(error) = wal.take_over().await {
+            if let Err(error) = shard.wal.take_over().await
+                && !shard.is_closed()
+            {
+                let collection = shard.description().id;
                 tracing::warn!(%error, %collection, "the log could not be taken over; the next write tries again");
             }
         });

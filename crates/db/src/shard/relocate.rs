@@ -129,6 +129,7 @@ impl Shard {
         let homes = &self.options.homes;
         let from = homes.root(moving.from)?;
         let directory = self.description().id.to_string();
+        self.wal.take_over().await?;
         self.wal.may_leave(&from)?;
         self.wal.continue_on(homes.lanes(StorageComponentType::Wal)?).await?;
         switch().await?;
