@@ -8,7 +8,7 @@ import time
 import pytest
 
 from bucket_log import LogServer
-from conftest import send
+from conftest import Server, send
 from test_lifecycle import drain, is_drained, roots, until
 
 DIM = 8
@@ -176,3 +176,60 @@ def test_k3_a_log_leaves_a_bucket_that_fails_and_comes_home(tmp_path, own_store,
         assert acknowledged <= stored(server)
     finally:
         server.stop()
+
+
+# The objects of a log, and nothing else.
+LOG_OBJECT = {"method": "PUT", "path": r"/\d{20}\.avro$"}
+
+
+def test_issue4_a_log_that_cannot_be_taken_over_is_searched_and_written_when_it_can(tmp_path, own_store, faults):
+    store = own_store("s3")
+    proxy = faults(store)
+    server = LogServer(tmp_path / "db", [f"{store.place()}/wal"], [(store, proxy.endpoint)]).start()
+    write = lambda i: server.request("PUT", "/collections/c/points?wait=true", {"points": [point(i)]})
+    try:
+        server.ok("PUT", "/collections/c", {"vectors": {"size": DIM, "distance": "Euclid"}})
+        assert write(1)[0] == 200
+        server.kill()
+        proxy.set({"action": "status", "status": 403} | LOG_OBJECT)
+        server.start()
+        for _ in range(3):
+            assert stored(server) == {1}
+            status, answer = write(2)
+            assert status == 503 and store.url in json.dumps(answer), answer
+        proxy.set()
+        until(lambda: write(3)[0] == 200, "a write")
+        assert stored(server) == {1, 3}
+        server.kill()
+        server.start()
+        assert stored(server) == {1, 3}
+    finally:
+        server.stop()
+
+
+def test_inv11_a_partial_update_keeps_what_another_process_wrote_before_it_was_stopped(tmp_path, own_store, faults):
+    store = own_store("s3")
+    proxy = faults(store)
+    old = Server(tmp_path / "old", roots=1, kinds=("s3",), stores=lambda kind: store)
+    new = Server(tmp_path / "new", roots=1, kinds=("s3",), stores=lambda kind: store, endpoints={"s3": proxy.endpoint})
+    new.urls = old.urls
+    new.write_config()
+    write = lambda server, points: server.request("PUT", "/collections/c/points?wait=true", {"points": points})
+    try:
+        old.start()
+        old.ok("PUT", "/collections/c", {"vectors": {"size": DIM, "distance": "Euclid"}})
+        assert write(old, [point(1), point(2)])[0] == 200
+        # The new process reads the log, and its fence is on its way for a while.
+        proxy.set({"action": "latency", "ms": 3000} | LOG_OBJECT)
+        new.start()
+        assert stored(new) == {1, 2}
+        assert write(old, [point(1) | {"vector": [9.0] * DIM}])[0] == 200
+        new.ok("POST", "/collections/c/points/payload?wait=true", {"payload": {"new": True}, "points": [1]})
+        status, answer = write(old, [point(3)])
+        assert status == 503 and "fenced" in json.dumps(answer), answer
+        updated = new.ok("GET", "/collections/c/points/1")
+        assert updated["vector"] == [9.0] * DIM and updated["payload"] == {"i": 1, "new": True}
+        assert stored(new) == {1, 2}
+    finally:
+        old.stop()
+        new.stop()

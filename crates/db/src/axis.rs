@@ -209,15 +209,8 @@ impl Axis {
         self.retain(&mut places, |other| other != segment).await;
     }
 
-    /// Deletes the index files of all other segments: a crash may have come between the deletion of a segment and that of
-    /// its index.
-    pub async fn keep_only(&self, segments: &[SegmentId]) {
-        let mut places = self.places.lock().await;
-        self.retain(&mut places, |segment| segments.contains(&segment)).await;
-    }
-
-    /// Brings back copies that are missing or bad, and deletes the files of segments that are gone. `attached` gives the
-    /// segments of the shard with their indexes and rows.
+    /// Brings back copies that are missing or bad, and deletes the files of segments that are gone: a crash may have come between
+    /// the deletion of a segment and that of its index. `attached` gives the segments of the shard with their indexes and rows.
     pub async fn repair(
         &self,
         of: &CollectionDescription,

@@ -379,7 +379,7 @@ async fn files_of_segments_that_are_gone_vanish_from_every_root_and_strangers_st
         .chain([&note])
         .for_each(|path| fs::write(path, "x").unwrap());
     let axis = world.open_at(&placement).await;
-    axis.keep_only(&[world.segment.id]).await;
+    world.repair(&axis).await;
     assert!(left.iter().all(|path| !path.exists()));
     assert!(note.exists());
     assert_eq!(world.holders(), [0, 1]);

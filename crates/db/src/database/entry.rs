@@ -80,18 +80,22 @@ impl Entry {
         }
     }
 
-    /// The collection, if it is open.
+    /// The collection, if it is open and can stay so.
     pub(super) async fn opened(&self) -> Option<Arc<Collection>> {
         match &*self.opened.lock().await {
-            Opened::Open(collection) => Some(collection.clone()),
-            Opened::NotYet | Opened::Ended(_) => None,
+            Opened::Open(collection) if !collection.shard().must_reopen() => Some(collection.clone()),
+            _ => None,
         }
     }
 
     async fn open(&self, options: ShardOptions) -> Result<Arc<Collection>> {
         let mut opened = self.opened.lock().await;
         match &*opened {
-            Opened::Open(collection) => return Ok(collection.clone()),
+            Opened::Open(collection) if !collection.shard().must_reopen() => return Ok(collection.clone()),
+            Opened::Open(collection) => {
+                collection.close().await;
+                *opened = Opened::NotYet;
+            }
             Opened::Ended(reason) => return Err(reason.clone()),
             Opened::NotYet => {}
         }

@@ -98,6 +98,7 @@ impl Database {
             return Ok(());
         }
         let collection = self.open_entry(entry).await?;
+        collection.shard().take_over().await?;
         let away = |roots: &[RootId]| roots.iter().any(|root| !placement.roots.contains(root));
         if away(&collection.shard().log_roots()) {
             collection.shard().return_log().await?;

@@ -93,11 +93,11 @@ impl Shard {
             return Ok(());
         };
         ledger.manifest = manifest;
-        self.take_over(commit);
+        self.put_in_force(commit);
         Ok(())
     }
 
-    fn take_over(self: &Arc<Self>, commit: Commit) {
+    fn put_in_force(self: &Arc<Self>, commit: Commit) {
         let mut added = Vec::with_capacity(commit.segments.len());
         for segment in commit.segments {
             let rows = segment.origins.len();

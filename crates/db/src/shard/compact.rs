@@ -47,6 +47,7 @@ impl Shard {
     /// [`crate::Error::StorageFull`] or [`crate::Error::RootUnavailable`]; the old segments stay.
     pub async fn compact(self: &Arc<Self>) -> Result<()> {
         let _one_at_a_time = self.compacting.lock().await;
+        self.take_over().await?;
         drop(self.unverified.read().await);
         self.delete_replaced().await?;
         if let Engine::Lsm(lsm) = &self.engine {

@@ -165,8 +165,8 @@ impl Flushed {
         })
     }
 
-    /// Makes durable what was not there yet, and deletes what unfinished writes have left. The log's first file must
-    /// exist by now, so that data without a log is always a loss, never a beginning.
+    /// Makes durable what was not there yet, after the log's first file, so that data without a log is always a loss, never a
+    /// beginning. Searches of a VIPER collection that needs none of it do not wait for the log to be taken over.
     ///
     /// # Errors
     /// Errors of the roots.
@@ -180,6 +180,7 @@ impl Flushed {
     ) -> Result<Engine> {
         match rest {
             Rest::Viper { files, is_stored } => {
+                // Here, and not later: a move may bring a file of the same name again.
                 let orphans = data::orphans(description, shard, manifest, &files);
                 if !is_stored || !orphans.is_empty() {
                     wal.take_over().await?;
@@ -191,7 +192,13 @@ impl Flushed {
                 data::delete_orphans(orphans).await?;
                 Ok(Engine::Viper)
             }
-            Rest::Lsm { tree: Some(lsm), .. } => Ok(Engine::Lsm(AsyncRwLock::new(lsm))),
+            Rest::Lsm { tree: Some(lsm), .. } => {
+                wal.take_over().await?;
+                if lsm.flushed_seq().await? > Some(manifest.flushed_seq) {
+                    return Err(super::outdated(lsm.root(), description));
+                }
+                Ok(Engine::Lsm(AsyncRwLock::new(lsm)))
+            }
             Rest::Lsm { tree: None, .. } => {
                 wal.take_over().await?;
                 let root = homes.home(StorageComponentType::Lsm)?;
@@ -295,7 +302,7 @@ impl Shard {
     /// # Errors
     /// Errors of the root. The outcome may be unknown: the same commit is tried again before any other.
     pub(super) async fn persist(&self, manifest: &Manifest, commit: &Commit) -> Result<()> {
-        self.wal.take_over().await?;
+        self.take_over().await?;
         match (&self.engine, &commit.takeover) {
             (Engine::Viper, _) => self.manifests()?.commit(manifest).await,
             (Engine::Lsm(lsm), Takeover::Frozen) => {

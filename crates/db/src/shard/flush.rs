@@ -92,6 +92,7 @@ impl Shard {
         if self.is_closed() || (frozen == 0 && active < worthwhile) {
             return Ok(());
         }
+        self.take_over().await?;
         // A table whose flush failed earlier goes first: the manifest must move forward in order.
         self.finish_commit().await?;
         self.flush_frozen().await?;

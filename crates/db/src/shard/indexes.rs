@@ -23,8 +23,6 @@ impl Shard {
     /// verified there.
     pub(super) async fn attach_indexes(self: &Arc<Self>, mut loaded: BTreeMap<SegmentId, SegmentIndexes>) {
         let segments = self.segments();
-        let ids: Vec<SegmentId> = segments.iter().map(|segment| segment.meta.id).collect();
-        self.axis.keep_only(&ids).await;
         self.verify_in_background(&segments).await;
         let mut missing = Vec::new();
         let schema = self.description().schema.clone();
@@ -45,6 +43,9 @@ impl Shard {
     /// Brings back copies of index files that are missing or damaged, and deletes those of segments that are gone.
     /// Cheap when nothing is missing: one listing of each index root. Returns the number of files written.
     pub async fn repair_indexes(self: &Arc<Self>) -> usize {
+        if self.take_over().await.is_err() {
+            return 0;
+        }
         let attached = |segment: SegmentSource| Attached {
             segment: segment.meta,
             indexes: segment.indexes,
@@ -70,6 +71,9 @@ impl Shard {
         if !segments.is_empty() {
             let shard = self.clone();
             tokio::spawn(async move {
+                if shard.take_over().await.is_err() {
+                    return;
+                }
                 drop(shard.unverified.read().await);
                 for segment in segments {
                     let bytes = segment.meta.data_bytes;

@@ -39,7 +39,7 @@ use crate::engine::segment::SegmentId;
 use crate::error::{Error, Result};
 use crate::memtable::memory_bytes;
 use crate::point::{Operation, Seq};
-use crate::root::StorageComponentType;
+use crate::root::{Root, StorageComponentType};
 use crate::schema::{CollectionDescription, StorageEngineKind};
 use crate::state::State;
 use crate::wal::{
@@ -142,7 +142,10 @@ impl Shard {
             .for_each(|(file, content)| file.content = content);
         let (state, wal, indexes) = read_content(&description, &directory, &options, log, &mut flushed, &axis).await?;
         let Flushed { manifest, rest } = flushed;
-        let engine = Flushed::settle(&manifest, rest, &homes, &description, shard, &wal).await?;
+        let replayed = memtable_bytes(&state);
+        let settled = Flushed::settle(&manifest, rest, &homes, &description, shard, &wal).await;
+        // What another process had logged after the listing counts since it was applied.
+        let engine = settled.inspect_err(|_| options.budget.release(memtable_bytes(&state) - replayed))?;
         let shard = Arc::new(Self {
             description: RwLock::new(description),
             number: shard.to_owned(),
@@ -166,27 +169,36 @@ impl Shard {
             options,
         });
         // What the replay brought counts from here on: an opening that failed above leaves nothing behind.
-        shard.options.budget.add(shard.memtable_bytes());
+        shard.options.budget.add(replayed);
         shard.options.budget.register(&shard);
         shard.options.bucket_memory.register(&shard);
         shard.attach_indexes(indexes).await;
-        shard.take_over_in_background();
-        shard.flush_if_large();
-        shard.compact_in_background();
+        let begun = shard.clone();
+        // Searches need not wait until no other process writes here.
+        tokio::spawn(async move {
+            match begun.take_over().await {
+                Ok(()) => {
+                    begun.flush_if_large();
+                    begun.compact_in_background();
+                }
+                Err(_) if begun.is_closed() => {}
+                Err(error) => tracing::warn!(%error, directory, "nothing can be written here for now"),
+            }
+        });
         Ok(shard)
     }
 
-    /// Searches need not wait until no other process writes here.
-    fn take_over_in_background(self: &Arc<Self>) {
-        let shard = self.clone();
-        self.runtime.spawn(async move {
-            if let Err(error) = shard.wal.take_over().await
-                && !shard.is_closed()
-            {
-                let collection = shard.description().id;
-                tracing::warn!(%error, %collection, "the log could not be taken over; the next write tries again");
-            }
-        });
+    /// Waits until this process is the only one that writes the shard. Whatever changes its files does so first.
+    ///
+    /// # Errors
+    /// [`Error::RootUnavailable`] if it could not become that: then the shard [must be opened anew](Self::must_reopen).
+    pub async fn take_over(&self) -> Result<()> {
+        self.wal.take_over().await
+    }
+
+    /// Whether it cannot be written, because another process may have changed what was read at its opening.
+    pub fn must_reopen(&self) -> bool {
+        self.wal.is_refused()
     }
 
     /// The collection as this shard's files describe it.
@@ -224,6 +236,8 @@ impl Shard {
         self: &Arc<Self>,
         plan: impl Fn(&State) -> Result<Vec<Operation>, Miss> + Send,
     ) -> Result<Seq> {
+        // It may bring what another process has logged.
+        self.take_over().await?;
         drop(self.unverified.read().await);
         let mut reads = Reads::default();
         loop {
@@ -356,7 +370,7 @@ async fn open_wal(
     let mut replay = |seq, operation: Operation| replayed.push((seq, operation));
     let roots = options.homes.all(StorageComponentType::Wal)?;
     let confirm = (description.schema.storage_engine == StorageEngineKind::Viper)
-        .then(|| still_newest(directory, options.homes.clone(), manifest.version));
+        .then(|| still_newest(description, directory, options.homes.clone(), manifest.version));
     let mut sizes = WalOptions::default();
     if roots.iter().any(|root| !root.fs().is_local()) {
         let full = usize::try_from(options.memory_flush_size_bytes).unwrap_or(FULL_OBJECT_BYTES);
@@ -378,25 +392,34 @@ async fn open_wal(
     Wal::open(start, &mut replay).await
 }
 
-/// Makes sure that no other process has committed a manifest after `version`. (An LSM tree sees to that itself.)
-fn still_newest(directory: &str, homes: Arc<Homes>, version: u64) -> Confirm {
-    let directory = directory.to_owned();
+/// Bytes of all memtables.
+fn memtable_bytes(state: &RwLock<State>) -> u64 {
+    let (active, frozen) = state.read().memtable_bytes();
+    active + frozen
+}
+
+/// Another process has flushed after the log was listed: some of what it holds may have been deleted meanwhile.
+fn outdated(root: &Root, description: &CollectionDescription) -> Error {
+    Error::RootUnavailable {
+        url: root.url().to_owned(),
+        reason: format!(
+            "another process has flushed `{}` while this one opened it: try again, and let one process serve it",
+            description.name
+        ),
+    }
+}
+
+/// Makes sure that no other process has committed a manifest after `version`.
+fn still_newest(description: &CollectionDescription, directory: &str, homes: Arc<Homes>, version: u64) -> Confirm {
+    let (description, directory) = (Arc::new(description.clone()), directory.to_owned());
     Arc::new(move || {
-        let (homes, directory) = (homes.clone(), directory.clone());
+        let (homes, directory, description) = (homes.clone(), directory.clone(), description.clone());
         Box::pin(async move {
             let files = homes.list(StorageComponentType::Viper, &directory).await?;
             let newer = files
                 .iter()
                 .find(|located| version_of(&located.file.path) > Some(version));
-            newer.map_or(Ok(()), |newer| {
-                Err(Error::RootUnavailable {
-                    url: newer.root.url().to_owned(),
-                    reason: format!(
-                        "{}: another process has flushed while this one opened the collection; restart this one if it should serve it",
-                        newer.file.path
-                    ),
-                })
-            })
+            newer.map_or(Ok(()), |newer| Err(outdated(&newer.root, &description)))
         })
     })
 }

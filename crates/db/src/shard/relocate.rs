@@ -74,6 +74,7 @@ impl Shard {
     ) -> Result<()> {
         let _one_at_a_time = self.relocating.lock().await;
         self.check_open()?;
+        self.take_over().await?;
         match component {
             StorageComponentType::Viper if matches!(self.engine, Engine::Viper) => {
                 self.relocate_viper(moving, pace, switch).await
@@ -129,7 +130,6 @@ impl Shard {
         let homes = &self.options.homes;
         let from = homes.root(moving.from)?;
         let directory = self.description().id.to_string();
-        self.wal.take_over().await?;
         self.wal.may_leave(&from)?;
         self.wal.continue_on(homes.lanes(StorageComponentType::Wal)?).await?;
         switch().await?;

@@ -19,13 +19,13 @@
 //!
 //! **Before the fence** a log can be read: what was acknowledged before the listing is in it. Whoever wants to write waits for
 //! the fence; what came between is applied by then, and if the other has flushed and deleted it meanwhile, the data that was
-//! opened is not the newest (`confirm`), and this log never writes.
+//! opened is not the newest (`confirm`), and this log never writes: it is opened anew.
 //!
 //! **Several buckets.** The next block of the old writer may go to any of them, so the name M is taken on all. The first, in
 //! the order of root ids, decides between two that open at the same time. A block found at M is one more to replay, and M moves.
 //!
 //! **Fences stay** as long as the log is on the root. When it leaves (a move), they are deleted in the order of their
-//! numbers, not before `licence` has passed since the last opening. A writer trusts an answer that came within `licence` of
+//! numbers, not before `licence` has passed since the log was last taken over. A writer trusts an answer that came within `licence` of
 //! the start of its last good create; after more it looks whether its own fence is still there, and if not it was replaced.
 //! An invalid create succeeds only after the fence in its way was deleted, hence after the writer's own one was, and later than
 //! `licence` after its last valid create began: either check sees it.
@@ -198,13 +198,10 @@ impl Shared {
     /// blocks that came after the listing) is not needed before.
     ///
     /// # Errors
-    /// Errors of the roots, and of `confirm`: the next call goes on where this one has ended.
+    /// Errors of the roots, and of `confirm`.
     pub(super) async fn take_over(self: &Arc<Self>) -> Result<()> {
         // Who closes the log waits for this: nothing appears in a directory that is deleted next.
         let _only = self.only.lock().await;
-        if let Some(error) = &self.queue.lock().closed {
-            return Err(error.clone());
-        }
         if !self.rivalry.places.is_empty() {
             let begin = self.fence().await?;
             let (mut log, mut queue) = (self.log.lock(), self.queue.lock());
@@ -222,6 +219,9 @@ impl Shared {
     async fn fence(&self) -> Result<Seq> {
         let mut at = self.log.lock().gap;
         for _ in 0..MAX_STEPS {
+            if let Some(error) = &self.queue.lock().closed {
+                return Err(error.clone());
+            }
             let Some(next) = self.take_name(at).await? else {
                 // Before the fence another may have flushed what was not listed, and deleted its blocks: their names are free.
                 if let Some(confirm) = self.rivalry.confirm.as_ref().filter(|_| !self.rivalry.is_new) {
@@ -389,7 +389,7 @@ impl Shared {
         let young = |since: Instant| since.elapsed() <= log.options.licence;
         if since.is_some_and(young) {
             return Err(Error::Overloaded(format!(
-                "the log on {} waits until no earlier writer can hold its place there for its own any more: {} s after its opening",
+                "the log on {} waits until no earlier writer can hold its place there for its own any more: {} s after it was taken over",
                 root.url(),
                 log.options.licence.as_secs()
             )));

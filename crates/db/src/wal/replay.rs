@@ -1,6 +1,7 @@
 //! Opening a log: which files to read, and what can be appended to afterwards.
 //!
-//! Owns the reading of files; their order and the gaps between them are `merge`'s. Reads a file when its turn comes.
+//! Owns the reading of files; their order and the gaps between them are `merge`'s. Reads a file when its turn comes, small ones of
+//! buckets ahead.
 
 use std::sync::Arc;
 
@@ -24,8 +25,9 @@ const HEADER_READ: u64 = 64 * 1024;
 const HEADER_LIMIT: u64 = 16 * 1024 * 1024;
 /// Files that are looked at side by side.
 const READS: usize = 16;
-/// Files that are read ahead, and the largest of which not only the header. Bytes.
+/// Files that are read ahead.
 const READ_AHEAD: usize = 8;
+/// Of a larger one only the header is. Bytes.
 const SMALL_FILE: u64 = 1 << 20;
 
 /// Receives each replayed operation in order.

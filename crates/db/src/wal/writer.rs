@@ -39,7 +39,7 @@ use super::replay::{Replay, replay};
 use super::{Home, WalFile, WalOptions, WalStats};
 
 /// Applies the operations of one commit to memory. Called in order of their numbers, after the sync and before the
-/// callers wake, on a thread of a root's pool; must not call the log.
+/// callers wake, on a thread of a root's pool or, for what another process has logged, of the runtime; must not call the log.
 pub type Apply = Arc<dyn Fn(Vec<(Seq, Operation)>) + Send + Sync>;
 
 /// Asked for the root where the log goes on, when a write to this root has failed or stalled with this error. Before it
@@ -94,8 +94,8 @@ pub(super) struct Shared {
     pub(super) log: Mutex<Log>,
     pub(super) queue: Mutex<Queue>,
     pub(super) rivalry: Rivalry,
-    /// Set when this writer is the only one.
-    taken: OnceCell<()>,
+    /// Whether this writer is the only one, once that is decided.
+    taken: OnceCell<Result<()>>,
     /// Told when a block is applied, a lane rests or a root is replaced.
     pub(super) progress: Notify,
     /// Held by whoever keeps the log still.
@@ -179,10 +179,21 @@ impl Wal {
     /// that a search need not.
     ///
     /// # Errors
-    /// `RootUnavailable` or `StorageFull` as the roots answer: then it can be tried again.
+    /// `RootUnavailable` or `StorageFull` as the roots answer; then the log is to be opened anew, because what was read of it is
+    /// too old to be written to.
     pub async fn take_over(&self) -> Result<()> {
-        let taken = self.shared.taken.get_or_try_init(|| self.shared.take_over());
-        taken.await.copied()
+        let taken = self.shared.taken.get_or_init(|| async {
+            // A task of its own: a request that is cancelled must not leave a fence to arrive at any time.
+            let shared = Arc::clone(&self.shared);
+            let taking = self.shared.runtime.spawn(async move { shared.take_over().await });
+            taking.await.unwrap_or_else(|_| Err(unknown_outcome()))
+        });
+        taken.await.clone()
+    }
+
+    /// Whether it could not be [taken over](Self::take_over).
+    pub fn is_refused(&self) -> bool {
+        matches!(self.shared.taken.get(), Some(Err(_)))
     }
 
     /// Logs and applies the operations of one call as a whole and returns their sequence numbers, in order. When it
@@ -226,7 +237,7 @@ impl Wal {
     /// Everything appended and acknowledged before is in it.
     ///
     /// # Errors
-    /// Those of [`take_over`](Self::take_over). None for a new file that cannot be created (a full disk) is created by the next write.
+    /// Those of [`take_over`](Self::take_over). A new file that cannot be created (a full disk) is created by the next write.
     pub async fn roll(&self, min_bytes: u64) -> Result<()> {
         self.take_over().await?;
         let _still = self.shared.still().await;
