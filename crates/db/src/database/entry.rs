@@ -45,6 +45,16 @@ enum Opened {
     Ended(Error),
 }
 
+impl Opened {
+    async fn close_if_refused(&mut self) {
+        if matches!(self, Self::Open(collection) if collection.shard().must_reopen())
+            && let Self::Open(refused) = std::mem::replace(self, Self::NotYet)
+        {
+            refused.close().await;
+        }
+    }
+}
+
 impl Entry {
     pub(super) fn new(record: CollectionRecord, roots: Arc<Roots>, unavailable: Option<Error>) -> Self {
         let homes = Homes::new(record.description.id, roots, record.placement.clone());
@@ -90,12 +100,9 @@ impl Entry {
 
     async fn open(&self, options: ShardOptions) -> Result<Arc<Collection>> {
         let mut opened = self.opened.lock().await;
+        opened.close_if_refused().await;
         match &*opened {
-            Opened::Open(collection) if !collection.shard().must_reopen() => return Ok(collection.clone()),
-            Opened::Open(collection) => {
-                collection.close().await;
-                *opened = Opened::NotYet;
-            }
+            Opened::Open(collection) => return Ok(collection.clone()),
             Opened::Ended(reason) => return Err(reason.clone()),
             Opened::NotYet => {}
         }
@@ -107,6 +114,18 @@ impl Entry {
 }
 
 impl Database {
+    /// Closes collections that can be searched only, and gives their memory back, which no flush does; they are opened anew at their
+    /// next use.
+    pub(super) async fn close_refused(&self) {
+        let entries: Vec<Arc<Entry>> = self.catalog.read().values().cloned().collect();
+        for entry in entries {
+            // One that is being opened is not waited for.
+            if let Ok(mut opened) = entry.opened.try_lock() {
+                opened.close_if_refused().await;
+            }
+        }
+    }
+
     /// Notes that a collection is used, to the second.
     pub(super) fn touch(&self, entry: &Entry) {
         let now_ms = now_ms();

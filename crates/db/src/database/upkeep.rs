@@ -45,6 +45,7 @@ pub(super) async fn keep_house(database: Weak<Database>) {
         }
         if is_time {
             tidied = Instant::now();
+            database.close_refused().await;
             database.bring_logs_home().await;
             database.repair_records().await;
         }

@@ -153,7 +153,7 @@ impl Lsm {
         self.root.available()?;
         let batch = self.batch(&Marker::new(&self.shard, flushed_seq, description), data)?;
         let mut writer = self.writer.lock().await;
-        let db = self.ready(&mut writer).await?;
+        let db = self.ready(&mut writer, flushed_seq).await?;
         let flush = FlushOptions {
             flush_type: FlushType::MemTable,
         };
@@ -244,8 +244,9 @@ impl Lsm {
         builder.build().await.map_err(|error| self.error(&error))
     }
 
-    /// The writer, opened if it is not; also again after a failure of its own tasks, which ends it.
-    async fn ready(&self, writer: &mut Option<Writer>) -> Result<Db> {
+    /// The writer for a commit through `flushed_seq`, opened if it is not; also again after a failure of its own tasks, which
+    /// ends it.
+    async fn ready(&self, writer: &mut Option<Writer>, flushed_seq: Seq) -> Result<Db> {
         if let Some(Writer(db)) = writer {
             if db.status().close_reason.is_none() {
                 return Ok(db.clone());
@@ -253,6 +254,17 @@ impl Lsm {
             self.shut(db).await;
         }
         let db = self.open_writer().await?;
+        // The writers before it can commit nothing more. What one of them has committed may be newer than what this process has.
+        if self.flushed_seq().await? > Some(flushed_seq) {
+            self.shut(&db).await;
+            return Err(Error::RootUnavailable {
+                url: self.root.url().to_owned(),
+                reason: format!(
+                    "{}: another process has flushed more than this one holds",
+                    self.directory
+                ),
+            });
+        }
         *writer = Some(Writer(db.clone()));
         Ok(db)
     }

@@ -171,7 +171,7 @@ impl Flushed {
     /// # Errors
     /// Errors of the roots.
     pub(super) async fn settle(
-        manifest: &Manifest,
+        manifest: &mut Manifest,
         rest: Rest,
         homes: &Homes,
         description: &CollectionDescription,
@@ -185,8 +185,13 @@ impl Flushed {
                 if !is_stored || !orphans.is_empty() {
                     wal.take_over().await?;
                 }
-                if !is_stored {
-                    let home = homes.home(StorageComponentType::Viper)?;
+                let home = homes.home(StorageComponentType::Viper)?;
+                // What another process is still writing to a bucket must not come into force when it is deleted.
+                let disowned = is_stored && !orphans.is_empty() && !home.fs().is_local();
+                if disowned {
+                    *manifest = manifest.next(description.clone(), manifest.flushed_seq, manifest.segments.clone());
+                }
+                if !is_stored || disowned {
                     ManifestStore::new(home, description.id, shard).commit(manifest).await?;
                 }
                 data::delete_orphans(orphans).await?;

@@ -39,7 +39,7 @@ impl Shard {
     pub(super) fn can_flush(&self) -> bool {
         let component = component_of(self.description().schema.storage_engine);
         let lanes = self.options.homes.lanes(component);
-        lanes.is_ok_and(|lanes| lanes.iter().all(|root| root.available().is_ok()))
+        self.wal.refusal().is_none() && lanes.is_ok_and(|lanes| lanes.iter().all(|root| root.available().is_ok()))
     }
 
     /// Estimated bytes in this shard's memtables.
@@ -89,7 +89,10 @@ impl Shard {
     async fn flush_now(self: &Arc<Self>, trigger: &AtomicU64, worthwhile: u64) -> Result<()> {
         let _one_at_a_time = self.flushing.lock().await;
         let (active, frozen) = self.state.read().memtable_bytes();
-        if self.is_closed() || (frozen == 0 && active < worthwhile) {
+        if self.is_closed() {
+            return self.wal.refusal().map_or(Ok(()), Err);
+        }
+        if frozen == 0 && active < worthwhile {
             return Ok(());
         }
         self.take_over().await?;

@@ -229,6 +229,7 @@ impl Shard {
     /// anew at every opening.
     async fn restore_rows(&self, segment: &SegmentSource) -> Result<()> {
         self.read_rows(segment).await?;
+        self.take_over().await?;
         let now = self.segments().into_iter().find(|now| now.source == segment.source);
         if let Some(now) = now {
             let wanted = || self.wants_files_of(now.source);

@@ -26,6 +26,7 @@ mod fetch;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
@@ -55,6 +56,9 @@ pub use fetch::Reads;
 pub use homes::Homes;
 use homes::Located;
 pub use relocate::Pace;
+
+/// How long a shard that cannot be written stays open, at least.
+const REOPEN_AFTER: Duration = Duration::from_secs(5);
 
 /// Where a shard lives and how it behaves.
 #[derive(Clone)]
@@ -109,6 +113,7 @@ pub struct Shard {
     /// is copied with them.
     unverified: Arc<AsyncRwLock<()>>,
     closed: AtomicBool,
+    opened: Instant,
     /// That of the database.
     runtime: Handle,
     /// Flushes by trigger.
@@ -141,9 +146,9 @@ impl Shard {
             .zip(contents)
             .for_each(|(file, content)| file.content = content);
         let (state, wal, indexes) = read_content(&description, &directory, &options, log, &mut flushed, &axis).await?;
-        let Flushed { manifest, rest } = flushed;
+        let Flushed { mut manifest, rest } = flushed;
         let replayed = memtable_bytes(&state);
-        let settled = Flushed::settle(&manifest, rest, &homes, &description, shard, &wal).await;
+        let settled = Flushed::settle(&mut manifest, rest, &homes, &description, shard, &wal).await;
         // What another process had logged after the listing counts since it was applied.
         let engine = settled.inspect_err(|_| options.budget.release(memtable_bytes(&state) - replayed))?;
         let shard = Arc::new(Self {
@@ -164,6 +169,7 @@ impl Shard {
             gate: AsyncRwLock::default(),
             unverified: Arc::default(),
             closed: AtomicBool::new(false),
+            opened: Instant::now(),
             runtime: Handle::current(),
             flushes: FlushCounters::default(),
             options,
@@ -196,9 +202,10 @@ impl Shard {
         self.wal.take_over().await
     }
 
-    /// Whether it cannot be written, because another process may have changed what was read at its opening.
+    /// Whether it cannot be written, because another process may have changed what was read at its opening, and is to be opened
+    /// anew. Not at once: where that fails again and again it should be searched meanwhile.
     pub fn must_reopen(&self) -> bool {
-        self.wal.is_refused()
+        self.wal.refusal().is_some() && self.opened.elapsed() >= REOPEN_AFTER
     }
 
     /// The collection as this shard's files describe it.
@@ -286,13 +293,11 @@ impl Shard {
 
     /// Refuses what comes after the end: somebody may still hold it.
     fn check_open(&self) -> Result<()> {
-        if self.is_closed() {
-            return Err(Error::NotFound(format!(
-                "Collection `{}` doesn't exist!",
-                self.description().name
-            )));
+        if !self.is_closed() {
+            return Ok(());
         }
-        Ok(())
+        let dropped = || Error::NotFound(format!("Collection `{}` doesn't exist!", self.description().name));
+        Err(self.wal.refusal().unwrap_or_else(dropped))
     }
 
     /// Whether it is closed: somebody may still hold it, and its memory counts no more.

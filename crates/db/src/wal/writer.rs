@@ -182,18 +182,19 @@ impl Wal {
     /// `RootUnavailable` or `StorageFull` as the roots answer; then the log is to be opened anew, because what was read of it is
     /// too old to be written to.
     pub async fn take_over(&self) -> Result<()> {
-        let taken = self.shared.taken.get_or_init(|| async {
-            // A task of its own: a request that is cancelled must not leave a fence to arrive at any time.
-            let shared = Arc::clone(&self.shared);
-            let taking = self.shared.runtime.spawn(async move { shared.take_over().await });
-            taking.await.unwrap_or_else(|_| Err(unknown_outcome()))
-        });
-        taken.await.clone()
+        if let Some(taken) = self.shared.taken.get() {
+            return taken.clone();
+        }
+        // A task of its own, which goes on to its end, once, when a request that waits for it is cancelled.
+        let shared = Arc::clone(&self.shared);
+        let taking = async move { shared.taken.get_or_init(|| shared.take_over()).await.clone() };
+        let taken = self.shared.runtime.spawn(taking).await;
+        taken.unwrap_or_else(|_| Err(unknown_outcome()))
     }
 
-    /// Whether it could not be [taken over](Self::take_over).
-    pub fn is_refused(&self) -> bool {
-        matches!(self.shared.taken.get(), Some(Err(_)))
+    /// Why it could not be [taken over](Self::take_over), if that was tried.
+    pub fn refusal(&self) -> Option<Error> {
+        self.shared.taken.get()?.clone().err()
     }
 
     /// Logs and applies the operations of one call as a whole and returns their sequence numbers, in order. When it

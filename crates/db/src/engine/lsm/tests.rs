@@ -113,7 +113,7 @@ fn expected(numbers: impl IntoIterator<Item = u64>) -> BTreeMap<PointId, (Seq, P
 }
 
 async fn writer(lsm: &Lsm) -> Db {
-    lsm.ready(&mut *lsm.writer.lock().await).await.unwrap()
+    lsm.ready(&mut *lsm.writer.lock().await, Seq::MAX).await.unwrap()
 }
 
 /// A point as the tree itself has it.
@@ -312,10 +312,12 @@ async fn a_closed_or_dropped_tree_and_a_finished_compaction_leave_no_task_behind
     let fixture = Fixture::new().await;
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let none = tasks();
+    let mut next = 1;
     for is_closed in [true, false] {
         let lsm = fixture.open().await;
-        for start in 1..=TABLES_TO_COMPACT as u64 {
-            fixture.commit(&lsm, start..start + 1, &[]).await;
+        for _ in 0..TABLES_TO_COMPACT {
+            fixture.commit(&lsm, next..next + 1, &[]).await;
+            next += 1;
         }
         let open = tasks();
         lsm.maintain().await.unwrap();
@@ -326,6 +328,20 @@ async fn a_closed_or_dropped_tree_and_a_finished_compaction_leave_no_task_behind
         drop(lsm);
         settle(none, tasks).await;
     }
+}
+
+#[tokio::test]
+async fn inv11_who_opened_the_tree_before_another_has_flushed_commits_nothing_older() {
+    let fixture = Fixture::new().await;
+    let old = fixture.open().await;
+    let new = fixture.open().await;
+    fixture.commit(&new, 1..20, &[]).await;
+    let outdated = data(&fixture.description, 1..5, &[]);
+    let refused = old.commit(&fixture.description, 4, &outdated).await.unwrap_err();
+    assert!(matches!(refused, Error::RootUnavailable { .. }), "{refused}");
+    assert_eq!(rows(&fixture.open().await).await, expected(1..20));
+    old.close().await;
+    new.close().await;
 }
 
 #[tokio::test]
