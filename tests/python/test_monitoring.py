@@ -67,7 +67,8 @@ def test_k1_metrics_have_a_series_for_every_root_that_equals_its_disk(busy):
 
     # Indexes and merges may still be under way.
     until(lambda: shown() == {url: on_disk(busy, url) for url in all_urls(busy)}, "metrics equal to the disks", 20)
-    assert sum(1 for bytes_, _, _ in shown().values() if bytes_ > 0) >= 8
+    # Logs go round three roots, and each record is on two; all segments may be on one.
+    assert sum(1 for bytes_, _, _ in shown().values() if bytes_ > 0) >= 6
     now = metrics(busy)
     for family, field in (("capacity_bytes", "f_blocks"), ("assignments", None)):
         values = by_root(now[f"proximadb_root_{family}"])
