@@ -15,8 +15,9 @@ use crate::store::{Swap, Version};
 
 /// A create without a clear outcome is repeated this often, under the same name and with the same bytes.
 const ATTEMPTS: u32 = 8;
-/// A change is decided anew this often because another writer was faster.
-const CONFLICTS: u32 = 1_000;
+/// A change is decided anew this often because another writer was faster: minutes. Whoever has just won knows the newest version and wins
+/// again and again, so that among dozens of busy writers one may lose a thousand times in a row.
+const CONFLICTS: u32 = 100_000;
 /// Longest wait between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
