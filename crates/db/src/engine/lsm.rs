@@ -128,6 +128,23 @@ impl Lsm {
         &self.root
     }
 
+    /// Whether nobody has flushed beyond `flushed_seq`.
+    ///
+    /// # Errors
+    /// [`Error::RootUnavailable`] if another process has: this one lacks what it has flushed. As [`flushed_seq`](Self::flushed_seq).
+    pub async fn check_newest(&self, flushed_seq: Seq) -> Result<()> {
+        if self.flushed_seq().await? <= Some(flushed_seq) {
+            return Ok(());
+        }
+        Err(Error::RootUnavailable {
+            url: self.root.url().to_owned(),
+            reason: format!(
+                "{}: another process has flushed more than this one holds",
+                self.directory
+            ),
+        })
+    }
+
     /// Every operation up to this one is in the tree, as its files say it; `None` before its first commit.
     ///
     /// # Errors
@@ -255,15 +272,9 @@ impl Lsm {
         }
         let db = self.open_writer().await?;
         // The writers before it can commit nothing more. What one of them has committed may be newer than what this process has.
-        if self.flushed_seq().await? > Some(flushed_seq) {
+        if let Err(error) = self.check_newest(flushed_seq).await {
             self.shut(&db).await;
-            return Err(Error::RootUnavailable {
-                url: self.root.url().to_owned(),
-                reason: format!(
-                    "{}: another process has flushed more than this one holds",
-                    self.directory
-                ),
-            });
+            return Err(error);
         }
         *writer = Some(Writer(db.clone()));
         Ok(db)

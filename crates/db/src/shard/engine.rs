@@ -182,16 +182,17 @@ impl Flushed {
             Rest::Viper { files, is_stored } => {
                 // Here, and not later: a move may bring a file of the same name again.
                 let orphans = data::orphans(description, shard, manifest, &files);
-                if !is_stored || !orphans.is_empty() {
-                    wal.take_over().await?;
+                if is_stored && orphans.is_empty() {
+                    return Ok(Engine::Viper);
                 }
+                wal.take_over().await?;
                 let home = homes.home(StorageComponentType::Viper)?;
-                // What another process is still writing to a bucket must not come into force when it is deleted.
-                let disowned = is_stored && !orphans.is_empty() && !home.fs().is_local();
-                if disowned {
+                let is_shared = !home.fs().is_local();
+                if is_stored && is_shared {
+                    // What another process is still writing to a bucket must not come into force when it is deleted.
                     *manifest = manifest.next(description.clone(), manifest.flushed_seq, manifest.segments.clone());
                 }
-                if !is_stored || disowned {
+                if !is_stored || is_shared {
                     ManifestStore::new(home, description.id, shard).commit(manifest).await?;
                 }
                 data::delete_orphans(orphans).await?;
@@ -199,8 +200,9 @@ impl Flushed {
             }
             Rest::Lsm { tree: Some(lsm), .. } => {
                 wal.take_over().await?;
-                if lsm.flushed_seq().await? > Some(manifest.flushed_seq) {
-                    return Err(super::outdated(lsm.root(), description));
+                // Nobody else has a disk.
+                if !lsm.root().fs().is_local() {
+                    lsm.check_newest(manifest.flushed_seq).await?;
                 }
                 Ok(Engine::Lsm(AsyncRwLock::new(lsm)))
             }

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Shard;
 use super::commit::{Commit, Takeover};
 use super::data::Spread;
 use super::engine::component_of;
+use super::{Shard, memtable_bytes};
 use crate::engine::viper::WriteRequest;
 use crate::error::{Error, Result};
 use crate::state::{FrozenMemtable, Location, NewSegment};
@@ -44,8 +44,7 @@ impl Shard {
 
     /// Estimated bytes in this shard's memtables.
     pub fn memtable_bytes(&self) -> u64 {
-        let (active, frozen) = self.state.read().memtable_bytes();
-        active + frozen
+        memtable_bytes(&self.state)
     }
 
     /// Starts a flush in the background if the memtable has reached its flush size and none is under way.

@@ -40,7 +40,7 @@ use crate::engine::segment::SegmentId;
 use crate::error::{Error, Result};
 use crate::memtable::memory_bytes;
 use crate::point::{Operation, Seq};
-use crate::root::{Root, StorageComponentType};
+use crate::root::StorageComponentType;
 use crate::schema::{CollectionDescription, StorageEngineKind};
 use crate::state::State;
 use crate::wal::{
@@ -287,8 +287,7 @@ impl Shard {
         if let Engine::Lsm(lsm) = &self.engine {
             lsm.read().await.close().await;
         }
-        let (active, frozen) = self.state.read().memtable_bytes();
-        self.options.budget.release(active + frozen);
+        self.options.budget.release(self.memtable_bytes());
     }
 
     /// Refuses what comes after the end: somebody may still hold it.
@@ -375,7 +374,7 @@ async fn open_wal(
     let mut replay = |seq, operation: Operation| replayed.push((seq, operation));
     let roots = options.homes.all(StorageComponentType::Wal)?;
     let confirm = (description.schema.storage_engine == StorageEngineKind::Viper)
-        .then(|| still_newest(description, directory, options.homes.clone(), manifest.version));
+        .then(|| still_newest(directory, options.homes.clone(), manifest.version));
     let mut sizes = WalOptions::default();
     if roots.iter().any(|root| !root.fs().is_local()) {
         let full = usize::try_from(options.memory_flush_size_bytes).unwrap_or(FULL_OBJECT_BYTES);
@@ -403,28 +402,25 @@ fn memtable_bytes(state: &RwLock<State>) -> u64 {
     active + frozen
 }
 
-/// Another process has flushed after the log was listed: some of what it holds may have been deleted meanwhile.
-fn outdated(root: &Root, description: &CollectionDescription) -> Error {
-    Error::RootUnavailable {
-        url: root.url().to_owned(),
-        reason: format!(
-            "another process has flushed `{}` while this one opened it: try again, and let one process serve it",
-            description.name
-        ),
-    }
-}
-
-/// Makes sure that no other process has committed a manifest after `version`.
-fn still_newest(description: &CollectionDescription, directory: &str, homes: Arc<Homes>, version: u64) -> Confirm {
-    let (description, directory) = (Arc::new(description.clone()), directory.to_owned());
+/// Makes sure that no other process has committed a manifest after `version`: it may have deleted some of the log since that was
+/// listed.
+fn still_newest(directory: &str, homes: Arc<Homes>, version: u64) -> Confirm {
+    let directory = directory.to_owned();
     Arc::new(move || {
-        let (homes, directory, description) = (homes.clone(), directory.clone(), description.clone());
+        let (homes, directory) = (homes.clone(), directory.clone());
         Box::pin(async move {
             let files = homes.list(StorageComponentType::Viper, &directory).await?;
             let newer = files
                 .iter()
                 .find(|located| version_of(&located.file.path) > Some(version));
-            newer.map_or(Ok(()), |newer| Err(outdated(&newer.root, &description)))
+            newer.map_or(Ok(()), |newer| {
+                Err(Error::RootUnavailable {
+                    url: newer.root.url().to_owned(),
+                    reason: format!(
+                        "another process has flushed {directory} while this one opened it: try again, and let one process serve it"
+                    ),
+                })
+            })
         })
     })
 }

@@ -134,6 +134,13 @@ pub fn numbers(vector: &Value) -> Result<Vec<f32>, String> {
 mod tests {
     use super::*;
 
+    fn columns() -> Columns {
+        Columns {
+            id: "id".to_owned(),
+            vector: "vector".to_owned(),
+        }
+    }
+
     fn check(extension: &str, points: &[FilePoint]) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(format!("points.{extension}"));
@@ -141,10 +148,7 @@ mod tests {
         writer.write(&points[..1]).unwrap();
         writer.write(&points[1..]).unwrap();
         writer.finish().unwrap();
-        let columns = Columns {
-            id: "id".to_owned(),
-            vector: "vector".to_owned(),
-        };
+        let columns = columns();
         let read: Vec<FilePoint> = open(&path, &columns).unwrap().points.map(Result::unwrap).collect();
         assert_eq!(read, points);
     }
@@ -179,10 +183,7 @@ mod tests {
     #[test]
     fn a_file_of_which_a_byte_is_wrong_is_read_or_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let columns = Columns {
-            id: "id".to_owned(),
-            vector: "vector".to_owned(),
-        };
+        let columns = columns();
         for extension in ["parquet", "jsonl", "npy", "fvecs"] {
             let path = directory.path().join(format!("points.{extension}"));
             let mut writer = create(&path).unwrap();
@@ -202,10 +203,7 @@ mod tests {
     #[test]
     fn a_damaged_or_unknown_file_is_named_in_the_error() {
         let directory = tempfile::tempdir().unwrap();
-        let columns = Columns {
-            id: "id".to_owned(),
-            vector: "vector".to_owned(),
-        };
+        let columns = columns();
         for name in ["x.parquet", "x.npy", "x.txt"] {
             let path = directory.path().join(name);
             std::fs::write(&path, b"garbage").unwrap();
